@@ -1,0 +1,7 @@
+//! Amtsbote, a Matrix homeserver for public administration.
+//!
+//! The modules are floors of one house; a module imports lower floors only (`docs/ARCHITECTURE.md`,
+//! held by `tests/tidy.rs`).
+
+pub mod clock;
+pub mod config;
