@@ -6,7 +6,9 @@ use ruma::{MilliSecondsSinceUnixEpoch, UInt};
 
 /// Milliseconds since 1970, as columns and events hold them.
 pub fn now_ms() -> i64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let elapsed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
 }
 

@@ -5,3 +5,5 @@
 
 pub mod clock;
 pub mod config;
+pub mod context;
+pub mod storage;

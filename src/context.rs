@@ -1,0 +1,40 @@
+//! The waist of the house: infrastructure that every domain function needs, and nothing else.
+
+use std::{ops::Deref, sync::Arc};
+
+use ruma::ServerName;
+
+use crate::{config::Config, storage::Db};
+
+/// Infrastructure handles. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Context(Arc<Inner>);
+
+/// What a [`Context`] holds.
+#[derive(Debug)]
+pub struct Inner {
+    /// The configuration.
+    pub config: Config,
+    /// The database.
+    pub db: Db,
+}
+
+impl Context {
+    /// Puts the infrastructure together.
+    pub fn new(config: Config, db: Db) -> Self {
+        Self(Arc::new(Inner { config, db }))
+    }
+
+    /// Our server name.
+    pub fn server_name(&self) -> &ServerName {
+        &self.config.server_name
+    }
+}
+
+impl Deref for Context {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}

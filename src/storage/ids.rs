@@ -1,0 +1,454 @@
+//! Interned ids: small integers for long Matrix identifiers.
+//!
+//! Rows are immutable, so the caches need no invalidation. Interning uses connections of its own
+//! and commits at once: an id that was seen is never forgotten, whatever happens to the
+//! transaction that needed it. Intern before you begin a transaction, never inside.
+
+use moka::sync::Cache;
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
+use sqlx::PgPool;
+
+use super::Error;
+
+/// Cached pairs of each kind.
+const CACHED_MAX: u64 = 500_000;
+
+macro_rules! nid {
+    ($(#[$doc:meta])* $name:ident($repr:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub $repr);
+    };
+}
+
+nid! {
+    /// A room.
+    RoomNid(i64)
+}
+nid! {
+    /// A user, local or remote.
+    UserNid(i64)
+}
+nid! {
+    /// An event.
+    EventNid(i64)
+}
+nid! {
+    /// A homeserver.
+    ServerNid(i32)
+}
+nid! {
+    /// An event type.
+    TypeNid(i32)
+}
+nid! {
+    /// A pair of event type and state key; negative: `m.room.member` of the user of that number.
+    SKeyNid(i64)
+}
+
+/// The interning tables, cached. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Ids {
+    pool: PgPool,
+    users: Cache<OwnedUserId, UserNid>,
+    user_ids: Cache<UserNid, OwnedUserId>,
+    servers: Cache<OwnedServerName, ServerNid>,
+    server_names: Cache<ServerNid, OwnedServerName>,
+    rooms: Cache<OwnedRoomId, RoomNid>,
+    room_ids: Cache<RoomNid, OwnedRoomId>,
+    types: Cache<String, TypeNid>,
+    type_names: Cache<TypeNid, String>,
+    skeys: Cache<(TypeNid, String), SKeyNid>,
+    skey_pairs: Cache<SKeyNid, (String, String)>,
+}
+
+/// `m.room.member`, whose number the schema fixes.
+pub const TYPE_MEMBER: TypeNid = TypeNid(1);
+const MEMBER: &str = "m.room.member";
+
+impl Ids {
+    pub(super) fn new(pool: PgPool) -> Self {
+        Self {
+            pool,
+            users: Cache::new(CACHED_MAX),
+            user_ids: Cache::new(CACHED_MAX),
+            servers: Cache::new(CACHED_MAX),
+            server_names: Cache::new(CACHED_MAX),
+            rooms: Cache::new(CACHED_MAX),
+            room_ids: Cache::new(CACHED_MAX),
+            types: Cache::new(CACHED_MAX),
+            type_names: Cache::new(CACHED_MAX),
+            skeys: Cache::new(CACHED_MAX),
+            skey_pairs: Cache::new(CACHED_MAX),
+        }
+    }
+
+    /// The number of a user, given one when it is new.
+    pub async fn user(&self, id: &UserId) -> Result<UserNid, Error> {
+        if let Some(nid) = self.users.get(id) {
+            return Ok(nid);
+        }
+        Ok(self.users_of(&[id]).await?[0])
+    }
+
+    /// The numbers of many users, in the order asked; one query for those not cached.
+    pub async fn users_of(&self, ids: &[&UserId]) -> Result<Vec<UserNid>, Error> {
+        let missing: Vec<&UserId> = ids
+            .iter()
+            .copied()
+            .filter(|id| !self.users.contains_key(*id))
+            .collect();
+        if !missing.is_empty() {
+            let names: Vec<String> = missing
+                .iter()
+                .map(|id| id.server_name().as_str().to_owned())
+                .collect();
+            let servers = self.intern_servers(&names).await?;
+            self.intern_users(&missing, &servers).await?;
+        }
+        ids.iter()
+            .map(|id| self.users.get(*id).ok_or_else(|| lost("mx_user", id)))
+            .collect()
+    }
+
+    async fn intern_users(&self, ids: &[&UserId], servers: &[ServerNid]) -> Result<(), Error> {
+        let mxids: Vec<String> = ids.iter().map(|id| id.as_str().to_owned()).collect();
+        let servers: Vec<i32> = servers.iter().map(|nid| nid.0).collect();
+        sqlx::query!(
+            "INSERT INTO mx_user (server_nid, mxid)
+             SELECT DISTINCT ON (mxid) server_nid, mxid
+             FROM unnest($1::int[], $2::text[]) AS w (server_nid, mxid)
+             WHERE NOT EXISTS (SELECT 1 FROM mx_user u WHERE u.mxid = w.mxid)
+             ON CONFLICT DO NOTHING",
+            &servers,
+            &mxids
+        )
+        .execute(&self.pool)
+        .await?;
+        let rows = sqlx::query!(
+            "SELECT user_nid, mxid FROM mx_user WHERE mxid = ANY($1)",
+            &mxids
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        for row in rows {
+            self.keep_user(UserNid(row.user_nid), &row.mxid)?;
+        }
+        Ok(())
+    }
+
+    fn keep_user(&self, nid: UserNid, mxid: &str) -> Result<OwnedUserId, Error> {
+        let id = UserId::parse(mxid).map_err(|_| lost("mx_user", mxid))?;
+        self.users.insert(id.clone(), nid);
+        self.user_ids.insert(nid, id.clone());
+        Ok(id)
+    }
+
+    /// The number of a user, if we have ever heard of it.
+    pub async fn find_user(&self, id: &UserId) -> Result<Option<UserNid>, Error> {
+        if let Some(nid) = self.users.get(id) {
+            return Ok(Some(nid));
+        }
+        let nid = sqlx::query_scalar!("SELECT user_nid FROM mx_user WHERE mxid = $1", id.as_str())
+            .fetch_optional(&self.pool)
+            .await?
+            .map(UserNid);
+        if let Some(nid) = nid {
+            self.keep_user(nid, id.as_str())?;
+        }
+        Ok(nid)
+    }
+
+    /// The id of a user number.
+    pub async fn user_id(&self, nid: UserNid) -> Result<OwnedUserId, Error> {
+        Ok(self.user_ids_of(&[nid]).await?.swap_remove(0))
+    }
+
+    /// The ids of many user numbers, in the order asked.
+    pub async fn user_ids_of(&self, nids: &[UserNid]) -> Result<Vec<OwnedUserId>, Error> {
+        let missing: Vec<i64> = nids
+            .iter()
+            .filter(|nid| !self.user_ids.contains_key(*nid))
+            .map(|nid| nid.0)
+            .collect();
+        let mut fresh = std::collections::HashMap::new();
+        if !missing.is_empty() {
+            let rows = sqlx::query!(
+                "SELECT user_nid, mxid FROM mx_user WHERE user_nid = ANY($1)",
+                &missing
+            )
+            .fetch_all(&self.pool)
+            .await?;
+            for row in rows {
+                let nid = UserNid(row.user_nid);
+                fresh.insert(nid, self.keep_user(nid, &row.mxid)?);
+            }
+        }
+        nids.iter()
+            .map(|nid| {
+                fresh
+                    .get(nid)
+                    .cloned()
+                    .or_else(|| self.user_ids.get(nid))
+                    .ok_or_else(|| lost("mx_user", nid.0))
+            })
+            .collect()
+    }
+
+    /// The number of a server, given one when it is new.
+    pub async fn server(&self, name: &ServerName) -> Result<ServerNid, Error> {
+        if let Some(nid) = self.servers.get(name) {
+            return Ok(nid);
+        }
+        Ok(self.intern_servers(&[name.as_str().to_owned()]).await?[0])
+    }
+
+    async fn intern_servers(&self, names: &[String]) -> Result<Vec<ServerNid>, Error> {
+        sqlx::query!(
+            "INSERT INTO server (name)
+             SELECT DISTINCT name
+             FROM unnest($1::text[]) AS w (name)
+             WHERE NOT EXISTS (SELECT 1 FROM server s WHERE s.name = w.name)
+             ON CONFLICT DO NOTHING",
+            names
+        )
+        .execute(&self.pool)
+        .await?;
+        let rows = sqlx::query!(
+            "SELECT server_nid, name FROM server WHERE name = ANY($1)",
+            names
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut found = std::collections::HashMap::new();
+        for row in rows {
+            let nid = ServerNid(row.server_nid);
+            self.keep_server(nid, &row.name)?;
+            found.insert(row.name, nid);
+        }
+        names
+            .iter()
+            .map(|name| found.get(name).copied().ok_or_else(|| lost("server", name)))
+            .collect()
+    }
+
+    fn keep_server(&self, nid: ServerNid, name: &str) -> Result<OwnedServerName, Error> {
+        let id = ServerName::parse(name).map_err(|_| lost("server", name))?;
+        self.servers.insert(id.clone(), nid);
+        self.server_names.insert(nid, id.clone());
+        Ok(id)
+    }
+
+    /// The name of a server number.
+    pub async fn server_name(&self, nid: ServerNid) -> Result<OwnedServerName, Error> {
+        if let Some(name) = self.server_names.get(&nid) {
+            return Ok(name);
+        }
+        let name = sqlx::query_scalar!("SELECT name FROM server WHERE server_nid = $1", nid.0)
+            .fetch_optional(&self.pool)
+            .await?
+            .ok_or_else(|| lost("server", nid.0))?;
+        self.keep_server(nid, &name)
+    }
+
+    /// The number of a room that we hold or know of, or `None`. Rooms are numbered by
+    /// [`super::rooms::intern`].
+    pub async fn find_room(&self, id: &RoomId) -> Result<Option<RoomNid>, Error> {
+        if let Some(nid) = self.rooms.get(id) {
+            return Ok(Some(nid));
+        }
+        let nid = sqlx::query_scalar!("SELECT room_nid FROM room WHERE room_id = $1", id.as_str())
+            .fetch_optional(&self.pool)
+            .await?
+            .map(RoomNid);
+        if let Some(nid) = nid {
+            self.rooms.insert(id.to_owned(), nid);
+            self.room_ids.insert(nid, id.to_owned());
+        }
+        Ok(nid)
+    }
+
+    /// The id of a room number.
+    pub async fn room_id(&self, nid: RoomNid) -> Result<OwnedRoomId, Error> {
+        Ok(self.room_ids_of(&[nid]).await?.swap_remove(0))
+    }
+
+    /// The ids of many room numbers, in the order asked.
+    pub async fn room_ids_of(&self, nids: &[RoomNid]) -> Result<Vec<OwnedRoomId>, Error> {
+        let missing: Vec<i64> = nids
+            .iter()
+            .filter(|nid| !self.room_ids.contains_key(*nid))
+            .map(|nid| nid.0)
+            .collect();
+        let mut fresh = std::collections::HashMap::new();
+        if !missing.is_empty() {
+            let rows = sqlx::query!(
+                "SELECT room_nid, room_id FROM room WHERE room_nid = ANY($1)",
+                &missing
+            )
+            .fetch_all(&self.pool)
+            .await?;
+            for row in rows {
+                let id = RoomId::parse(&row.room_id).map_err(|_| lost("room", &row.room_id))?;
+                self.rooms.insert(id.clone(), RoomNid(row.room_nid));
+                self.room_ids.insert(RoomNid(row.room_nid), id.clone());
+                fresh.insert(RoomNid(row.room_nid), id);
+            }
+        }
+        nids.iter()
+            .map(|nid| {
+                fresh
+                    .get(nid)
+                    .cloned()
+                    .or_else(|| self.room_ids.get(nid))
+                    .ok_or_else(|| lost("room", nid.0))
+            })
+            .collect()
+    }
+
+    /// The number of an event type, given one when it is new.
+    pub async fn event_type(&self, name: &str) -> Result<TypeNid, Error> {
+        if let Some(nid) = self.types.get(name) {
+            return Ok(nid);
+        }
+        let nid = sqlx::query_scalar!(
+            r#"WITH fresh AS (
+                 INSERT INTO ev_type (name)
+                 SELECT $1
+                 WHERE NOT EXISTS (SELECT 1 FROM ev_type WHERE name = $1)
+                 ON CONFLICT ON CONSTRAINT ev_type_name_key DO UPDATE SET name = EXCLUDED.name
+                 RETURNING type_nid)
+               SELECT type_nid AS "nid!" FROM fresh
+               UNION ALL
+               SELECT type_nid FROM ev_type WHERE name = $1
+               LIMIT 1"#,
+            name
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        self.types.insert(name.to_owned(), TypeNid(nid));
+        self.type_names.insert(TypeNid(nid), name.to_owned());
+        Ok(TypeNid(nid))
+    }
+
+    /// The number of a pair of event type and state key, given one when it is new.
+    pub async fn skey(&self, kind: &str, key: &str) -> Result<SKeyNid, Error> {
+        if kind == MEMBER {
+            // A member event of something that is no user id is never accepted; it still needs a
+            // key, and gets an ordinary one.
+            if let Ok(user) = <&UserId>::try_from(key) {
+                return Ok(SKeyNid(-self.user(user).await?.0));
+            }
+        }
+        let kind_nid = self.event_type(kind).await?;
+        if let Some(nid) = self.skeys.get(&(kind_nid, key.to_owned())) {
+            return Ok(nid);
+        }
+        let nid = sqlx::query_scalar!(
+            r#"WITH fresh AS (
+                 INSERT INTO state_key (type_nid, key)
+                 SELECT $1, $2
+                 WHERE NOT EXISTS (SELECT 1 FROM state_key WHERE type_nid = $1 AND key = $2)
+                 ON CONFLICT ON CONSTRAINT state_key_key DO UPDATE SET key = EXCLUDED.key
+                 RETURNING skey_nid)
+               SELECT skey_nid AS "nid!" FROM fresh
+               UNION ALL
+               SELECT skey_nid FROM state_key WHERE type_nid = $1 AND key = $2
+               LIMIT 1"#,
+            kind_nid.0,
+            key
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        self.keep_skey(SKeyNid(nid), kind_nid, kind, key);
+        Ok(SKeyNid(nid))
+    }
+
+    /// The number of a pair of event type and state key, if we have ever seen it.
+    pub async fn find_skey(&self, kind: &str, key: &str) -> Result<Option<SKeyNid>, Error> {
+        if kind == MEMBER
+            && let Ok(user) = <&UserId>::try_from(key)
+        {
+            return Ok(self.find_user(user).await?.map(|nid| SKeyNid(-nid.0)));
+        }
+        if let Some(kind_nid) = self.types.get(kind)
+            && let Some(nid) = self.skeys.get(&(kind_nid, key.to_owned()))
+        {
+            return Ok(Some(nid));
+        }
+        let row = sqlx::query!(
+            "SELECT k.skey_nid, k.type_nid
+             FROM state_key k
+             JOIN ev_type t ON t.type_nid = k.type_nid
+             WHERE t.name = $1 AND k.key = $2",
+            kind,
+            key
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(|row| {
+            self.keep_skey(SKeyNid(row.skey_nid), TypeNid(row.type_nid), kind, key);
+            SKeyNid(row.skey_nid)
+        }))
+    }
+
+    /// Event type and state key of many numbers, in the order asked.
+    pub async fn skey_pairs_of(&self, nids: &[SKeyNid]) -> Result<Vec<(String, String)>, Error> {
+        let users: Vec<UserNid> = nids
+            .iter()
+            .filter(|nid| nid.0 < 0)
+            .map(|nid| UserNid(-nid.0))
+            .collect();
+        let mut members = self.user_ids_of(&users).await?.into_iter();
+        let missing: Vec<i64> = nids
+            .iter()
+            .filter(|nid| nid.0 > 0 && !self.skey_pairs.contains_key(*nid))
+            .map(|nid| nid.0)
+            .collect();
+        if !missing.is_empty() {
+            let rows = sqlx::query!(
+                "SELECT k.skey_nid, k.type_nid, t.name, k.key
+                 FROM state_key k
+                 JOIN ev_type t ON t.type_nid = k.type_nid
+                 WHERE k.skey_nid = ANY($1)",
+                &missing
+            )
+            .fetch_all(&self.pool)
+            .await?;
+            for row in rows {
+                self.keep_skey(
+                    SKeyNid(row.skey_nid),
+                    TypeNid(row.type_nid),
+                    &row.name,
+                    &row.key,
+                );
+            }
+        }
+        nids.iter()
+            .map(|nid| {
+                if nid.0 < 0 {
+                    let user = members.next().ok_or_else(|| lost("mx_user", nid.0))?;
+                    return Ok((MEMBER.to_owned(), user.to_string()));
+                }
+                self.skey_pairs
+                    .get(nid)
+                    .ok_or_else(|| lost("state_key", nid.0))
+            })
+            .collect()
+    }
+
+    fn keep_skey(&self, nid: SKeyNid, kind_nid: TypeNid, kind: &str, key: &str) {
+        self.types.insert(kind.to_owned(), kind_nid);
+        self.type_names.insert(kind_nid, kind.to_owned());
+        self.skeys.insert((kind_nid, key.to_owned()), nid);
+        self.skey_pairs
+            .insert(nid, (kind.to_owned(), key.to_owned()));
+    }
+}
+
+fn lost(table: &'static str, what: impl ToString) -> Error {
+    Error::Inconsistent {
+        table,
+        what: what.to_string(),
+    }
+}

@@ -1,0 +1,136 @@
+//! All SQL. One file a table family, free functions on a connection.
+
+pub mod ids;
+pub mod stream;
+pub mod tx;
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{
+    PgConnection, PgPool, Postgres,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+pub use self::{
+    ids::{EventNid, Ids, RoomNid, SKeyNid, ServerNid, TypeNid, UserNid},
+    stream::{LogEntry, LogKind, LogRow, Pos, StreamClock},
+    tx::Tx,
+};
+
+/// Connections for everything but the room writers. Small: PostgreSQL works best with few.
+const READERS_MAX: u32 = 16;
+
+/// How long a request waits for a free connection before it fails with 503.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(20);
+
+static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// Why a storage function failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// PostgreSQL or the connection to it.
+    #[error("database: {0}")]
+    Sqlx(#[from] sqlx::Error),
+    /// A migration did not apply.
+    #[error("migration: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A row that our own code cannot have written.
+    #[error("inconsistent row in {table}: {what}")]
+    Inconsistent {
+        /// Table.
+        table: &'static str,
+        /// Column, key and value.
+        what: String,
+    },
+}
+
+impl Error {
+    /// Whether this is the violation of the unique constraint of that name.
+    pub fn violates(&self, constraint: &str) -> bool {
+        match self {
+            Self::Sqlx(sqlx::Error::Database(error)) => error.constraint() == Some(constraint),
+            Self::Sqlx(_) | Self::Migrate(_) | Self::Inconsistent { .. } => false,
+        }
+    }
+}
+
+/// The database: connections, positions, interned ids. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Db {
+    pool: PgPool,
+    options: Arc<PgConnectOptions>,
+    /// Positions of what is committed.
+    pub stream: StreamClock,
+    /// Interned ids.
+    pub ids: Ids,
+}
+
+impl Db {
+    /// Connects, checks the epoch of the positions and starts to follow the log.
+    ///
+    /// Does not migrate: see [`migrate`].
+    pub async fn connect(options: PgConnectOptions) -> Result<Self, Error> {
+        // JIT would compile for milliseconds what runs for microseconds; the time-outs bound how long a
+        // position can be drawn and not committed (docs/adr/0004).
+        let options = options.application_name("amtsbote").options([
+            ("jit", "off"),
+            ("statement_timeout", "30s"),
+            ("lock_timeout", "10s"),
+            ("idle_in_transaction_session_timeout", "10s"),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(READERS_MAX)
+            .min_connections(1)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .connect_with(options.clone())
+            .await?;
+        let stream = StreamClock::start(pool.clone()).await?;
+        let ids = Ids::new(pool.clone());
+        Ok(Self {
+            pool,
+            options: Arc::new(options),
+            stream,
+            ids,
+        })
+    }
+
+    /// A connection for single statements, each its own transaction.
+    pub async fn conn(&self) -> Result<PoolConnection<Postgres>, Error> {
+        Ok(self.pool.acquire().await?)
+    }
+
+    /// A transaction. Keep it short, and call nobody over the network inside.
+    pub async fn begin(&self) -> Result<Tx, Error> {
+        Tx::begin(&self.pool, self.stream.clone()).await
+    }
+
+    /// A connection of its own, outside the pool, for a writer that must never be cancelled.
+    pub async fn dedicated(&self) -> Result<PgConnection, Error> {
+        use sqlx::ConnectOptions;
+        Ok(self.options.connect().await?)
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), Error> {
+        sqlx::query_scalar!(r#"SELECT 1 AS "one!""#)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Closes every connection once it is free.
+    pub async fn close(&self) {
+        self.stream.stop();
+        self.pool.close().await;
+    }
+}
+
+/// Applies all migrations that are missing.
+pub async fn migrate(options: PgConnectOptions) -> Result<(), Error> {
+    use sqlx::ConnectOptions;
+    let mut conn = options.connect().await?;
+    MIGRATOR.run(&mut conn).await?;
+    Ok(())
+}
