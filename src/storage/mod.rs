@@ -1,5 +1,7 @@
 //! All SQL. One file a table family, free functions on a connection.
 
+pub mod append;
+pub mod codec;
 pub mod ids;
 pub mod stream;
 pub mod tx;
