@@ -2,7 +2,11 @@
 
 pub mod append;
 pub mod codec;
+pub mod events;
 pub mod ids;
+pub mod memberships;
+pub mod rooms;
+pub mod state;
 pub mod stream;
 pub mod tx;
 

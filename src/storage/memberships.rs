@@ -1,0 +1,316 @@
+//! Who is in which room.
+
+use ruma::events::room::member::MembershipState;
+use sqlx::PgConnection;
+
+use super::{Error, RoomNid, ServerNid, UserNid, codec::decode_body};
+
+/// A membership as its column value.
+pub fn code(membership: &MembershipState) -> i16 {
+    match membership {
+        MembershipState::Join => 1,
+        MembershipState::Invite => 2,
+        MembershipState::Ban => 4,
+        MembershipState::Knock => 5,
+        // Authorization lets no other value pass; who is nothing else has left.
+        _ => 3,
+    }
+}
+
+/// A column value as membership.
+pub fn of_code(code: i16) -> MembershipState {
+    match code {
+        1 => MembershipState::Join,
+        2 => MembershipState::Invite,
+        4 => MembershipState::Ban,
+        5 => MembershipState::Knock,
+        _ => MembershipState::Leave,
+    }
+}
+
+/// A local user's relation to a room.
+#[derive(Clone, Debug)]
+pub struct UserRoom {
+    /// Room.
+    pub room: RoomNid,
+    /// Membership code.
+    pub membership: i16,
+    /// Membership event, where we hold the room.
+    pub event: Option<i64>,
+    /// Who set it.
+    pub sender: Option<UserNid>,
+    /// Position of the change.
+    pub pos: i64,
+    /// Whether the user forgot the room.
+    pub forgotten: bool,
+    /// Stripped state of an invite or knock, a JSON array.
+    pub stripped: Option<String>,
+    /// Read up to.
+    pub read_seq: i64,
+    /// Notifying events there.
+    pub read_all: i32,
+}
+
+/// All rooms of a local user, forgotten ones too, in order of position.
+pub async fn list_of_user(conn: &mut PgConnection, user: UserNid) -> Result<Vec<UserRoom>, Error> {
+    let rows = sqlx::query!(
+        "SELECT room_nid, membership, event_nid, sender_nid, pos, forgotten, stripped, read_seq,
+           read_all
+         FROM user_room WHERE user_nid = $1 ORDER BY pos",
+        user.0
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(UserRoom {
+                room: RoomNid(row.room_nid),
+                membership: row.membership,
+                event: row.event_nid,
+                sender: row.sender_nid.map(UserNid),
+                pos: row.pos,
+                forgotten: row.forgotten,
+                stripped: row
+                    .stripped
+                    .map(|body| decode_body("user_room", &body))
+                    .transpose()?,
+                read_seq: row.read_seq,
+                read_all: row.read_all,
+            })
+        })
+        .collect()
+}
+
+/// A local user's relation to one room.
+pub async fn find_of_user(
+    conn: &mut PgConnection,
+    user: UserNid,
+    room: RoomNid,
+) -> Result<Option<UserRoom>, Error> {
+    let row = sqlx::query!(
+        "SELECT membership, event_nid, sender_nid, pos, forgotten, stripped, read_seq, read_all
+         FROM user_room WHERE user_nid = $1 AND room_nid = $2",
+        user.0,
+        room.0
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(|row| {
+        Ok(UserRoom {
+            room,
+            membership: row.membership,
+            event: row.event_nid,
+            sender: row.sender_nid.map(UserNid),
+            pos: row.pos,
+            forgotten: row.forgotten,
+            stripped: row
+                .stripped
+                .map(|body| decode_body("user_room", &body))
+                .transpose()?,
+            read_seq: row.read_seq,
+            read_all: row.read_all,
+        })
+    })
+    .transpose()
+}
+
+/// Sets an invite or knock of a room that we do not hold, or its end. Log it afterwards.
+pub async fn upsert_out_of_band(
+    conn: &mut PgConnection,
+    user: UserNid,
+    room: RoomNid,
+    (membership, sender): (i16, UserNid),
+    stripped: Option<&[u8]>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO user_room (user_nid, room_nid, membership, sender_nid, stripped, pos)
+         VALUES ($1, $2, $3, $4, $5, 0)
+         ON CONFLICT ON CONSTRAINT user_room_pkey DO UPDATE SET membership = EXCLUDED.membership,
+           sender_nid = EXCLUDED.sender_nid, stripped = EXCLUDED.stripped, event_nid = NULL,
+           forgotten = false",
+        user.0,
+        room.0,
+        membership,
+        sender.0,
+        stripped
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Sets the position of a change made by [`upsert_out_of_band`].
+pub async fn update_pos(
+    conn: &mut PgConnection,
+    user: UserNid,
+    room: RoomNid,
+    pos: i64,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE user_room SET pos = $3 WHERE user_nid = $1 AND room_nid = $2",
+        user.0,
+        room.0,
+        pos
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Forgets a room; `false` when the user is still in it or was never there.
+pub async fn forget(conn: &mut PgConnection, user: UserNid, room: RoomNid) -> Result<bool, Error> {
+    let done = sqlx::query!(
+        "UPDATE user_room SET forgotten = true
+         WHERE user_nid = $1 AND room_nid = $2 AND membership IN (3, 4)",
+        user.0,
+        room.0
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Moves a read position forward and drops the highlights it passed. Never moves back.
+pub async fn update_read(
+    conn: &mut PgConnection,
+    user: UserNid,
+    room: RoomNid,
+    (seq, notif): (i64, i32),
+) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE user_room SET read_seq = $3, read_all = $4
+         WHERE user_nid = $1 AND room_nid = $2 AND read_seq < $3",
+        user.0,
+        room.0,
+        seq,
+        notif
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "DELETE FROM mention WHERE user_nid = $1 AND room_nid = $2 AND room_seq <= $3",
+        user.0,
+        room.0,
+        seq
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Unread counts of a user: (room, notifications, highlights) for the rooms asked.
+pub async fn unread(
+    conn: &mut PgConnection,
+    user: UserNid,
+    rooms: &[i64],
+) -> Result<Vec<(RoomNid, i64, i64)>, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT u.room_nid, GREATEST(h.notif_all - u.read_all, 0) AS "unread!",
+             (SELECT count(*) FROM mention m
+              WHERE m.user_nid = u.user_nid AND m.room_nid = u.room_nid
+                AND m.room_seq > u.read_seq) AS "highlights!"
+           FROM user_room u
+           JOIN room_head h ON h.room_nid = u.room_nid
+           WHERE u.user_nid = $1 AND u.room_nid = ANY($2)"#,
+        user.0,
+        rooms
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (RoomNid(row.room_nid), i64::from(row.unread), row.highlights))
+        .collect())
+}
+
+/// Users of ours who are in a room.
+pub async fn list_local_joined(
+    conn: &mut PgConnection,
+    room: RoomNid,
+) -> Result<Vec<UserNid>, Error> {
+    let users = sqlx::query_scalar!(
+        "SELECT user_nid FROM user_room WHERE room_nid = $1 AND membership = 1",
+        room.0
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(users.into_iter().map(UserNid).collect())
+}
+
+/// Everybody with one of those memberships in a room: (user, membership, event).
+pub async fn list_in_room(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    memberships: &[i16],
+) -> Result<Vec<(UserNid, i16, i64)>, Error> {
+    let rows = sqlx::query!(
+        "SELECT user_nid, membership, event_nid FROM member
+         WHERE room_nid = $1 AND membership = ANY($2)
+         ORDER BY event_nid",
+        room.0,
+        memberships
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (UserNid(row.user_nid), row.membership, row.event_nid))
+        .collect())
+}
+
+/// Servers with joined users in a room, most users first.
+pub async fn list_servers(conn: &mut PgConnection, room: RoomNid) -> Result<Vec<ServerNid>, Error> {
+    let servers = sqlx::query_scalar!(
+        "SELECT server_nid FROM room_server WHERE room_nid = $1 AND joined > 0
+         ORDER BY joined DESC, server_nid",
+        room.0
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(servers.into_iter().map(ServerNid).collect())
+}
+
+/// Whether a server has a joined user in a room.
+pub async fn is_server_joined(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    server: ServerNid,
+) -> Result<bool, Error> {
+    let found = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT 1 FROM room_server
+             WHERE room_nid = $1 AND server_nid = $2 AND joined > 0) AS "found!""#,
+        room.0,
+        server.0
+    );
+    Ok(found.fetch_one(conn).await?)
+}
+
+/// Rooms in which a server has joined users.
+pub async fn list_rooms_of_server(
+    conn: &mut PgConnection,
+    server: ServerNid,
+) -> Result<Vec<RoomNid>, Error> {
+    let rooms = sqlx::query_scalar!(
+        "SELECT room_nid FROM room_server WHERE server_nid = $1 AND joined > 0",
+        server.0
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rooms.into_iter().map(RoomNid).collect())
+}
+
+/// Whether two users are joined to a common room.
+pub async fn share_room(
+    conn: &mut PgConnection,
+    one: UserNid,
+    other: UserNid,
+) -> Result<bool, Error> {
+    let found = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT 1 FROM member a JOIN member b ON b.room_nid = a.room_nid
+             WHERE a.user_nid = $1 AND a.membership = 1 AND b.user_nid = $2
+               AND b.membership = 1) AS "found!""#,
+        one.0,
+        other.0
+    );
+    Ok(found.fetch_one(conn).await?)
+}

@@ -1,0 +1,173 @@
+//! Rooms and their heads.
+
+use ruma::{OwnedRoomId, RoomId, RoomVersionId};
+use sqlx::PgConnection;
+
+use super::{Error, RoomNid, codec::decode_nids};
+
+/// What is known of a room apart from its events.
+#[derive(Clone, Debug)]
+pub struct Room {
+    /// Room.
+    pub nid: RoomNid,
+    /// Its id.
+    pub id: OwnedRoomId,
+    /// Its version.
+    pub version: RoomVersionId,
+}
+
+/// A row of `room_head`.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Compare-and-set token.
+    pub rev: i64,
+    /// Newest `room_seq`.
+    pub seq: i64,
+    /// Largest depth of the extremities.
+    pub depth: i64,
+    /// Current state.
+    pub snap: i64,
+    /// Forward extremities.
+    pub extremities: Vec<i64>,
+    /// Position of the newest event.
+    pub last_pos: i64,
+    /// Its time.
+    pub last_ts: i64,
+    /// Notifying events so far.
+    pub notif: i32,
+}
+
+/// Gives a room a number, or returns the one it has.
+pub async fn intern(
+    conn: &mut PgConnection,
+    id: &RoomId,
+    version: &RoomVersionId,
+    now_ms: i64,
+) -> Result<RoomNid, Error> {
+    let nid = sqlx::query_scalar!(
+        r#"WITH fresh AS (
+             INSERT INTO room (room_id, version, created_ts)
+             SELECT $1, $2, $3
+             WHERE NOT EXISTS (SELECT 1 FROM room WHERE room_id = $1)
+             ON CONFLICT ON CONSTRAINT room_room_id_key DO UPDATE SET room_id = EXCLUDED.room_id
+             RETURNING room_nid)
+           SELECT room_nid AS "nid!" FROM fresh
+           UNION ALL
+           SELECT room_nid FROM room WHERE room_id = $1
+           LIMIT 1"#,
+        id.as_str(),
+        version.as_str(),
+        now_ms
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(RoomNid(nid))
+}
+
+/// A room by number.
+pub async fn find(conn: &mut PgConnection, nid: RoomNid) -> Result<Option<Room>, Error> {
+    let row = sqlx::query!(
+        "SELECT room_id, version FROM room WHERE room_nid = $1",
+        nid.0
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(|row| {
+        let broken = |what: &str| Error::Inconsistent {
+            table: "room",
+            what: what.to_owned(),
+        };
+        Ok(Room {
+            nid,
+            id: RoomId::parse(&row.room_id).map_err(|_| broken(&row.room_id))?,
+            version: RoomVersionId::try_from(row.version.as_str())
+                .map_err(|_| broken(&row.version))?,
+        })
+    })
+    .transpose()
+}
+
+/// The head of a room; `None`: we hold no events of it (an invite, say).
+pub async fn find_head(conn: &mut PgConnection, nid: RoomNid) -> Result<Option<Head>, Error> {
+    let row = sqlx::query!(
+        "SELECT rev, head_seq, depth, snap_nid, extrem, last_pos, last_ts, notif_all
+         FROM room_head WHERE room_nid = $1",
+        nid.0
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(|row| {
+        Ok(Head {
+            rev: row.rev,
+            seq: row.head_seq,
+            depth: row.depth,
+            snap: row.snap_nid,
+            extremities: decode_nids("room_head", &row.extrem)?,
+            last_pos: row.last_pos,
+            last_ts: row.last_ts,
+            notif: row.notif_all,
+        })
+    })
+    .transpose()
+}
+
+/// Publishes a room in the directory, or takes it out.
+pub async fn update_listed(
+    conn: &mut PgConnection,
+    nid: RoomNid,
+    listed: bool,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE room SET listed = $2 WHERE room_nid = $1",
+        nid.0,
+        listed
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Whether a room is in the directory.
+pub async fn is_listed(conn: &mut PgConnection, nid: RoomNid) -> Result<bool, Error> {
+    let listed = sqlx::query_scalar!("SELECT listed FROM room WHERE room_nid = $1", nid.0)
+        .fetch_optional(conn)
+        .await?;
+    Ok(listed.unwrap_or(false))
+}
+
+/// Rooms of the directory with their joined members, most members first.
+pub async fn list_listed(
+    conn: &mut PgConnection,
+    offset: i64,
+    limit: i64,
+) -> Result<Vec<(RoomNid, i64)>, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT r.room_nid, COALESCE(sum(s.joined), 0) AS "joined!"
+           FROM room r
+           LEFT JOIN room_server s ON s.room_nid = r.room_nid
+           WHERE r.listed
+           GROUP BY r.room_nid
+           ORDER BY 2 DESC, 1
+           OFFSET $1 LIMIT $2"#,
+        offset,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (RoomNid(row.room_nid), row.joined))
+        .collect())
+}
+
+/// Marks where our copy of a timeline has a hole below `seq`.
+pub async fn insert_gap(conn: &mut PgConnection, nid: RoomNid, seq: i64) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO room_gap (room_nid, seq_hi) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        nid.0,
+        seq
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! State snapshots: deltas and checkpoints.
+
+use sqlx::PgConnection;
+
+use super::{
+    Error, RoomNid,
+    codec::{push_varint, take_varint, unzigzag, zigzag},
+};
+
+/// One change of a delta: (state key, old event or 0, new event or 0).
+pub type Change = (i64, i64, i64);
+
+/// A snapshot as stored.
+#[derive(Clone, Debug)]
+pub struct Snap {
+    /// Snapshot.
+    pub nid: i64,
+    /// What the delta applies to; `None`: a root.
+    pub parent: Option<i64>,
+    /// Distance from the root.
+    pub generation: i32,
+    /// Deltas since the last checkpoint.
+    pub since: i32,
+    /// What changed.
+    pub delta: Vec<Change>,
+}
+
+/// A delta as stored.
+pub fn encode_delta(delta: &[Change]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(delta.len() * 12);
+    for (skey, old, new) in delta {
+        push_varint(&mut out, zigzag(*skey));
+        push_varint(&mut out, old.cast_unsigned());
+        push_varint(&mut out, new.cast_unsigned());
+    }
+    out
+}
+
+fn decode_delta(mut bytes: &[u8]) -> Option<Vec<Change>> {
+    let mut delta = Vec::new();
+    while !bytes.is_empty() {
+        let skey = unzigzag(take_varint(&mut bytes)?);
+        let old = take_varint(&mut bytes)?.cast_signed();
+        let new = take_varint(&mut bytes)?.cast_signed();
+        delta.push((skey, old, new));
+    }
+    Some(delta)
+}
+
+/// A full state as stored. `entries` must be sorted by state key.
+pub fn encode_checkpoint(entries: &[(i64, i64)]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(entries.len() * 6);
+    let (mut last_skey, mut last_event) = (0_i64, 0_i64);
+    for (skey, event) in entries {
+        push_varint(&mut out, zigzag(skey.wrapping_sub(last_skey)));
+        push_varint(&mut out, zigzag(event.wrapping_sub(last_event)));
+        (last_skey, last_event) = (*skey, *event);
+    }
+    out
+}
+
+fn decode_checkpoint(mut bytes: &[u8]) -> Option<Vec<(i64, i64)>> {
+    let mut entries = Vec::new();
+    let (mut skey, mut event) = (0_i64, 0_i64);
+    while !bytes.is_empty() {
+        skey = skey.wrapping_add(unzigzag(take_varint(&mut bytes)?));
+        event = event.wrapping_add(unzigzag(take_varint(&mut bytes)?));
+        entries.push((skey, event));
+    }
+    Some(entries)
+}
+
+fn broken(table: &'static str, nid: i64) -> Error {
+    Error::Inconsistent {
+        table,
+        what: format!("snapshot {nid} does not decode"),
+    }
+}
+
+/// Snapshots by number, with their deltas, in no order.
+pub async fn list(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    nids: &[i64],
+) -> Result<Vec<Snap>, Error> {
+    let rows = sqlx::query!(
+        "SELECT snap_nid, parent, gen, since_ckpt, delta
+         FROM state_snap
+         WHERE room_nid = $1 AND snap_nid = ANY($2)",
+        room.0,
+        nids
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Snap {
+                nid: row.snap_nid,
+                parent: row.parent,
+                generation: row.r#gen,
+                since: row.since_ckpt,
+                delta: decode_delta(&row.delta)
+                    .ok_or_else(|| broken("state_snap", row.snap_nid))?,
+            })
+        })
+        .collect()
+}
+
+/// The chain of snapshots from `nid` down to and with the nearest one that has a checkpoint,
+/// newest first. One query; the walk is bounded by the checkpoint interval.
+pub async fn chain(conn: &mut PgConnection, room: RoomNid, nid: i64) -> Result<Vec<Snap>, Error> {
+    let rows = sqlx::query!(
+        r#"WITH RECURSIVE walk AS (
+             SELECT snap_nid, parent, gen, since_ckpt, delta
+             FROM state_snap WHERE room_nid = $1 AND snap_nid = $2
+             UNION ALL
+             SELECT s.snap_nid, s.parent, s.gen, s.since_ckpt, s.delta
+             FROM walk w
+             JOIN state_snap s ON s.room_nid = $1 AND s.snap_nid = w.parent
+             WHERE w.since_ckpt > 0)
+           SELECT snap_nid AS "snap_nid!", parent, gen AS "gen!", since_ckpt AS "since_ckpt!",
+             delta AS "delta!"
+           FROM walk
+           ORDER BY gen DESC"#,
+        room.0,
+        nid
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Snap {
+                nid: row.snap_nid,
+                parent: row.parent,
+                generation: row.r#gen,
+                since: row.since_ckpt,
+                delta: decode_delta(&row.delta)
+                    .ok_or_else(|| broken("state_snap", row.snap_nid))?,
+            })
+        })
+        .collect()
+}
+
+/// The checkpoint of a snapshot: (state key, event) sorted by state key.
+pub async fn checkpoint(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    nid: i64,
+) -> Result<Option<Vec<(i64, i64)>>, Error> {
+    let body = sqlx::query_scalar!(
+        "SELECT body FROM state_ckpt WHERE room_nid = $1 AND snap_nid = $2",
+        room.0,
+        nid
+    )
+    .fetch_optional(conn)
+    .await?;
+    body.map(|body| decode_checkpoint(&body).ok_or_else(|| broken("state_ckpt", nid)))
+        .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{decode_checkpoint, decode_delta, encode_checkpoint, encode_delta};
+
+    proptest! {
+        #[test]
+        fn deltas_round_trip(delta in prop::collection::vec((any::<i64>(), 0..i64::MAX, 0..i64::MAX), 0..30)) {
+            prop_assert_eq!(decode_delta(&encode_delta(&delta)).unwrap(), delta);
+        }
+
+        #[test]
+        fn checkpoints_round_trip(state in prop::collection::btree_map(any::<i64>(), any::<i64>(), 0..50)) {
+            let entries: Vec<_> = state.into_iter().collect();
+            prop_assert_eq!(decode_checkpoint(&encode_checkpoint(&entries)).unwrap(), entries);
+        }
+    }
+}
