@@ -4,7 +4,7 @@ use std::{ops::Deref, sync::Arc};
 
 use ruma::ServerName;
 
-use crate::{config::Config, storage::Db};
+use crate::{config::Config, event::keys::SigningKeys, storage::Db};
 
 /// Infrastructure handles. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -17,12 +17,14 @@ pub struct Inner {
     pub config: Config,
     /// The database.
     pub db: Db,
+    /// The key that signs for us.
+    pub keys: SigningKeys,
 }
 
 impl Context {
     /// Puts the infrastructure together.
-    pub fn new(config: Config, db: Db) -> Self {
-        Self(Arc::new(Inner { config, db }))
+    pub fn new(config: Config, db: Db, keys: SigningKeys) -> Self {
+        Self(Arc::new(Inner { config, db, keys }))
     }
 
     /// Our server name.

@@ -6,4 +6,6 @@
 pub mod clock;
 pub mod config;
 pub mod context;
+pub mod event;
+pub mod rooms;
 pub mod storage;

@@ -1,0 +1,62 @@
+//! Checks on an event of another server that need no state: form, hash and signatures.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName,
+    signatures::{
+        PublicKeyMap, Verified, required_server_signatures_to_verify_event, verify_event,
+    },
+    state_res::check_pdu_format,
+};
+
+use super::{Error, version::RoomVersion};
+
+/// Check 1 of receipt: valid for the room version, else it is dropped.
+pub fn format(object: &CanonicalJsonObject, version: &RoomVersion) -> Result<(), Error> {
+    check_pdu_format(object, &version.rules.event_format).map_err(Error::Format)
+}
+
+/// Keys that are needed to verify an event, by server.
+pub fn required_keys(
+    object: &CanonicalJsonObject,
+    version: &RoomVersion,
+) -> Result<BTreeMap<OwnedServerName, BTreeSet<String>>, Error> {
+    let servers = required_server_signatures_to_verify_event(object, &version.rules.signatures)
+        .map_err(|error| Error::Format(error.to_string()))?;
+    let signatures = object
+        .get("signatures")
+        .and_then(CanonicalJsonValue::as_object);
+    let keys = servers.into_iter().map(|server| {
+        let ids = signatures
+            .and_then(|all| all.get(server.as_str()))
+            .and_then(CanonicalJsonValue::as_object)
+            .map(|of_server| {
+                of_server
+                    .keys()
+                    .filter(|id| id.starts_with("ed25519:"))
+                    .cloned()
+                    .collect()
+            })
+            .unwrap_or_default();
+        (server, ids)
+    });
+    Ok(keys.collect())
+}
+
+/// Checks 2 and 3 of receipt: signatures, else it is dropped; content hash, else its redacted form
+/// is taken, which this returns.
+pub fn verify(
+    object: CanonicalJsonObject,
+    keys: &PublicKeyMap,
+    version: &RoomVersion,
+) -> Result<CanonicalJsonObject, Error> {
+    match verify_event(keys, &object, &version.rules) {
+        Ok(Verified::All) => Ok(object),
+        Ok(Verified::Signatures) => {
+            ruma::canonical_json::redact(object, &version.rules.redaction, None)
+                .map_err(|error| Error::Format(error.to_string()))
+        }
+        Err(error) => Err(Error::Signature(error.to_string())),
+    }
+}

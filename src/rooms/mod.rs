@@ -1,0 +1,285 @@
+//! The event graph: rooms, their events and their state.
+
+pub mod resident;
+pub mod send;
+pub mod state;
+
+mod pdus;
+mod persist;
+mod writer;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use moka::{future::Cache as AsyncCache, sync::Cache};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
+
+use self::{
+    resident::{Head, Room},
+    state::State,
+    writer::Writers,
+};
+use crate::{
+    context::Context,
+    event::{self, pdu::Pdu, version::RoomVersion},
+    storage::{self, RoomNid},
+};
+
+/// Rooms in memory; a large room weighs more than one.
+const RESIDENT_WEIGHT_MAX: u64 = 20_000;
+/// Bytes of parsed events in memory.
+const PDU_BYTES_MAX: u64 = 48 << 20;
+/// States of old snapshots in memory.
+const STATES_MAX: u64 = 2_000;
+/// Numbers taken from the database at once.
+const NID_BLOCK: i64 = 1024;
+/// How often a change is built anew when others change the room at the same time.
+const ATTEMPTS_MAX: usize = 8;
+/// `room_seq` of the first event of a room: leaves room below for what is backfilled.
+const FIRST_SEQ: i64 = 1 << 40;
+
+/// Why something about a room was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// We do not hold that room.
+    #[error("room {0} is not known here")]
+    RoomNotFound(OwnedRoomId),
+    /// No such event, or the user may not know of it.
+    #[error("event not found")]
+    EventNotFound,
+    /// No such state.
+    #[error("state not found")]
+    StateNotFound,
+    /// The user is not in the room and has to be.
+    #[error("{user_id} is not in room {room_id}")]
+    NotJoined {
+        /// Who.
+        user_id: OwnedUserId,
+        /// Where.
+        room_id: OwnedRoomId,
+    },
+    /// The authorization rules, or a rule of ours, forbid it.
+    #[error("{0}")]
+    Forbidden(String),
+    /// What the client sent cannot be an event or a change of a room.
+    #[error("{0}")]
+    Invalid(String),
+    /// The event would be larger than the specification allows.
+    #[error("event too large: {0}")]
+    TooLarge(String),
+    /// No room version of that name here.
+    #[error("room version {0} is not supported")]
+    UnsupportedVersion(String),
+    /// The alias is taken.
+    #[error("alias {0} is in use")]
+    AliasTaken(String),
+    /// The alias does not exist.
+    #[error("alias not found")]
+    AliasNotFound,
+    /// Others changed the room at the same time, again and again.
+    #[error("room is busy")]
+    Busy,
+    /// A peer did not do its part.
+    #[error("remote: {0}")]
+    Remote(String),
+    /// The database.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// The writer could not write.
+    #[error("not written: {0}")]
+    NotWritten(String),
+}
+
+impl From<event::Error> for Error {
+    fn from(error: event::Error) -> Self {
+        match error {
+            event::Error::TooLarge(what) => Self::TooLarge(what),
+            other => Self::Invalid(other.to_string()),
+        }
+    }
+}
+
+/// Handle to all rooms. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Rooms(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    ctx: Context,
+    resident: AsyncCache<RoomNid, Arc<Room>>,
+    pdus: Cache<i64, Arc<Pdu>>,
+    states: Cache<i64, State>,
+    nids: Mutex<std::ops::Range<i64>>,
+    writers: Writers,
+}
+
+impl Rooms {
+    /// Starts the writers.
+    pub fn start(ctx: Context) -> Self {
+        let writers = Writers::start(&ctx.db);
+        let rooms = Self(Arc::new(Inner {
+            resident: AsyncCache::builder()
+                .max_capacity(RESIDENT_WEIGHT_MAX)
+                .weigher(|_, room: &Arc<Room>| {
+                    u32::try_from(1 + room.head().state.entries.len() / 100).unwrap_or(u32::MAX)
+                })
+                .build(),
+            pdus: Cache::builder()
+                .max_capacity(PDU_BYTES_MAX)
+                .weigher(|_, pdu: &Arc<Pdu>| {
+                    u32::try_from(pdu.json.len() * 2 + 400).unwrap_or(u32::MAX)
+                })
+                .build(),
+            states: Cache::new(STATES_MAX),
+            nids: Mutex::new(0..0),
+            writers,
+            ctx,
+        }));
+        tokio::spawn(forget_stale(rooms.clone()));
+        rooms
+    }
+
+    /// Infrastructure.
+    pub fn ctx(&self) -> &Context {
+        &self.0.ctx
+    }
+
+    /// The room of that id.
+    pub async fn by_id(&self, id: &RoomId) -> Result<Arc<Room>, Error> {
+        match self.ctx().db.ids.find_room(id).await? {
+            Some(nid) => self
+                .find(nid)
+                .await?
+                .ok_or_else(|| Error::RoomNotFound(id.to_owned())),
+            None => Err(Error::RoomNotFound(id.to_owned())),
+        }
+    }
+
+    /// The room of that number; `None`: we hold no events of it.
+    pub async fn find(&self, nid: RoomNid) -> Result<Option<Arc<Room>>, Error> {
+        if let Some(room) = self.0.resident.get(&nid).await {
+            if !room.is_dead() {
+                return Ok(Some(room));
+            }
+            self.0.resident.invalidate(&nid).await;
+        }
+        let loaded = self
+            .0
+            .resident
+            .try_get_with(nid, async {
+                match self.load(nid).await {
+                    Ok(Some(room)) => Ok(Arc::new(room)),
+                    Ok(None) => Err(None),
+                    Err(error) => Err(Some(error)),
+                }
+            })
+            .await;
+        match loaded {
+            Ok(room) => Ok(Some(room)),
+            Err(failed) => match Arc::try_unwrap(failed) {
+                Ok(None) => Ok(None),
+                Ok(Some(error)) => Err(error),
+                // Another request waits on the same load and has the error itself.
+                Err(shared) => match shared.as_ref() {
+                    None => Ok(None),
+                    Some(error) => Err(Error::NotWritten(error.to_string())),
+                },
+            },
+        }
+    }
+
+    async fn load(&self, nid: RoomNid) -> Result<Option<Room>, Error> {
+        let mut conn = self.ctx().db.conn().await?;
+        let Some(row) = storage::rooms::find(&mut conn, nid).await? else {
+            return Ok(None);
+        };
+        let Some(head) = storage::rooms::find_head(&mut conn, nid).await? else {
+            return Ok(None);
+        };
+        let version = RoomVersion::of(&row.version)
+            .ok_or_else(|| Error::UnsupportedVersion(row.version.to_string()))?;
+        let state = state::load(&mut conn, nid, head.snap).await?;
+        let hashes = storage::events::list(&mut conn, nid, &head.extremities).await?;
+        let extremities = hashes
+            .into_iter()
+            .map(|stored| (stored.nid.0, pdus::event_id(&version, &stored.hash)))
+            .collect::<Vec<(i64, OwnedEventId)>>();
+        let seen = head.last_pos;
+        let head = Head {
+            rev: head.rev,
+            seq: head.seq,
+            depth: head.depth,
+            extremities,
+            state,
+            last_ts: head.last_ts,
+            notif: head.notif,
+        };
+        Ok(Some(Room::new(nid, row.id, version, head, seen)))
+    }
+
+    /// Makes a room that was just written known to readers.
+    async fn adopt(&self, room: &Arc<Room>) {
+        self.0.resident.insert(room.nid, room.clone()).await;
+    }
+
+    /// `count` fresh numbers for events and snapshots.
+    async fn take_nids(&self, count: i64) -> Result<std::ops::Range<i64>, Error> {
+        if let Some(taken) = self.split_nids(count) {
+            return Ok(taken);
+        }
+        let blocks = count.div_euclid(NID_BLOCK) + 1;
+        let mut conn = self.ctx().db.conn().await?;
+        for _ in 0..blocks {
+            let start = storage::events::next_nid_block(&mut conn).await?;
+            let mut nids = self.0.nids.lock().unwrap_or_else(PoisonError::into_inner);
+            if nids.end == start {
+                nids.end += NID_BLOCK;
+            } else if nids.end - nids.start < NID_BLOCK {
+                // What was left of the old block is never used: numbers are plenty.
+                *nids = start..start + NID_BLOCK;
+            }
+        }
+        match self.split_nids(count) {
+            Some(taken) => Ok(taken),
+            // Another task took from the block meanwhile, or several nodes draw in turn.
+            None => Box::pin(self.take_nids(count)).await,
+        }
+    }
+
+    fn split_nids(&self, count: i64) -> Option<std::ops::Range<i64>> {
+        let mut nids = self.0.nids.lock().unwrap_or_else(PoisonError::into_inner);
+        if nids.end - nids.start < count {
+            return None;
+        }
+        let start = nids.start;
+        nids.start += count;
+        Some(start..start + count)
+    }
+}
+
+/// Drops rooms from memory that another node changed.
+async fn forget_stale(rooms: Rooms) {
+    let mut rows = rooms.ctx().db.stream.subscribe();
+    loop {
+        match rows.recv().await {
+            Ok(batch) => {
+                for row in batch
+                    .iter()
+                    .filter(|row| row.kind == storage::LogKind::Event)
+                {
+                    let nid = RoomNid(row.room);
+                    if let Some(room) = rooms.0.resident.get(&nid).await
+                        && !room.has_seen(row.pos)
+                    {
+                        room.bury();
+                        rooms.0.resident.invalidate(&nid).await;
+                    }
+                }
+            }
+            // Rows were missed: nothing in memory can be trusted.
+            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                rooms.0.resident.invalidate_all();
+            }
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! From accepted events to rows: the only way an event is written.
+
+use std::sync::Arc;
+
+use ruma::{OwnedEventId, UserId, events::TimelineEventType};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::{
+    Error, Rooms,
+    pdus::hash_of,
+    resident::{Head, Room},
+    state::State,
+    writer::{Commit, Done},
+};
+use crate::{
+    event::pdu::Pdu,
+    storage::{
+        append::{Batch, EventRow, MemberRow, RoomRow, flag},
+        codec::{encode_body, encode_nids},
+        events::split_hash,
+        memberships,
+    },
+};
+
+/// Rows of one change of a room, put together event by event.
+pub(super) struct Plan {
+    room: Arc<Room>,
+    rev: i64,
+    /// The head as it will be.
+    pub(super) head: Head,
+    batch: Batch,
+    timeline: Vec<i64>,
+    remember: Vec<(i64, Arc<Pdu>)>,
+    forget: Vec<i64>,
+}
+
+/// An event with all that its rows need.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    /// The event.
+    pub(super) pdu: Arc<Pdu>,
+    /// Its number.
+    pub(super) nid: i64,
+    /// Already stored as an outlier.
+    pub(super) known: bool,
+    /// See [`flag`].
+    pub(super) flags: i32,
+    /// State before it; `None`: not known.
+    pub(super) snap: Option<i64>,
+    /// Known predecessors.
+    pub(super) prev: Vec<i64>,
+    /// Auth events.
+    pub(super) auth: Vec<i64>,
+    /// Owed to peers.
+    pub(super) out: Option<i32>,
+}
+
+impl Plan {
+    /// Builds on `tip`, the head after what is queued already.
+    pub(super) fn new(room: &Arc<Room>, tip: &Head) -> Self {
+        Self {
+            room: room.clone(),
+            rev: tip.rev,
+            head: tip.clone(),
+            batch: Batch::default(),
+            timeline: Vec::new(),
+            remember: Vec::new(),
+            forget: Vec::new(),
+        }
+    }
+
+    /// Adds an event: to the timeline, unless it is an outlier, rejected or soft-failed.
+    pub(super) async fn add(&mut self, rooms: &Rooms, event: Accepted) -> Result<(), Error> {
+        let Accepted {
+            pdu,
+            nid,
+            known,
+            mut flags,
+            snap,
+            prev,
+            auth,
+            out,
+        } = event;
+        let ids = &rooms.ctx().db.ids;
+        let sender = ids.user(&pdu.sender).await?.0;
+        let kind = pdu.kind.to_string();
+        let skey = match &pdu.state_key {
+            Some(key) => Some(ids.skey(&kind, key).await?.0),
+            None => None,
+        };
+        let user = match pdu.target() {
+            Some(target) => ids.user(target).await?.0,
+            None => sender,
+        };
+        let in_timeline = flags & (flag::OUTLIER | flag::REJECTED | flag::SOFT_FAILED) == 0;
+        let seq = in_timeline.then(|| {
+            self.head.seq += 1;
+            self.head.seq
+        });
+        if in_timeline && notifies(&pdu) {
+            flags |= flag::NOTIFIES;
+            self.head.notif = self.head.notif.saturating_add(1);
+        }
+        let hash = hash_of(&pdu.event_id)
+            .ok_or_else(|| Error::Invalid("event id of an old room version".to_owned()))?;
+        let (key, tail) = split_hash(&hash);
+        self.batch.events.push(EventRow {
+            nid,
+            room: self.room.nid.0,
+            seq,
+            depth: pdu.depth,
+            ts: pdu.origin_server_ts,
+            sender,
+            user,
+            skey,
+            snap,
+            key,
+            tail,
+            kind: ids.event_type(&kind).await?.0,
+            flags,
+            notif: self.head.notif,
+            prev: encode_nids(prev),
+            auth: encode_nids(auth),
+            body: encode_body(&pdu.json),
+            known,
+            out,
+        });
+        if let Some(seq) = seq {
+            self.timeline.push(nid);
+            self.head.last_ts = pdu.origin_server_ts;
+            self.highlight(rooms, &pdu, seq).await?;
+        }
+        self.remember.push((nid, pdu));
+        Ok(())
+    }
+
+    /// Makes an event the only extremity above those it names.
+    pub(super) fn extend(&mut self, nid: i64, pdu: &Pdu) {
+        self.head
+            .extremities
+            .retain(|(_, id)| !pdu.prev_events.contains(id));
+        self.head.extremities.push((nid, pdu.event_id.clone()));
+        self.head.depth = self.head.depth.max(pdu.depth);
+    }
+
+    /// Makes `state` the current state; membership rows follow what changed.
+    pub(super) async fn set_state(&mut self, rooms: &Rooms, state: State) -> Result<(), Error> {
+        let changed: Vec<(i64, i64)> =
+            super::state::difference(&self.head.state.entries, &state.entries)
+                .into_iter()
+                .filter(|(skey, ..)| *skey < 0)
+                .map(|(skey, _, event)| (skey, event))
+                .collect();
+        self.head.state = state;
+        self.set_members(rooms, &changed).await
+    }
+
+    /// The same where the caller knows what changed: (state key, event).
+    pub(super) async fn advance_state(
+        &mut self,
+        rooms: &Rooms,
+        snap: i64,
+        changes: &[(i64, i64)],
+    ) -> Result<(), Error> {
+        let (state, rows) = self.head.state.advance(self.room.nid.0, snap, changes);
+        self.batch.snaps.push(rows.snap);
+        self.batch.ckpts.extend(rows.ckpt);
+        self.head.state = state;
+        let members: Vec<(i64, i64)> = changes
+            .iter()
+            .copied()
+            .filter(|(skey, _)| *skey < 0)
+            .collect();
+        self.set_members(rooms, &members).await
+    }
+
+    /// Stores a snapshot without making it current.
+    pub(super) fn store_state(&mut self, rows: super::state::Rows) {
+        self.batch.snaps.push(rows.snap);
+        self.batch.ckpts.extend(rows.ckpt);
+    }
+
+    async fn set_members(&mut self, rooms: &Rooms, changed: &[(i64, i64)]) -> Result<(), Error> {
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let ids = &rooms.ctx().db.ids;
+        let own = rooms.ctx().server_name();
+        let mut missing: Vec<i64> = Vec::new();
+        for (_, event) in changed {
+            if *event != 0 && !self.remember.iter().any(|(nid, _)| nid == event) {
+                missing.push(*event);
+            }
+        }
+        let loaded = rooms.pdus(&self.room, &missing).await?;
+        let loaded: std::collections::HashMap<i64, Arc<Pdu>> =
+            missing.into_iter().zip(loaded).collect();
+        for (skey, event) in changed {
+            let user = crate::storage::UserNid(-skey);
+            let user_id = ids.user_id(user).await?;
+            let pdu = self
+                .remember
+                .iter()
+                .find(|(nid, _)| nid == event)
+                .map(|(_, pdu)| pdu)
+                .or_else(|| loaded.get(event));
+            let membership = pdu.and_then(|pdu| pdu.membership());
+            let sender = match pdu {
+                Some(pdu) => ids.user(&pdu.sender).await?.0,
+                None => user.0,
+            };
+            self.batch.members.retain(|row| row.user != user.0);
+            self.batch.members.push(MemberRow {
+                room: self.room.nid.0,
+                user: user.0,
+                server: ids.server(user_id.server_name()).await?.0,
+                membership: membership.as_ref().map_or(3, memberships::code),
+                event: *event,
+                sender,
+                local: user_id.server_name() == own,
+            });
+        }
+        Ok(())
+    }
+
+    /// Highlights for users of ours that the event mentions.
+    async fn highlight(&mut self, rooms: &Rooms, pdu: &Pdu, seq: i64) -> Result<(), Error> {
+        let Some(content) = pdu.content_as::<Mentioning>() else {
+            return Ok(());
+        };
+        let Some(mentions) = content.mentions else {
+            return Ok(());
+        };
+        let own = rooms.ctx().server_name();
+        let named = mentions.user_ids.iter().take(MENTIONS_MAX);
+        for user in named.filter(|user| user.server_name() == own && **user != pdu.sender) {
+            if let Some(nid) = rooms.ctx().db.ids.find_user(user).await?
+                && self.head.state.get(-nid.0).is_some()
+            {
+                self.batch.highlights.push((nid.0, self.room.nid.0, seq));
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers a client transaction with the event it makes.
+    pub(super) fn txn(&mut self, hash: Uuid, nid: i64) {
+        self.batch.txns.push((hash, self.room.nid.0, nid));
+    }
+
+    /// Notes predecessors that we do not have.
+    pub(super) fn missing(&mut self, child: i64, ids: &[OwnedEventId]) {
+        let room = self.room.nid.0;
+        self.batch
+            .missing
+            .extend(ids.iter().map(|id| (room, id.to_string(), child)));
+    }
+
+    /// Notes a redaction; where it is allowed and its target is here, `pruned` is the target.
+    pub(super) fn redact(&mut self, redaction: i64, target: &str, pruned: Option<(i64, &Pdu)>) {
+        let room = self.room.nid.0;
+        self.batch
+            .redactions
+            .push((room, target.to_owned(), redaction, pruned.is_some()));
+        if let Some((nid, pdu)) = pruned {
+            self.batch
+                .pruned
+                .push((room, nid, pdu.is_state(), encode_body(&pdu.json)));
+            self.forget.push(nid);
+        }
+    }
+
+    /// Queues the change. Call under the lock of the room's tip, then store `head` there.
+    pub(super) async fn commit(mut self, rooms: &Rooms) -> Result<(Head, Pending), Error> {
+        self.head.rev = self.rev.max(0) + 1;
+        self.batch.rooms.push(RoomRow {
+            room: self.room.nid.0,
+            rev: self.rev,
+            new_rev: self.head.rev,
+            seq: self.head.seq,
+            depth: self.head.depth,
+            snap: self.head.state.snap,
+            extrem: encode_nids(self.head.extremities.iter().map(|(nid, _)| *nid)),
+            ts: self.head.last_ts,
+            notif: self.head.notif,
+        });
+        for (nid, pdu) in &self.remember {
+            rooms.remember(*nid, pdu);
+        }
+        let (done, wait) = oneshot::channel();
+        let pending = Pending {
+            wait,
+            forget: self.forget,
+        };
+        rooms
+            .0
+            .writers
+            .enqueue(Commit {
+                room: self.room,
+                head: self.head.clone(),
+                batch: self.batch,
+                events: self.timeline,
+                done,
+            })
+            .await;
+        Ok((self.head, pending))
+    }
+}
+
+/// A queued change.
+pub(super) struct Pending {
+    wait: oneshot::Receiver<Done>,
+    forget: Vec<i64>,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(super) enum Written {
+    /// On disk; the last position, if it has any.
+    Yes(Option<i64>),
+    /// The room changed meanwhile: build it again.
+    Stale,
+}
+
+impl Pending {
+    pub(super) async fn written(self, rooms: &Rooms) -> Result<Written, Error> {
+        let done = self
+            .wait
+            .await
+            .unwrap_or(Done::Failed("shutting down".to_owned()));
+        for nid in self.forget {
+            rooms.forget_pdu(nid);
+        }
+        match done {
+            Done::Written(positions) => Ok(Written::Yes(positions.last().copied())),
+            Done::Stale => Ok(Written::Stale),
+            Done::Failed(why) => Err(Error::NotWritten(why)),
+        }
+    }
+}
+
+/// Mentions that are looked at in one event.
+const MENTIONS_MAX: usize = 100;
+
+#[derive(serde::Deserialize)]
+struct Mentioning {
+    #[serde(rename = "m.mentions")]
+    mentions: Option<Mentions>,
+}
+
+#[derive(serde::Deserialize)]
+struct Mentions {
+    #[serde(default)]
+    user_ids: Vec<ruma::OwnedUserId>,
+}
+
+/// Whether the default push rules notify of an event: messages and encrypted events, but no
+/// notices and no edits.
+fn notifies(pdu: &Pdu) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Content {
+        msgtype: Option<String>,
+        #[serde(rename = "m.relates_to")]
+        relates_to: Option<RelatesTo>,
+    }
+    #[derive(serde::Deserialize)]
+    struct RelatesTo {
+        rel_type: Option<String>,
+    }
+    let message = pdu.kind == TimelineEventType::RoomMessage;
+    if pdu.is_state() || !(message || pdu.kind == TimelineEventType::RoomEncrypted) {
+        return false;
+    }
+    let Some(content) = pdu.content_as::<Content>() else {
+        return message;
+    };
+    content.msgtype.as_deref() != Some("m.notice")
+        && content
+            .relates_to
+            .and_then(|relation| relation.rel_type)
+            .as_deref()
+            != Some("m.replace")
+}
+
+/// Whether a user is one of ours.
+pub(super) fn is_local(rooms: &Rooms, user: &UserId) -> bool {
+    user.server_name() == rooms.ctx().server_name()
+}

@@ -1,0 +1,100 @@
+//! Rooms in memory: head, current state, and the lock that puts changes in order.
+//!
+//! Memory is a cache only. The compare-and-set on `room_head.rev` is what makes a change valid;
+//! a room that lost it is buried, and loaded again by whoever asks next.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicI64, Ordering},
+};
+
+use arc_swap::ArcSwap;
+use ruma::{OwnedEventId, OwnedRoomId};
+
+use super::state::State;
+use crate::{event::version::RoomVersion, storage::RoomNid};
+
+/// A loaded room.
+#[derive(Debug)]
+pub struct Room {
+    /// Interned id.
+    pub nid: RoomNid,
+    /// Room id.
+    pub id: OwnedRoomId,
+    /// Version with its rules.
+    pub version: RoomVersion,
+    /// The newest committed head.
+    head: ArcSwap<Head>,
+    /// The head that the next change builds on; may be ahead of what is committed.
+    pub(super) tip: tokio::sync::Mutex<Head>,
+    dead: AtomicBool,
+    /// Position of the newest event that this process committed or loaded.
+    seen: AtomicI64,
+}
+
+/// Where a room stands.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Compare-and-set token; -1: nothing is stored yet.
+    pub rev: i64,
+    /// Newest `room_seq`.
+    pub seq: i64,
+    /// Largest depth of the extremities.
+    pub depth: i64,
+    /// Forward extremities, at least one.
+    pub extremities: Vec<(i64, OwnedEventId)>,
+    /// Current state.
+    pub state: State,
+    /// Time of the newest event.
+    pub last_ts: i64,
+    /// Notifying events so far.
+    pub notif: i32,
+}
+
+impl Room {
+    pub(super) fn new(
+        nid: RoomNid,
+        id: OwnedRoomId,
+        version: RoomVersion,
+        head: Head,
+        seen: i64,
+    ) -> Self {
+        Self {
+            nid,
+            id,
+            version,
+            head: ArcSwap::from_pointee(head.clone()),
+            tip: tokio::sync::Mutex::new(head),
+            dead: AtomicBool::new(false),
+            seen: AtomicI64::new(seen),
+        }
+    }
+
+    /// The newest committed head.
+    pub fn head(&self) -> Arc<Head> {
+        self.head.load_full()
+    }
+
+    /// Called by the writer, in order.
+    pub(super) fn publish(&self, head: Head, seen: Option<i64>) {
+        self.head.store(Arc::new(head));
+        if let Some(seen) = seen {
+            self.seen.fetch_max(seen, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether the head takes in what was committed at that position.
+    pub(super) fn has_seen(&self, pos: i64) -> bool {
+        self.seen.load(Ordering::Acquire) >= pos
+    }
+
+    /// A commit failed: what was built on it is void.
+    pub(super) fn bury(&self) {
+        self.dead.store(true, Ordering::Release);
+    }
+
+    /// Whether this copy must not be used any more.
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+}

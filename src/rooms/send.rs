@@ -1,0 +1,314 @@
+//! An event of one of our users: build, authorize, sign, persist.
+
+use std::sync::Arc;
+
+use ruma::{
+    EventId, OwnedEventId, RoomId, UserId,
+    events::{StateEventType, TimelineEventType, room::member::MembershipState},
+};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::{
+    ATTEMPTS_MAX, Error, Rooms,
+    pdus::{StateSlice, event_id},
+    persist::{Accepted, Plan, Written, is_local},
+    resident::{Head, Room},
+};
+use crate::{
+    clock::now_ms,
+    event::{
+        auth::{self, Power},
+        build::{self, Draft, PREV_EVENTS_MAX, Place},
+        pdu::Pdu,
+        redact::redact,
+    },
+    storage::{self, append::flag},
+};
+
+/// A client's transaction: what makes a repeated request answer with the first event.
+#[derive(Clone, Copy, Debug)]
+pub struct Txn(Uuid);
+
+impl Txn {
+    /// From user, device, endpoint and transaction id. The scope is the device and the path
+    /// (specification, "Transaction identifiers").
+    pub fn new(user: &UserId, device: &str, path: &str, txn_id: &str) -> Self {
+        let mut hash = Sha256::new();
+        for part in [user.as_str(), device, path, txn_id] {
+            hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        let digest = hash.finalize();
+        Self(Uuid::from_slice(&digest[..16]).unwrap_or_default())
+    }
+}
+
+/// What was sent.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// Event id.
+    pub event_id: OwnedEventId,
+    /// Stream position; `None` for a repeated transaction.
+    pub pos: Option<i64>,
+}
+
+/// Sends an event into a room we are in. With `txn`, exactly once however often it is called.
+pub async fn send(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    sender: &UserId,
+    draft: &Draft,
+    txn: Option<Txn>,
+) -> Result<Sent, Error> {
+    for attempt in 0..ATTEMPTS_MAX {
+        if attempt > 0
+            && let Some(txn) = txn
+            && let Some(event_id) = find_repeated(rooms, txn).await?
+        {
+            return Ok(Sent {
+                event_id,
+                pos: None,
+            });
+        }
+        let room = rooms.by_id(room_id).await?;
+        let mut tip = room.tip.lock().await;
+        if room.is_dead() {
+            continue;
+        }
+        let (plan, event_id) = plan(rooms, &room, &tip, sender, draft, txn).await?;
+        let (head, pending) = plan.commit(rooms).await?;
+        *tip = head;
+        drop(tip);
+        if let Written::Yes(pos) = pending.written(rooms).await? {
+            return Ok(Sent { event_id, pos });
+        }
+    }
+    Err(Error::Busy)
+}
+
+/// The event that a transaction made before, if the write path refused it as a repetition.
+async fn find_repeated(rooms: &Rooms, txn: Txn) -> Result<Option<OwnedEventId>, Error> {
+    let mut conn = rooms.ctx().db.conn().await?;
+    let Some((room, nid)) = storage::events::find_by_txn(&mut conn, txn.0).await? else {
+        return Ok(None);
+    };
+    let Some(stored) = storage::events::list(&mut conn, room, &[nid.0])
+        .await?
+        .pop()
+    else {
+        return Ok(None);
+    };
+    drop(conn);
+    let Some(room) = rooms.find(room).await? else {
+        return Ok(None);
+    };
+    Ok(Some(event_id(&room.version, &stored.hash)))
+}
+
+async fn plan(
+    rooms: &Rooms,
+    room: &Arc<Room>,
+    tip: &Head,
+    sender: &UserId,
+    draft: &Draft,
+    txn: Option<Txn>,
+) -> Result<(Plan, OwnedEventId), Error> {
+    let built = build_on(rooms, room, tip, sender, draft).await?;
+    authorize(rooms, room, &built).await?;
+    let mut plan = Plan::new(room, tip);
+    let event_id = built.pdu.event_id.clone();
+    add_local(rooms, &mut plan, built, txn).await?;
+    Ok((plan, event_id))
+}
+
+/// An event built on a head, with what authorizes it.
+#[derive(Debug)]
+pub(super) struct Built {
+    pub(super) pdu: Arc<Pdu>,
+    pub(super) auth: StateSlice,
+}
+
+/// Keys of the state that authorize a draft.
+pub(super) async fn auth_slice(
+    rooms: &Rooms,
+    room: &Room,
+    head: &Head,
+    sender: &UserId,
+    draft: &Draft,
+) -> Result<StateSlice, Error> {
+    let keys = auth::types(
+        &draft.kind,
+        sender,
+        draft.state_key.as_deref(),
+        &draft.content,
+        &room.version,
+    )
+    .map_err(Error::Invalid)?;
+    rooms.state_events(room, &head.state.entries, &keys).await
+}
+
+/// Where an event built now goes in the graph.
+pub(super) fn place<'a>(room: &'a Room, head: &Head, auth: &StateSlice) -> Place<'a> {
+    let newest = head.extremities.iter().rev().take(PREV_EVENTS_MAX);
+    let create_is_implied = !room
+        .version
+        .rules
+        .event_format
+        .allow_room_create_in_auth_events;
+    Place {
+        room_id: Some(&room.id),
+        prev_events: newest.map(|(_, id)| id.clone()).collect(),
+        auth_events: auth
+            .iter()
+            .filter(|(_, pdu)| !(create_is_implied && pdu.kind == TimelineEventType::RoomCreate))
+            .map(|(_, pdu)| pdu.event_id.clone())
+            .collect(),
+        depth: head.depth + 1,
+    }
+}
+
+async fn build_on(
+    rooms: &Rooms,
+    room: &Arc<Room>,
+    head: &Head,
+    sender: &UserId,
+    draft: &Draft,
+) -> Result<Built, Error> {
+    let auth = auth_slice(rooms, room, head, sender, draft).await?;
+    let keys = &rooms.ctx().keys;
+    let pdu = build::build(
+        draft,
+        &place(room, head, &auth),
+        sender,
+        now_ms(),
+        &room.version,
+        keys,
+    )?;
+    Ok(Built {
+        pdu: Arc::new(pdu),
+        auth,
+    })
+}
+
+/// Checks an event of ours against the state it is built on.
+pub(super) async fn authorize(rooms: &Rooms, room: &Room, built: &Built) -> Result<(), Error> {
+    auth::check(&room.version, &built.pdu, |kind, key| {
+        built.auth.get(kind, key)
+    })
+    .map_err(Error::Forbidden)?;
+    // Room versions 3 on let every redaction through and ignore those without power; ours are
+    // refused where the sender can see it.
+    if let Some(target) = &built.pdu.redacts
+        && built.pdu.kind == TimelineEventType::RoomRedaction
+        && !may_redact(rooms, room, &built.pdu, target, &built.auth).await?
+    {
+        return Err(Error::Forbidden("you may not redact this event".to_owned()));
+    }
+    Ok(())
+}
+
+async fn may_redact(
+    rooms: &Rooms,
+    room: &Room,
+    redaction: &Pdu,
+    target: &EventId,
+    state: &StateSlice,
+) -> Result<bool, Error> {
+    let target = rooms.event_by_id(room, target).await?;
+    if target.is_some_and(|target| target.pdu.sender == redaction.sender) {
+        return Ok(true);
+    }
+    Ok(has_redact_power(room, redaction, state))
+}
+
+/// Whether the sender of a redaction has the power to redact others' events.
+pub(super) fn has_redact_power(room: &Room, redaction: &Pdu, state: &StateSlice) -> bool {
+    let Some(create) = state.get(&StateEventType::RoomCreate, "") else {
+        return false;
+    };
+    let levels = state.get(&StateEventType::RoomPowerLevels, "");
+    let power = Power::new(&room.version, &create, levels.as_ref());
+    power.of(&redaction.sender) >= power.needed("redact")
+}
+
+/// Adds an authorized event of ours on top of the plan's head.
+pub(super) async fn add_local(
+    rooms: &Rooms,
+    plan: &mut Plan,
+    built: Built,
+    txn: Option<Txn>,
+) -> Result<(), Error> {
+    let Built { pdu, auth } = built;
+    let mut nids = rooms.take_nids(2).await?;
+    let (nid, snap) = (
+        nids.next().unwrap_or_default(),
+        nids.next().unwrap_or_default(),
+    );
+    let prev = plan
+        .head
+        .extremities
+        .iter()
+        .filter(|(_, id)| pdu.prev_events.contains(id))
+        .map(|(nid, _)| *nid)
+        .collect();
+    let auth_nids = auth.iter().map(|(nid, _)| nid).collect();
+    let out = Some(owed_to(rooms, &pdu).await?);
+    plan.add(
+        rooms,
+        Accepted {
+            pdu: pdu.clone(),
+            nid,
+            known: false,
+            flags: flag::LOCAL,
+            snap: Some(plan.head.state.snap),
+            prev,
+            auth: auth_nids,
+            out,
+        },
+    )
+    .await?;
+    plan.extend(nid, &pdu);
+    if let Some(key) = &pdu.state_key {
+        let skey = rooms.ctx().db.ids.skey(&pdu.kind.to_string(), key).await?;
+        plan.advance_state(rooms, snap, &[(skey.0, nid)]).await?;
+    }
+    if pdu.kind == TimelineEventType::RoomRedaction {
+        apply_redaction(rooms, plan, nid, &pdu).await?;
+    }
+    if let Some(txn) = txn {
+        plan.txn(txn.0, nid);
+    }
+    Ok(())
+}
+
+/// Prunes the target of an allowed redaction in the same transaction.
+async fn apply_redaction(rooms: &Rooms, plan: &mut Plan, nid: i64, pdu: &Pdu) -> Result<(), Error> {
+    let Some(target_id) = &pdu.redacts else {
+        return Ok(());
+    };
+    let room = rooms.by_id(&pdu.room_id).await?;
+    let target = rooms.event_by_id(&room, target_id).await?;
+    let pruned = match &target {
+        Some(target) => Some((target.stored.nid.0, redact(&target.pdu, &room.version)?)),
+        None => None,
+    };
+    plan.redact(
+        nid,
+        target_id.as_str(),
+        pruned.as_ref().map(|(nid, pdu)| (*nid, pdu)),
+    );
+    Ok(())
+}
+
+/// Which server beyond those in the room is owed an event: that of a user who is invited or put
+/// out. 0: none.
+async fn owed_to(rooms: &Rooms, pdu: &Pdu) -> Result<i32, Error> {
+    let (Some(target), Some(membership)) = (pdu.target(), pdu.membership()) else {
+        return Ok(0);
+    };
+    if is_local(rooms, target) || membership == MembershipState::Join {
+        return Ok(0);
+    }
+    Ok(rooms.ctx().db.ids.server(target.server_name()).await?.0)
+}

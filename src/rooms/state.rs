@@ -1,0 +1,176 @@
+//! Room state as a map from state key to event, and its snapshots.
+//!
+//! A map clones in O(1), and a snapshot is a delta on its parent with a checkpoint now and then, so
+//! that storage follows what changes and not the size of the room (docs/adr/0003).
+
+use sqlx::PgConnection;
+
+use crate::storage::{
+    self, Error, RoomNid,
+    append::{CkptRow, SnapRow},
+    state::{Change, encode_checkpoint, encode_delta},
+};
+
+/// State key (`storage::SKeyNid`) to event (`storage::EventNid`).
+pub type Entries = imbl::HashMap<i64, i64>;
+
+/// A state with the snapshot that holds it.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// Snapshot; 0: the empty state, which has no row.
+    pub snap: i64,
+    /// Distance from the root.
+    pub generation: i32,
+    /// Deltas since the last checkpoint.
+    pub since: i32,
+    /// The map.
+    pub entries: Entries,
+}
+
+impl State {
+    /// The event at a state key.
+    pub fn get(&self, skey: i64) -> Option<i64> {
+        self.entries.get(&skey).copied()
+    }
+
+    /// The state with `changes` applied, and the rows to store for it. `snap` is a fresh number.
+    /// `changes` are (state key, new event).
+    pub fn advance(&self, room: i64, snap: i64, changes: &[(i64, i64)]) -> (Self, Rows) {
+        let mut entries = self.entries.clone();
+        let delta: Vec<Change> = changes
+            .iter()
+            .map(|(skey, event)| {
+                let old = entries.insert(*skey, *event).unwrap_or(0);
+                (*skey, old, *event)
+            })
+            .collect();
+        self.stored(room, snap, &delta, entries)
+    }
+
+    /// The same for a state that may lack keys which this one has, as resolution can give it.
+    pub fn replace(&self, room: i64, snap: i64, entries: Entries) -> (Self, Rows) {
+        let mut delta: Vec<Change> = Vec::new();
+        for (skey, event) in &entries {
+            let old = self.entries.get(skey).copied().unwrap_or(0);
+            if old != *event {
+                delta.push((*skey, old, *event));
+            }
+        }
+        for (skey, old) in &self.entries {
+            if !entries.contains_key(skey) {
+                delta.push((*skey, *old, 0));
+            }
+        }
+        delta.sort_unstable();
+        self.stored(room, snap, &delta, entries)
+    }
+
+    fn stored(&self, room: i64, snap: i64, delta: &[Change], entries: Entries) -> (Self, Rows) {
+        let root = self.snap == 0;
+        let mut next = Self {
+            snap,
+            generation: if root { 0 } else { self.generation + 1 },
+            since: if root { 0 } else { self.since + 1 },
+            entries,
+        };
+        let checkpoint = next.since >= interval(next.entries.len())
+            || (root && delta.len() >= CHECKPOINT_ROOT_FROM);
+        if checkpoint {
+            next.since = 0;
+        }
+        let row = SnapRow {
+            room,
+            nid: snap,
+            parent: (!root).then_some(self.snap),
+            generation: next.generation,
+            since: next.since,
+            // A root with a checkpoint needs no delta: there is nothing to go back to.
+            delta: if root && checkpoint {
+                Vec::new()
+            } else {
+                encode_delta(delta)
+            },
+        };
+        let ckpt = checkpoint.then(|| {
+            let mut sorted: Vec<(i64, i64)> = next.entries.iter().map(|(k, v)| (*k, *v)).collect();
+            sorted.sort_unstable();
+            CkptRow {
+                room,
+                nid: snap,
+                n: i32::try_from(sorted.len()).unwrap_or(i32::MAX),
+                body: encode_checkpoint(&sorted),
+            }
+        });
+        (next, Rows { snap: row, ckpt })
+    }
+}
+
+/// A root this large (a joined room) gets its checkpoint at once.
+const CHECKPOINT_ROOT_FROM: usize = 64;
+
+/// Deltas between checkpoints: rare enough to cost little per change, often enough that any
+/// snapshot is a short walk away.
+fn interval(entries: usize) -> i32 {
+    i32::try_from(entries.isqrt() * 8)
+        .unwrap_or(i32::MAX)
+        .clamp(64, 2048)
+}
+
+/// What to store for a new snapshot.
+#[derive(Debug)]
+pub struct Rows {
+    /// The snapshot.
+    pub snap: SnapRow,
+    /// Its checkpoint, if it is time for one.
+    pub ckpt: Option<CkptRow>,
+}
+
+/// Loads the state of a snapshot: two queries, bounded by the checkpoint interval.
+pub async fn load(conn: &mut PgConnection, room: RoomNid, snap: i64) -> Result<State, Error> {
+    if snap == 0 {
+        return Ok(State::default());
+    }
+    let chain = storage::state::chain(conn, room, snap).await?;
+    let (Some(newest), Some(base)) = (chain.first(), chain.last()) else {
+        return Err(Error::Inconsistent {
+            table: "state_snap",
+            what: format!("no snapshot {snap} of room {}", room.0),
+        });
+    };
+    let mut state = State {
+        snap,
+        generation: newest.generation,
+        since: newest.since,
+        entries: Entries::new(),
+    };
+    let mut deltas = chain.iter().rev();
+    if let Some(entries) = storage::state::checkpoint(conn, room, base.nid).await? {
+        state.entries = entries.into_iter().collect();
+        deltas.next();
+    }
+    for (skey, _, event) in deltas.flat_map(|snap| &snap.delta) {
+        if *event == 0 {
+            state.entries.remove(skey);
+        } else {
+            state.entries.insert(*skey, *event);
+        }
+    }
+    Ok(state)
+}
+
+/// Keys at which two states differ: (state key, event in one, event in other), 0 for none.
+pub fn difference(one: &Entries, other: &Entries) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (skey, event) in one {
+        let theirs = other.get(skey).copied().unwrap_or(0);
+        if theirs != *event {
+            changes.push((*skey, *event, theirs));
+        }
+    }
+    for (skey, event) in other {
+        if !one.contains_key(skey) {
+            changes.push((*skey, 0, *event));
+        }
+    }
+    changes
+}
