@@ -4,7 +4,7 @@ use std::{ops::Deref, sync::Arc};
 
 use ruma::ServerName;
 
-use crate::{config::Config, event::keys::SigningKeys, storage::Db};
+use crate::{config::Config, event::keys::SigningKeys, federation, storage::Db};
 
 /// Infrastructure handles. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -18,13 +18,25 @@ pub struct Inner {
     /// The database.
     pub db: Db,
     /// The key that signs for us.
-    pub keys: SigningKeys,
+    pub keys: Arc<SigningKeys>,
+    /// Calls peers.
+    pub federation: federation::Client,
 }
 
 impl Context {
     /// Puts the infrastructure together.
-    pub fn new(config: Config, db: Db, keys: SigningKeys) -> Self {
-        Self(Arc::new(Inner { config, db, keys }))
+    pub fn new(
+        config: Config,
+        db: Db,
+        keys: Arc<SigningKeys>,
+        federation: federation::Client,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            config,
+            db,
+            keys,
+            federation,
+        }))
     }
 
     /// Our server name.

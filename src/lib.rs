@@ -7,5 +7,6 @@ pub mod clock;
 pub mod config;
 pub mod context;
 pub mod event;
+pub mod federation;
 pub mod rooms;
 pub mod storage;

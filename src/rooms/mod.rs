@@ -1,11 +1,18 @@
 //! The event graph: rooms, their events and their state.
 
+pub mod create;
+pub mod membership;
+pub mod place;
 pub mod resident;
 pub mod send;
 pub mod state;
 
+pub mod receive;
+pub mod remote;
+
 mod pdus;
 mod persist;
+mod resolve;
 mod writer;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -282,4 +289,9 @@ async fn forget_stale(rooms: Rooms) {
             Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
         }
     }
+}
+
+/// Content of a type of ours as raw JSON.
+fn raw(value: &serde_json::Value) -> Result<Box<serde_json::value::RawValue>, Error> {
+    serde_json::value::to_raw_value(value).map_err(|error| Error::Invalid(error.to_string()))
 }

@@ -127,6 +127,17 @@ impl Rooms {
             .collect()
     }
 
+    /// Events by number with their rows, in no order; unknown ones are left out.
+    pub async fn events_by_nid(&self, room: &Room, nids: &[i64]) -> Result<Vec<Event>, Error> {
+        let mut conn = self.ctx().db.conn().await?;
+        let stored = storage::events::list(&mut conn, room.nid, nids).await?;
+        drop(conn);
+        stored
+            .into_iter()
+            .map(|stored| Event::parse(&room.version, stored))
+            .collect()
+    }
+
     /// One event by id.
     pub async fn event_by_id(&self, room: &Room, id: &EventId) -> Result<Option<Event>, Error> {
         Ok(self.events_by_id(room, &[id.to_owned()]).await?.pop())

@@ -14,9 +14,10 @@ use super::{
     writer::{Commit, Done},
 };
 use crate::{
+    clock::now_ms,
     event::pdu::Pdu,
     storage::{
-        append::{Batch, EventRow, MemberRow, RoomRow, flag},
+        append::{Batch, EventRow, MemberRow, RoomRow, append, flag},
         codec::{encode_body, encode_nids},
         events::split_hash,
         memberships,
@@ -131,6 +132,8 @@ impl Plan {
             self.head.last_ts = pdu.origin_server_ts;
             self.highlight(rooms, &pdu, seq).await?;
         }
+        // Events that follow in this plan look it up.
+        rooms.remember(nid, &pdu);
         self.remember.push((nid, pdu));
         Ok(())
     }
@@ -271,6 +274,18 @@ impl Plan {
         }
     }
 
+    /// A plan for outliers only: it changes no head and needs no lock.
+    pub(super) fn outliers(room: &Arc<Room>) -> Self {
+        Self::new(room, &Head::empty())
+    }
+
+    /// Writes what [`Plan::outliers`] gathered, in one statement.
+    pub(super) async fn write_outliers(self, rooms: &Rooms) -> Result<(), Error> {
+        let mut conn = rooms.ctx().db.conn().await?;
+        append(&mut conn, &self.batch, now_ms()).await?;
+        Ok(())
+    }
+
     /// Queues the change. Call under the lock of the room's tip, then store `head` there.
     pub(super) async fn commit(mut self, rooms: &Rooms) -> Result<(Head, Pending), Error> {
         self.head.rev = self.rev.max(0) + 1;
@@ -285,9 +300,6 @@ impl Plan {
             ts: self.head.last_ts,
             notif: self.head.notif,
         });
-        for (nid, pdu) in &self.remember {
-            rooms.remember(*nid, pdu);
-        }
         let (done, wait) = oneshot::channel();
         let pending = Pending {
             wait,

@@ -10,6 +10,7 @@ use std::sync::{
 
 use arc_swap::ArcSwap;
 use ruma::{OwnedEventId, OwnedRoomId};
+use tokio::sync::watch;
 
 use super::state::State;
 use crate::{event::version::RoomVersion, storage::RoomNid};
@@ -30,6 +31,8 @@ pub struct Room {
     dead: AtomicBool,
     /// Position of the newest event that this process committed or loaded.
     seen: AtomicI64,
+    /// `rev` of the newest committed head.
+    rev: watch::Sender<i64>,
 }
 
 /// Where a room stands.
@@ -63,6 +66,7 @@ impl Room {
             nid,
             id,
             version,
+            rev: watch::Sender::new(head.rev),
             head: ArcSwap::from_pointee(head.clone()),
             tip: tokio::sync::Mutex::new(head),
             dead: AtomicBool::new(false),
@@ -77,7 +81,9 @@ impl Room {
 
     /// Called by the writer, in order.
     pub(super) fn publish(&self, head: Head, seen: Option<i64>) {
+        let rev = head.rev;
         self.head.store(Arc::new(head));
+        self.rev.send_replace(rev);
         if let Some(seen) = seen {
             self.seen.fetch_max(seen, Ordering::AcqRel);
         }
@@ -91,6 +97,14 @@ impl Room {
     /// A commit failed: what was built on it is void.
     pub(super) fn bury(&self) {
         self.dead.store(true, Ordering::Release);
+        self.rev.send_replace(i64::MAX);
+    }
+
+    /// Waits until what was queued up to that `rev` is on disk, or the room is dead.
+    pub(super) async fn committed(&self, rev: i64) {
+        let mut watch = self.rev.subscribe();
+        // The sender lives as long as self.
+        let _ = watch.wait_for(|committed| *committed >= rev).await;
     }
 
     /// Whether this copy must not be used any more.

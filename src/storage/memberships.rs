@@ -314,3 +314,18 @@ pub async fn share_room(
     );
     Ok(found.fetch_one(conn).await?)
 }
+
+/// Display name and avatar of a user of ours, as membership events show them.
+pub async fn profile(
+    conn: &mut PgConnection,
+    user: UserNid,
+) -> Result<(Option<String>, Option<String>), Error> {
+    let row = sqlx::query!(
+        r#"SELECT body ->> 'displayname' AS "display_name?", body ->> 'avatar_url' AS "avatar_url?"
+           FROM profile WHERE user_nid = $1"#,
+        user.0
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map_or((None, None), |row| (row.display_name, row.avatar_url)))
+}

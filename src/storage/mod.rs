@@ -1,11 +1,14 @@
 //! All SQL. One file a table family, free functions on a connection.
 
+pub mod aliases;
 pub mod append;
 pub mod codec;
 pub mod events;
 pub mod ids;
 pub mod memberships;
+pub mod outbox;
 pub mod rooms;
+pub mod server_keys;
 pub mod state;
 pub mod stream;
 pub mod tx;

@@ -1,0 +1,329 @@
+//! One signed request to a peer.
+
+use std::{sync::Arc, time::Duration};
+
+use moka::sync::Cache;
+use ruma::{
+    ServerName,
+    api::{
+        IncomingResponseExt, OutgoingRequest, OutgoingRequestExt,
+        federation::authentication::{ServerSignatures, XMatrixSigningInput},
+        path_builder::SinglePath,
+    },
+};
+
+use super::{
+    Error,
+    guard::{Guard, GuardedDns},
+    keys::PeerKeys,
+    resolve::Resolver,
+    tls,
+};
+use crate::{clock::now_ms, config::Config, event::keys::SigningKeys, storage::Db};
+
+/// Time to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for an ordinary request.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for an answer that may be large.
+const TIMEOUT_LARGE: Duration = Duration::from_secs(120);
+/// Bytes of an ordinary answer.
+const BODY_MAX: usize = 20 << 20;
+/// Bytes of the state of a room.
+const BODY_LARGE_MAX: usize = 300 << 20;
+/// First pause after a failure.
+const PAUSE_FIRST_MS: i64 = 1_000;
+/// Longest pause between tries that requests of users wait for.
+const PAUSE_LONGEST_MS: i64 = 60_000;
+
+/// Calls peers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    http: reqwest::Client,
+    resolver: Resolver,
+    own: Arc<SigningKeys>,
+    /// (not before, pause) by server that failed lately.
+    resting: Cache<String, (i64, i64)>,
+    peer_keys: PeerKeys,
+}
+
+impl Client {
+    /// Sets up TLS and HTTP.
+    pub fn new(config: &Config, db: Db, own: Arc<SigningKeys>) -> Result<Self, Error> {
+        let guard = Guard::new(&config.outbound.allow_ip_ranges);
+        let dns = GuardedDns::new(guard.clone());
+        let tls = tls::client_config(&config.outbound.extra_ca)?;
+        let builder = || {
+            reqwest::Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .dns_resolver(Arc::new(dns.clone()))
+                .connect_timeout(CONNECT_TIMEOUT)
+                .pool_max_idle_per_host(4)
+                .pool_idle_timeout(Duration::from_secs(90))
+                .no_proxy()
+                .user_agent(concat!("Amtsbote/", env!("CARGO_PKG_VERSION")))
+        };
+        let setup = |error: reqwest::Error| Error::Setup(error.to_string());
+        let http = builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(setup)?;
+        let redirecting = redirect_policy(guard.clone());
+        let following = builder().redirect(redirecting).build().map_err(setup)?;
+        let resolver = Resolver::new(following, dns, guard);
+        Ok(Self(Arc::new(Inner {
+            http,
+            resolver,
+            peer_keys: PeerKeys::new(db, own.clone()),
+            own,
+            resting: Cache::builder()
+                .max_capacity(100_000)
+                .time_to_live(Duration::from_secs(3_600))
+                .build(),
+        })))
+    }
+
+    /// Keys of peers, fetched with this client.
+    pub fn keys(&self) -> Keys<'_> {
+        Keys(self)
+    }
+
+    /// A request whose answer is of ordinary size.
+    pub async fn request<R>(
+        &self,
+        server: &ServerName,
+        request: R,
+    ) -> Result<R::IncomingResponse, Error>
+    where
+        R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath>,
+    {
+        self.rested(server)?;
+        self.send(server, request, (TIMEOUT, BODY_MAX)).await
+    }
+
+    /// A request whose answer may hold the state of a large room.
+    pub async fn request_large<R>(
+        &self,
+        server: &ServerName,
+        request: R,
+    ) -> Result<R::IncomingResponse, Error>
+    where
+        R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath>,
+    {
+        self.rested(server)?;
+        self.send(server, request, (TIMEOUT_LARGE, BODY_LARGE_MAX))
+            .await
+    }
+
+    /// A request that does not ask whether the peer failed lately: its sender keeps time itself.
+    pub async fn request_now<R>(
+        &self,
+        server: &ServerName,
+        request: R,
+    ) -> Result<R::IncomingResponse, Error>
+    where
+        R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath>,
+    {
+        self.send(server, request, (TIMEOUT_LARGE, BODY_MAX)).await
+    }
+
+    /// The peer spoke to us: it lives.
+    pub fn alive(&self, server: &ServerName) {
+        self.0.resting.invalidate(server.as_str());
+    }
+
+    fn rested(&self, server: &ServerName) -> Result<(), Error> {
+        let now = now_ms();
+        match self.0.resting.get(server.as_str()) {
+            Some((until, _)) if until > now => Err(Error::BackingOff {
+                server: server.to_string(),
+                seconds: (until - now) / 1_000 + 1,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn failed(&self, server: &ServerName) {
+        let pause = self
+            .0
+            .resting
+            .get(server.as_str())
+            .map_or(PAUSE_FIRST_MS, |(_, pause)| {
+                (pause * 2).min(PAUSE_LONGEST_MS)
+            });
+        self.0
+            .resting
+            .insert(server.to_string(), (now_ms() + pause, pause));
+    }
+
+    async fn send<R>(
+        &self,
+        server: &ServerName,
+        request: R,
+        (timeout, body_max): (Duration, usize),
+    ) -> Result<R::IncomingResponse, Error>
+    where
+        R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath>,
+    {
+        if server == self.0.own.server_name {
+            return Err(Error::Request("a server does not call itself".to_owned()));
+        }
+        let destination = self.0.resolver.resolve(server).await.inspect_err(|_| {
+            self.failed(server);
+        })?;
+        let base = format!("https://{}:{}", destination.host, destination.port);
+        let input = XMatrixSigningInput::new(
+            self.0.own.server_name.clone(),
+            server.to_owned(),
+            self.0.own.pair(),
+        );
+        let request: http::Request<Vec<u8>> = request
+            .try_into_http_request(&base, input, ())
+            .map_err(|error| Error::Request(error.to_string()))?;
+        let answer = self
+            .exchange(server, request, &destination.header, timeout, body_max)
+            .await?;
+        let (parts, body) = answer.into_parts();
+        let view = http::Response::from_parts(parts, body.as_slice());
+        R::IncomingResponse::try_from_http_response(view).map_err(|error| nonsense(server, &error))
+    }
+
+    /// Sends, and reads the answer up to its bound.
+    pub(super) async fn exchange(
+        &self,
+        server: &ServerName,
+        request: http::Request<Vec<u8>>,
+        host: &str,
+        timeout: Duration,
+        body_max: usize,
+    ) -> Result<http::Response<Vec<u8>>, Error> {
+        let unreachable = |error: reqwest::Error| {
+            self.failed(server);
+            Error::Unreachable {
+                server: server.to_string(),
+                reason: chain(&error),
+            }
+        };
+        let mut request = reqwest::Request::try_from(request)
+            .map_err(|error| Error::Request(error.to_string()))?;
+        *request.timeout_mut() = Some(timeout);
+        if let Ok(host) = host.parse() {
+            request.headers_mut().insert(http::header::HOST, host);
+        }
+        let mut answer = self.0.http.execute(request).await.map_err(unreachable)?;
+        let status = answer.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
+            if body.len() + chunk.len() > body_max {
+                return Err(nonsense(server, &"the answer is too large"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if status.is_server_error() && status != http::StatusCode::NOT_IMPLEMENTED {
+            self.failed(server);
+        } else {
+            self.alive(server);
+        }
+        if !status.is_success() {
+            return Err(remote(status, &body));
+        }
+        let mut response = http::Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = answer.headers().clone();
+        Ok(response)
+    }
+
+    /// An unsigned `GET` of a JSON document, for keys.
+    pub(super) async fn get_json(&self, server: &ServerName, path: &str) -> Result<Vec<u8>, Error> {
+        self.rested(server)?;
+        let destination = self.0.resolver.resolve(server).await?;
+        let url = format!("https://{}:{}{path}", destination.host, destination.port);
+        let request = http::Request::get(url)
+            .body(Vec::new())
+            .map_err(|error| Error::Request(error.to_string()))?;
+        let answer = self
+            .exchange(
+                server,
+                request,
+                &destination.header,
+                Duration::from_secs(10),
+                1 << 20,
+            )
+            .await?;
+        Ok(answer.into_body())
+    }
+}
+
+/// Keys of peers with the client that fetches them.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys<'a>(&'a Client);
+
+impl Keys<'_> {
+    /// Keys for verifying: those needed, by server, as far as they can be had.
+    pub async fn public_key_map(
+        &self,
+        needed: &std::collections::BTreeMap<
+            ruma::OwnedServerName,
+            std::collections::BTreeSet<String>,
+        >,
+    ) -> ruma::signatures::PublicKeyMap {
+        self.0.0.peer_keys.map(self.0, needed).await
+    }
+}
+
+/// Redirects of a well-known document: a few, HTTPS only, to no literal address that is refused.
+/// Names are checked where they are resolved.
+fn redirect_policy(guard: Guard) -> reqwest::redirect::Policy {
+    reqwest::redirect::Policy::custom(move |attempt| {
+        let refused = match attempt.url().host() {
+            Some(url::Host::Ipv4(address)) => !guard.allows(address.into()),
+            Some(url::Host::Ipv6(address)) => !guard.allows(address.into()),
+            Some(url::Host::Domain(_)) => false,
+            None => true,
+        };
+        if refused || attempt.previous().len() > 5 || attempt.url().scheme() != "https" {
+            attempt.stop()
+        } else {
+            attempt.follow()
+        }
+    })
+}
+
+fn nonsense(server: &ServerName, reason: &dyn std::fmt::Display) -> Error {
+    Error::Nonsense {
+        server: server.to_string(),
+        reason: reason.to_string(),
+    }
+}
+
+fn remote(status: http::StatusCode, body: &[u8]) -> Error {
+    #[derive(Default, serde::Deserialize)]
+    struct Body {
+        #[serde(default)]
+        errcode: String,
+        #[serde(default)]
+        error: String,
+    }
+    let body: Body = serde_json::from_slice(body).unwrap_or_default();
+    let cut = |text: String| text.chars().take(300).collect();
+    Error::Remote {
+        status: status.as_u16(),
+        errcode: cut(body.errcode),
+        message: cut(body.error),
+    }
+}
+
+/// An error with its causes: reqwest's own text hides them.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

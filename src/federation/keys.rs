@@ -1,0 +1,264 @@
+//! Signing keys: our document, and the keys of peers (fetched, verified, kept).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream};
+use moka::sync::Cache;
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName,
+    serde::Base64,
+    signatures::{PublicKeyMap, PublicKeySet, verify_json},
+};
+use serde_json::json;
+
+use super::{Client, Error};
+use crate::{
+    clock::now_ms,
+    event::{self, keys::SigningKeys},
+    storage::{self, Db, server_keys::ServerKey},
+};
+
+/// How long peers may keep our keys.
+const VALID_MS: i64 = 24 * 3_600_000;
+/// Keys are taken as valid for a week at most, whatever their owner says.
+const VALID_LONGEST_MS: i64 = 7 * 24 * 3_600_000;
+/// Servers asked for keys at the same time.
+const FETCHES_MAX: usize = 20;
+/// Keys of one server that are kept.
+const KEYS_MAX: usize = 50;
+/// How long a server whose keys could not be had is not asked again.
+const NEGATIVE: Duration = Duration::from_secs(60);
+
+/// `GET /_matrix/key/v2/server`: our keys, signed.
+pub fn document(keys: &SigningKeys) -> Result<CanonicalJsonObject, event::Error> {
+    let public = Base64::<ruma::serde::base64::Standard, _>::new(keys.public_key().to_vec());
+    let document = json!({
+        "server_name": keys.server_name,
+        "verify_keys": { keys.key_id(): { "key": public.encode() } },
+        "old_verify_keys": {},
+        "valid_until_ts": now_ms() + VALID_MS,
+    });
+    let mut object: CanonicalJsonObject =
+        serde_json::from_value(document).map_err(|error| event::Error::Json(error.to_string()))?;
+    keys.sign_json(&mut object)?;
+    Ok(object)
+}
+
+/// Keys of peers.
+#[derive(Debug)]
+pub(super) struct PeerKeys {
+    db: Db,
+    own: Arc<SigningKeys>,
+    cache: Cache<OwnedServerName, Arc<Vec<ServerKey>>>,
+    failed: Cache<OwnedServerName, ()>,
+}
+
+impl PeerKeys {
+    pub(super) fn new(db: Db, own: Arc<SigningKeys>) -> Self {
+        let cache = Cache::builder()
+            .max_capacity(20_000)
+            .time_to_live(Duration::from_secs(3_600))
+            .build();
+        let failed = Cache::builder()
+            .max_capacity(20_000)
+            .time_to_live(NEGATIVE)
+            .build();
+        Self {
+            db,
+            own,
+            cache,
+            failed,
+        }
+    }
+
+    pub(super) async fn map(
+        &self,
+        client: &Client,
+        needed: &BTreeMap<OwnedServerName, BTreeSet<String>>,
+    ) -> PublicKeyMap {
+        let sets: Vec<(OwnedServerName, PublicKeySet)> = stream::iter(needed)
+            .map(|(server, ids)| async move {
+                (server.clone(), self.of_server(client, server, ids).await)
+            })
+            .buffer_unordered(FETCHES_MAX)
+            .collect()
+            .await;
+        sets.into_iter()
+            .map(|(server, set)| (server.to_string(), set))
+            .collect()
+    }
+
+    async fn of_server(
+        &self,
+        client: &Client,
+        server: &OwnedServerName,
+        ids: &BTreeSet<String>,
+    ) -> PublicKeySet {
+        if *server == self.own.server_name {
+            let key = Base64::new(self.own.public_key().to_vec());
+            return [(self.own.key_id(), key)].into();
+        }
+        let mut known = self.known(server).await;
+        let satisfied = |known: &[ServerKey]| {
+            ids.iter().any(|id| {
+                known
+                    .iter()
+                    .any(|key| key.key_id == *id && key.is_usable(now_ms()))
+            })
+        };
+        if !satisfied(&known) && !ids.is_empty() && !self.failed.contains_key(server) {
+            match self.fetch(client, server).await {
+                Ok(fresh) => known = fresh,
+                Err(error) => {
+                    tracing::info!(%error, %server, "signing keys could not be had");
+                    self.failed.insert(server.clone(), ());
+                }
+            }
+        }
+        known
+            .iter()
+            .filter(|key| ids.contains(&key.key_id))
+            .map(|key| (key.key_id.clone(), Base64::new(key.public_key.clone())))
+            .collect()
+    }
+
+    async fn known(&self, server: &OwnedServerName) -> Arc<Vec<ServerKey>> {
+        if let Some(keys) = self.cache.get(server) {
+            return keys;
+        }
+        let stored = async {
+            let mut conn = self.db.conn().await?;
+            storage::server_keys::list(&mut conn, server).await
+        };
+        let keys = Arc::new(stored.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "stored signing keys could not be read");
+            Vec::new()
+        }));
+        if !keys.is_empty() {
+            self.cache.insert(server.clone(), keys.clone());
+        }
+        keys
+    }
+
+    async fn fetch(
+        &self,
+        client: &Client,
+        server: &OwnedServerName,
+    ) -> Result<Arc<Vec<ServerKey>>, Error> {
+        let body = client.get_json(server, "/_matrix/key/v2/server").await?;
+        let fresh = parse(server, &body, now_ms()).map_err(|reason| Error::Nonsense {
+            server: server.to_string(),
+            reason,
+        })?;
+        let mut conn = self.db.conn().await?;
+        storage::server_keys::upsert(&mut conn, server, &fresh).await?;
+        let all = Arc::new(storage::server_keys::list(&mut conn, server).await?);
+        self.cache.insert(server.clone(), all.clone());
+        Ok(all)
+    }
+}
+
+/// Reads a key document: it must be of that server, and signed by each key it names.
+fn parse(server: &ServerName, body: &[u8], now: i64) -> Result<Vec<ServerKey>, String> {
+    let object: CanonicalJsonObject =
+        serde_json::from_slice(body).map_err(|_| "not canonical JSON".to_owned())?;
+    let named = object
+        .get("server_name")
+        .and_then(CanonicalJsonValue::as_str);
+    if named != Some(server.as_str()) {
+        return Err("the keys are of another server".to_owned());
+    }
+    let valid_until = object
+        .get("valid_until_ts")
+        .and_then(CanonicalJsonValue::as_integer)
+        .map_or(0, i64::from)
+        .min(now + VALID_LONGEST_MS);
+    let mut keys = Vec::new();
+    let mut current = PublicKeySet::new();
+    for (list, old) in [("verify_keys", false), ("old_verify_keys", true)] {
+        let entries = object.get(list).and_then(CanonicalJsonValue::as_object);
+        for (key_id, entry) in entries.into_iter().flatten().take(KEYS_MAX) {
+            let entry = entry.as_object().ok_or("a key is no object")?;
+            let text = entry
+                .get("key")
+                .and_then(CanonicalJsonValue::as_str)
+                .ok_or("no key")?;
+            let public: Base64 = Base64::parse(text).map_err(|_| "a key is not base64")?;
+            if !key_id.starts_with("ed25519:") || public.as_bytes().len() != 32 {
+                continue;
+            }
+            let expired = entry
+                .get("expired_ts")
+                .and_then(CanonicalJsonValue::as_integer)
+                .map(i64::from);
+            if !old {
+                current.insert(key_id.clone(), public.clone());
+            }
+            keys.push(ServerKey {
+                key_id: key_id.clone(),
+                public_key: public.as_bytes().to_vec(),
+                valid_until_ts: valid_until,
+                expired_ts: if old {
+                    Some(expired.unwrap_or(0))
+                } else {
+                    None
+                },
+                fetched_ts: now,
+            });
+        }
+    }
+    if current.is_empty() {
+        return Err("no usable key".to_owned());
+    }
+    verify_json(&[(server.to_string(), current)].into(), &object)
+        .map_err(|error| error.to_string())?;
+    Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::server_name;
+
+    use super::{SigningKeys, document, parse};
+    use crate::clock::now_ms;
+
+    fn keys() -> SigningKeys {
+        SigningKeys::parse(server_name!("a.example"), &SigningKeys::generate("k1")).unwrap()
+    }
+
+    #[test]
+    fn our_own_document_passes_our_own_check() {
+        let keys = keys();
+        let body = serde_json::to_vec(&document(&keys).unwrap()).unwrap();
+        let parsed = parse(server_name!("a.example"), &body, now_ms()).unwrap();
+        assert_eq!(parsed.len(), 1);
+        assert_eq!(parsed[0].key_id, "ed25519:k1");
+        assert_eq!(parsed[0].public_key, keys.public_key());
+    }
+
+    #[test]
+    fn forged_documents_are_refused() {
+        let mut object = document(&keys()).unwrap();
+        let body = serde_json::to_vec(&object).unwrap();
+        assert!(
+            parse(server_name!("b.example"), &body, 0).is_err(),
+            "another server's"
+        );
+        object.insert(
+            "valid_until_ts".to_owned(),
+            ruma::CanonicalJsonValue::Integer(1.into()),
+        );
+        let body = serde_json::to_vec(&object).unwrap();
+        assert!(
+            parse(server_name!("a.example"), &body, 0).is_err(),
+            "changed after signing"
+        );
+        for body in [&b"{}"[..], b"[]", b"", b"{\"server_name\":\"a.example\"}"] {
+            assert!(parse(server_name!("a.example"), body, 0).is_err());
+        }
+    }
+}

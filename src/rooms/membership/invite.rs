@@ -1,0 +1,94 @@
+//! Inviting a user, of ours or of a peer.
+
+use std::sync::Arc;
+
+use ruma::{RoomId, UserId, events::StateEventType};
+
+use super::{
+    super::{
+        Error, Rooms, persist, remote,
+        resident::Room,
+        send::{Built, auth_slice, authorize, place, send},
+    },
+    draft, require_joined,
+};
+use crate::{
+    clock::now_ms,
+    event::{
+        build,
+        client::{Shape, to_client},
+        pdu::Pdu,
+    },
+};
+
+/// Invites a user (`POST /invite`).
+pub async fn invite(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    sender: &UserId,
+    target: &UserId,
+    is_direct: bool,
+    reason: Option<&str>,
+) -> Result<(), Error> {
+    require_joined(rooms, room_id, sender).await?;
+    let draft = draft("invite", target, is_direct, reason)?;
+    if persist::is_local(rooms, target) {
+        let sent = send(rooms, room_id, sender, &draft, None).await?;
+        if let Some(pos) = sent.pos {
+            rooms.ctx().db.stream.reached(pos).await;
+        }
+        return Ok(());
+    }
+    // The invited server signs too, so the event is built, sent, and placed when it comes back.
+    let room = rooms.by_id(room_id).await?;
+    let tip = room.tip.lock().await;
+    let head = tip.clone();
+    drop(tip);
+    let auth = auth_slice(rooms, &room, &head, sender, &draft).await?;
+    let place = place(&room, &head, &auth);
+    let pdu = build::build(
+        &draft,
+        &place,
+        sender,
+        now_ms(),
+        &room.version,
+        &rooms.ctx().keys,
+    )?;
+    let built = Built {
+        pdu: Arc::new(pdu),
+        auth,
+    };
+    authorize(rooms, &room, &built).await?;
+    remote::invite::invite(rooms, &room, target, built.pdu).await
+}
+
+/// Full events of the state that who is invited or knocks is shown.
+pub(in super::super) async fn preview(
+    rooms: &Rooms,
+    room: &Room,
+    sender: Option<&UserId>,
+) -> Result<Vec<Arc<Pdu>>, Error> {
+    let mut keys: Vec<(StateEventType, String)> = super::STRIPPED
+        .iter()
+        .map(|kind| (kind.clone(), String::new()))
+        .collect();
+    if let Some(sender) = sender {
+        keys.push((StateEventType::RoomMember, sender.to_string()));
+    }
+    let head = room.head();
+    let slice = rooms.state_events(room, &head.state.entries, &keys).await?;
+    Ok(slice.iter().map(|(_, pdu)| pdu.clone()).collect())
+}
+
+/// Stripped state as clients get it: a JSON array. `last` is the user's own membership event.
+pub fn stripped(events: &[Arc<Pdu>], last: Option<&Pdu>) -> String {
+    let events = events.iter().map(AsRef::as_ref).chain(last);
+    let parts: Vec<String> = events
+        .map(|pdu| {
+            to_client(pdu, Shape::Stripped, serde_json::Map::new())
+                .get()
+                .to_owned()
+        })
+        .collect();
+    format!("[{}]", parts.join(","))
+}

@@ -1,0 +1,174 @@
+//! Joining: local where one of us is in the room, else with the help of a peer.
+
+use ruma::{
+    OwnedRoomId, OwnedServerName, RoomId, UserId,
+    events::{StateEventType, room::member::MembershipState},
+};
+use serde_json::{Map, Value, json};
+
+use super::{
+    super::{Error, Rooms, remote, send::send},
+    current, draft_with_profile, local_inviter, we_are_in,
+};
+use crate::storage;
+
+/// Joins a room. `via` are servers that may help; `extra` goes into the membership event.
+pub async fn join(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    user: &UserId,
+    via: &[OwnedServerName],
+    reason: Option<&str>,
+) -> Result<OwnedRoomId, Error> {
+    let mut content = Map::new();
+    content.insert("membership".to_owned(), json!("join"));
+    if let Some(reason) = reason {
+        content.insert("reason".to_owned(), json!(reason));
+    }
+    if we_are_in(rooms, room_id).await? {
+        local(rooms, room_id, user, via, content).await?;
+    } else {
+        let via = candidates(rooms, room_id, user, via).await?;
+        let draft = draft_with_profile(rooms, user, content).await?;
+        remote::join::join(rooms, room_id, user, &via, &draft).await?;
+    }
+    Ok(room_id.to_owned())
+}
+
+async fn local(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    user: &UserId,
+    via: &[OwnedServerName],
+    mut content: Map<String, Value>,
+) -> Result<(), Error> {
+    let now = current(rooms, room_id, user).await?;
+    if now == Some(MembershipState::Join) {
+        return Ok(());
+    }
+    if now != Some(MembershipState::Invite) {
+        match restriction(rooms, room_id, user).await? {
+            Restriction::None => {}
+            Restriction::NotMet => {
+                return Err(Error::Forbidden(
+                    "you are in none of the rooms that give access to this one".to_owned(),
+                ));
+            }
+            Restriction::Met => match local_inviter(rooms, room_id).await? {
+                Some(inviter) => {
+                    content.insert(
+                        "join_authorised_via_users_server".to_owned(),
+                        json!(inviter),
+                    );
+                }
+                None => {
+                    // None of us may let anybody in: a server that can has to.
+                    let via = candidates(rooms, room_id, user, via).await?;
+                    let draft = draft_with_profile(rooms, user, content).await?;
+                    return remote::join::join(rooms, room_id, user, &via, &draft).await;
+                }
+            },
+        }
+    }
+    let draft = draft_with_profile(rooms, user, content).await?;
+    let sent = send(rooms, room_id, user, &draft, None).await?;
+    if let Some(pos) = sent.pos {
+        rooms.ctx().db.stream.reached(pos).await;
+    }
+    Ok(())
+}
+
+/// What restricted join rules say of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restriction {
+    /// The rules are not restricted ones.
+    None,
+    /// The user is in one of the rooms that give access.
+    Met,
+    /// The user is in none that we know of.
+    NotMet,
+}
+
+/// Rooms that give access which are looked at.
+const ALLOWED_MAX: usize = 100;
+
+/// Whether restricted join rules let a user in (`join_rule` `restricted`, `knock_restricted`).
+pub async fn restriction(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    user: &UserId,
+) -> Result<Restriction, Error> {
+    #[derive(serde::Deserialize)]
+    struct Rules {
+        join_rule: Option<String>,
+        #[serde(default)]
+        allow: Vec<Value>,
+    }
+    let room = rooms.by_id(room_id).await?;
+    let head = room.head();
+    let event = rooms
+        .state_event(
+            &room,
+            &head.state.entries,
+            &StateEventType::RoomJoinRules,
+            "",
+        )
+        .await?;
+    let Some(rules) = event.and_then(|event| event.content_as::<Rules>()) else {
+        return Ok(Restriction::None);
+    };
+    match rules.join_rule.as_deref() {
+        Some("restricted" | "knock_restricted") => {}
+        _ => return Ok(Restriction::None),
+    }
+    for allowed in rules.allow.iter().take(ALLOWED_MAX) {
+        if allowed.get("type").and_then(Value::as_str) != Some("m.room_membership") {
+            continue;
+        }
+        let Some(Ok(id)) = allowed
+            .get("room_id")
+            .and_then(Value::as_str)
+            .map(RoomId::parse)
+        else {
+            continue;
+        };
+        if current(rooms, &id, user).await? == Some(MembershipState::Join) {
+            return Ok(Restriction::Met);
+        }
+    }
+    Ok(Restriction::NotMet)
+}
+
+/// Servers that may help to join, in the order they are asked: those given, the inviter's, those
+/// in the room as we last knew it, the one in the room id.
+pub(super) async fn candidates(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    user: &UserId,
+    via: &[OwnedServerName],
+) -> Result<Vec<OwnedServerName>, Error> {
+    let mut servers: Vec<OwnedServerName> = via.to_vec();
+    let ids = &rooms.ctx().db.ids;
+    if let Some(nid) = ids.find_room(room_id).await? {
+        let user_nid = ids.user(user).await?;
+        let mut conn = rooms.ctx().db.conn().await?;
+        let row = storage::memberships::find_of_user(&mut conn, user_nid, nid).await?;
+        let known = storage::memberships::list_servers(&mut conn, nid).await?;
+        drop(conn);
+        if let Some(sender) = row.and_then(|row| row.sender) {
+            servers.push(ids.user_id(sender).await?.server_name().to_owned());
+        }
+        for server in known.into_iter().take(SERVERS_MAX) {
+            servers.push(ids.server_name(server).await?);
+        }
+    }
+    servers.extend(room_id.server_name().map(ToOwned::to_owned));
+    let own = rooms.ctx().server_name();
+    let mut seen = std::collections::HashSet::new();
+    servers.retain(|server| server != own && seen.insert(server.clone()));
+    servers.truncate(SERVERS_MAX);
+    Ok(servers)
+}
+
+/// Servers asked to help with one join.
+const SERVERS_MAX: usize = 10;

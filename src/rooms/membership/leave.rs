@@ -1,0 +1,96 @@
+//! Leaving a room, refusing an invitation, taking back a knock.
+
+use ruma::{RoomId, UserId, events::room::member::MembershipState};
+
+use super::{
+    super::{Error, Rooms, remote, send::send},
+    current, draft, we_are_in,
+};
+use crate::storage::{self, LogEntry, LogKind, RoomNid, UserNid};
+
+/// Leaves a room (`POST /leave`). Who is not in it has nothing to do; who was never there is told.
+pub async fn leave(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    user: &UserId,
+    reason: Option<&str>,
+) -> Result<(), Error> {
+    let unknown = || Error::RoomNotFound(room_id.to_owned());
+    let ids = &rooms.ctx().db.ids;
+    let room = ids.find_room(room_id).await?.ok_or_else(unknown)?;
+    let user_nid = ids.user(user).await?;
+    let mut conn = rooms.ctx().db.conn().await?;
+    let row = storage::memberships::find_of_user(&mut conn, user_nid, room).await?;
+    drop(conn);
+    let row = row.ok_or_else(unknown)?;
+    if !matches!(row.membership, 1 | 2 | 5) {
+        return Ok(());
+    }
+    let ours = we_are_in(rooms, room_id).await?;
+    let known = current(rooms, room_id, user).await?;
+    let in_graph = matches!(
+        known,
+        Some(MembershipState::Join | MembershipState::Invite | MembershipState::Knock)
+    );
+    if ours && in_graph {
+        let sent = send(
+            rooms,
+            room_id,
+            user,
+            &draft("leave", user, false, reason)?,
+            None,
+        )
+        .await?;
+        if let Some(pos) = sent.pos {
+            rooms.ctx().db.stream.reached(pos).await;
+        }
+        return Ok(());
+    }
+    let via = super::join::candidates(rooms, room_id, user, &[]).await?;
+    let told = remote::leave::leave(rooms, room_id, user, &via, reason).await;
+    if let Err(error) = told {
+        // The user must be able to get rid of an invitation whose server is gone.
+        tracing::info!(%error, %room_id, "a peer was not told that an invitation was refused");
+    }
+    end_out_of_band(rooms, room, user_nid).await
+}
+
+/// Ends an invite or knock of a room that we do not hold.
+pub(in super::super) async fn end_out_of_band(
+    rooms: &Rooms,
+    room: RoomNid,
+    user: UserNid,
+) -> Result<(), Error> {
+    set_out_of_band(rooms, room, user, (3, user), None).await
+}
+
+/// Sets an invite, a knock, or the end of one, of a room that we do not hold.
+pub(in super::super) async fn set_out_of_band(
+    rooms: &Rooms,
+    room: RoomNid,
+    user: UserNid,
+    (membership, sender): (i16, UserNid),
+    stripped: Option<&str>,
+) -> Result<(), Error> {
+    let body = stripped.map(storage::codec::encode_body);
+    let mut tx = rooms.ctx().db.begin().await?;
+    storage::memberships::upsert_out_of_band(
+        &mut tx,
+        user,
+        room,
+        (membership, sender),
+        body.as_deref(),
+    )
+    .await?;
+    let entry = LogEntry {
+        kind: LogKind::OutOfBand,
+        room: room.0,
+        user: user.0,
+        reference: 0,
+    };
+    let pos = tx.log(entry).await?;
+    storage::memberships::update_pos(&mut tx, user, room, pos).await?;
+    tx.commit().await?;
+    rooms.ctx().db.stream.reached(pos).await;
+    Ok(())
+}

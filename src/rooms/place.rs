@@ -1,0 +1,406 @@
+//! Putting a checked event of any server into the graph: state before it, authorization against
+//! that and against the current state, new extremities, new current state.
+
+use std::sync::Arc;
+
+use ruma::{
+    OwnedEventId,
+    events::{StateEventType, TimelineEventType},
+};
+
+use super::{
+    ATTEMPTS_MAX, Error, Rooms,
+    pdus::{Event, StateSlice},
+    persist::{Accepted, Plan, Written, is_local},
+    resident::{Head, Room},
+    resolve::resolve,
+    send::has_redact_power,
+    state::State,
+};
+use crate::{
+    event::{auth, pdu::Pdu, redact::redact},
+    storage::{self, append::flag},
+};
+
+/// Forward extremities kept; more would make every state a large merge.
+const EXTREMITIES_MAX: usize = 20;
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// In the timeline.
+    Accepted,
+    /// Fails authorization against its auth events or the state before it.
+    Rejected,
+    /// Fails it against the current state.
+    SoftFailed,
+}
+
+/// An event whose form, signatures and auth events are checked, and whose predecessors are stored
+/// or given up on.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// The event.
+    pub pdu: Arc<Pdu>,
+    /// Its row, if it is stored already (as an outlier).
+    pub known: Option<i64>,
+    /// Fails against its auth events.
+    pub rejected: bool,
+    /// Predecessors that could not be had.
+    pub missing: Vec<OwnedEventId>,
+    /// State before it as a peer tells, where predecessors are missing.
+    pub state_before: Option<State>,
+    /// Owed to peers: it is ours.
+    pub out: Option<i32>,
+}
+
+/// Places an event, and writes it.
+pub async fn place(
+    rooms: &Rooms,
+    room_nid: storage::RoomNid,
+    event: Incoming,
+) -> Result<Verdict, Error> {
+    for _ in 0..ATTEMPTS_MAX {
+        let Some(room) = rooms.find(room_nid).await? else {
+            return Err(Error::RoomNotFound(event.pdu.room_id.clone()));
+        };
+        let mut tip = room.tip.lock().await;
+        if room.is_dead() {
+            continue;
+        }
+        let (plan, verdict) = plan(rooms, &room, &tip, &event).await?;
+        let (head, pending) = plan.commit(rooms).await?;
+        *tip = head;
+        drop(tip);
+        if let Written::Yes(_) = pending.written(rooms).await? {
+            return Ok(verdict);
+        }
+    }
+    Err(Error::Busy)
+}
+
+async fn plan(
+    rooms: &Rooms,
+    room: &Arc<Room>,
+    tip: &Head,
+    event: &Incoming,
+) -> Result<(Plan, Verdict), Error> {
+    let mut plan = Plan::new(room, tip);
+    let pdu = &event.pdu;
+    let (mut before, prev) = state_before(rooms, room, tip, event).await?;
+    if before.snap == 0 && !before.entries.is_empty() {
+        let snap = one_nid(rooms).await?;
+        let entries = std::mem::take(&mut before.entries);
+        let (stored, rows) = nearest(tip, &entries).replace(room.nid.0, snap, entries);
+        plan.store_state(rows);
+        before = stored;
+    }
+    let slice = slice_for(rooms, room, &before, pdu).await?;
+    let rejected = event.rejected
+        || auth::check(&room.version, pdu, |kind, key| slice.get(kind, key)).is_err();
+    let verdict = if rejected {
+        Verdict::Rejected
+    } else if before.snap != tip.state.snap && !passes(rooms, room, &tip.state, pdu).await? {
+        Verdict::SoftFailed
+    } else {
+        Verdict::Accepted
+    };
+    let pdu = as_stored(rooms, room, pdu, rejected).await?;
+    let nid = match event.known {
+        Some(nid) => nid,
+        None => one_nid(rooms).await?,
+    };
+    let flags = match verdict {
+        Verdict::Accepted => 0,
+        Verdict::Rejected => flag::REJECTED,
+        Verdict::SoftFailed => flag::SOFT_FAILED,
+    } | if is_local(rooms, &pdu.sender) {
+        flag::LOCAL
+    } else {
+        0
+    };
+    let auth = known_nids(rooms, room, &pdu.auth_events).await?;
+    plan.add(
+        rooms,
+        Accepted {
+            pdu: pdu.clone(),
+            nid,
+            known: event.known.is_some(),
+            flags,
+            snap: Some(before.snap),
+            prev,
+            auth,
+            out: event.out.filter(|_| verdict == Verdict::Accepted),
+        },
+    )
+    .await?;
+    plan.missing(nid, &event.missing);
+    if verdict == Verdict::Accepted {
+        accept(rooms, room, &mut plan, tip, (nid, &pdu), &before).await?;
+        redactions(rooms, room, &mut plan, (nid, &pdu), &slice).await?;
+    }
+    Ok((plan, verdict))
+}
+
+/// A rejected event is remembered as such, so that what names it as auth event is rejected too.
+async fn as_stored(
+    rooms: &Rooms,
+    room: &Room,
+    pdu: &Arc<Pdu>,
+    rejected: bool,
+) -> Result<Arc<Pdu>, Error> {
+    let mut pdu = pdu.clone();
+    if rejected && !pdu.rejected {
+        Arc::make_mut(&mut pdu).rejected = true;
+    }
+    // Its redaction may have come before it.
+    let mut conn = rooms.ctx().db.conn().await?;
+    let waiting =
+        storage::events::redactions_of(&mut conn, room.nid, &[pdu.event_id.to_string()]).await?;
+    drop(conn);
+    for (_, redaction, _) in waiting {
+        let Some(redaction) = rooms.pdus(room, &[redaction]).await?.pop() else {
+            continue;
+        };
+        let head = room.head();
+        let slice = slice_for(rooms, room, &head.state, &redaction).await?;
+        if redaction.sender == pdu.sender || has_redact_power(room, &redaction, &slice) {
+            return Ok(Arc::new(redact(&pdu, &room.version)?));
+        }
+    }
+    Ok(pdu)
+}
+
+async fn one_nid(rooms: &Rooms) -> Result<i64, Error> {
+    Ok(rooms.take_nids(1).await?.start)
+}
+
+/// The state to store a merged state as a delta on.
+fn nearest(tip: &Head, entries: &super::state::Entries) -> State {
+    // The current state is nearly always a few keys away; for a state from elsewhere (most of the
+    // room differs) a root of its own is smaller.
+    if entries.len() * 2 > tip.state.entries.len() && !tip.state.entries.is_empty() {
+        tip.state.clone()
+    } else {
+        State::default()
+    }
+}
+
+pub(super) async fn slice_for(
+    rooms: &Rooms,
+    room: &Room,
+    state: &State,
+    pdu: &Pdu,
+) -> Result<StateSlice, Error> {
+    let keys = auth::types(
+        &pdu.kind,
+        &pdu.sender,
+        pdu.state_key.as_deref(),
+        &pdu.content,
+        &room.version,
+    )
+    // An event whose content authorization cannot read fails the check that follows.
+    .unwrap_or_default();
+    let mut keys = keys;
+    if !keys
+        .iter()
+        .any(|(kind, _)| *kind == StateEventType::RoomCreate)
+    {
+        keys.push((StateEventType::RoomCreate, String::new()));
+    }
+    rooms.state_events(room, &state.entries, &keys).await
+}
+
+async fn passes(rooms: &Rooms, room: &Room, state: &State, pdu: &Arc<Pdu>) -> Result<bool, Error> {
+    let slice = slice_for(rooms, room, state, pdu).await?;
+    Ok(auth::check(&room.version, pdu, |kind, key| slice.get(kind, key)).is_ok())
+}
+
+async fn known_nids(rooms: &Rooms, room: &Room, ids: &[OwnedEventId]) -> Result<Vec<i64>, Error> {
+    Ok(rooms
+        .events_by_id(room, ids)
+        .await?
+        .iter()
+        .map(|event| event.stored.nid.0)
+        .collect())
+}
+
+/// State before an event, and its known predecessors. A merged state comes without a snapshot.
+async fn state_before(
+    rooms: &Rooms,
+    room: &Arc<Room>,
+    tip: &Head,
+    event: &Incoming,
+) -> Result<(State, Vec<i64>), Error> {
+    let wanted = &event.pdu.prev_events;
+    let on_tip = wanted.len() == tip.extremities.len()
+        && tip.extremities.iter().all(|(_, id)| wanted.contains(id));
+    if on_tip {
+        return Ok((
+            tip.state.clone(),
+            tip.extremities.iter().map(|(nid, _)| *nid).collect(),
+        ));
+    }
+    // From here on the database is asked: what is queued must be there.
+    room.committed(tip.rev).await;
+    let prev = rooms.events_by_id(room, wanted).await?;
+    let nids = prev.iter().map(|event| event.stored.nid.0).collect();
+    let mut states: Vec<State> = Vec::new();
+    for event in &prev {
+        if let Some(state) = state_after(rooms, room, event).await? {
+            states.push(state);
+        }
+    }
+    states.extend(event.state_before.clone());
+    let state = merge(rooms, room, states, &[]).await?;
+    Ok((state, nids))
+}
+
+/// State after a stored event; `None`: not known. Snapshot 0 where it has none of its own.
+pub(super) async fn state_after(
+    rooms: &Rooms,
+    room: &Room,
+    event: &Event,
+) -> Result<Option<State>, Error> {
+    let Some(snap) = event.stored.snap else {
+        return Ok(None);
+    };
+    let mut state = rooms.state_of(room.nid, snap).await?;
+    if let Some(key) = &event.pdu.state_key
+        && !event.stored.is_rejected()
+    {
+        let skey = rooms
+            .ctx()
+            .db
+            .ids
+            .skey(&event.pdu.kind.to_string(), key)
+            .await?;
+        if state.get(skey.0) != Some(event.stored.nid.0) {
+            state.entries.insert(skey.0, event.stored.nid.0);
+            state.snap = 0;
+        }
+    }
+    Ok(Some(state))
+}
+
+/// One state out of several; snapshot 0 where it is a new one.
+/// `fresh` are auth edges that are not stored yet.
+async fn merge(
+    rooms: &Rooms,
+    room: &Room,
+    mut states: Vec<State>,
+    fresh: &[(i64, Vec<i64>)],
+) -> Result<State, Error> {
+    // Message events on one branch share a snapshot.
+    states.sort_by_key(|state| state.snap);
+    states.dedup_by(|a, b| a.snap != 0 && a.snap == b.snap);
+    if states.len() < 2 {
+        return Ok(states.pop().unwrap_or_default());
+    }
+    let entries = resolve(rooms, room, &states, fresh).await?;
+    let same = states
+        .iter()
+        .find(|state| state.snap != 0 && state.entries == entries);
+    Ok(same.cloned().unwrap_or(State {
+        snap: 0,
+        generation: 0,
+        since: 0,
+        entries,
+    }))
+}
+
+/// New extremities and new current state after an accepted event.
+async fn accept(
+    rooms: &Rooms,
+    room: &Arc<Room>,
+    plan: &mut Plan,
+    tip: &Head,
+    (nid, pdu): (i64, &Arc<Pdu>),
+    before: &State,
+) -> Result<(), Error> {
+    plan.extend(nid, pdu);
+    let change = match &pdu.state_key {
+        Some(key) => Some((
+            rooms.ctx().db.ids.skey(&pdu.kind.to_string(), key).await?.0,
+            nid,
+        )),
+        None => None,
+    };
+    if before.snap == tip.state.snap && plan.head.extremities.len() == 1 {
+        if let Some(change) = change {
+            let snap = one_nid(rooms).await?;
+            plan.advance_state(rooms, snap, &[change]).await?;
+        }
+        return Ok(());
+    }
+    if plan.head.extremities.len() == 1 {
+        // It joins all branches: the state after it is the current one.
+        let mut entries = before.entries.clone();
+        if let Some((skey, event)) = change {
+            entries.insert(skey, event);
+        }
+        return replace_state(rooms, room, plan, entries).await;
+    }
+    if plan.head.extremities.len() > EXTREMITIES_MAX {
+        let surplus = plan.head.extremities.len() - EXTREMITIES_MAX;
+        plan.head.extremities.drain(..surplus);
+    }
+    if change.is_none() && before.snap == tip.state.snap {
+        return Ok(());
+    }
+    let mut states = Vec::new();
+    let others: Vec<i64> = plan.head.extremities.iter().map(|(nid, _)| *nid).collect();
+    for other in rooms.events_by_nid(room, &others).await? {
+        states.extend(state_after(rooms, room, &other).await?);
+    }
+    let mut after = before.clone();
+    if let Some((skey, event)) = change {
+        after.entries.insert(skey, event);
+        after.snap = 0;
+    }
+    states.push(after);
+    let auth = known_nids(rooms, room, &pdu.auth_events).await?;
+    let entries = merge(rooms, room, states, &[(nid, auth)]).await?.entries;
+    replace_state(rooms, room, plan, entries).await
+}
+
+async fn replace_state(
+    rooms: &Rooms,
+    room: &Room,
+    plan: &mut Plan,
+    entries: super::state::Entries,
+) -> Result<(), Error> {
+    if entries == plan.head.state.entries {
+        return Ok(());
+    }
+    let snap = one_nid(rooms).await?;
+    let (state, rows) = plan.head.state.replace(room.nid.0, snap, entries);
+    plan.store_state(rows);
+    plan.set_state(rooms, state).await
+}
+
+/// Applies the event as a redaction, or notes it for a target that has not come.
+async fn redactions(
+    rooms: &Rooms,
+    room: &Room,
+    plan: &mut Plan,
+    (nid, pdu): (i64, &Arc<Pdu>),
+    slice: &StateSlice,
+) -> Result<(), Error> {
+    let (TimelineEventType::RoomRedaction, Some(target_id)) = (&pdu.kind, &pdu.redacts) else {
+        return Ok(());
+    };
+    let target = rooms.event_by_id(room, target_id).await?;
+    let allowed =
+        |target: &Event| target.pdu.sender == pdu.sender || has_redact_power(room, pdu, slice);
+    let pruned = match target.filter(allowed) {
+        Some(target) => Some((target.stored.nid.0, redact(&target.pdu, &room.version)?)),
+        None => None,
+    };
+    plan.redact(
+        nid,
+        target_id.as_str(),
+        pruned.as_ref().map(|(nid, pdu)| (*nid, pdu)),
+    );
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! What we ask of peers for a room: joining, leaving, knocking, inviting, and events we lack.
+
+pub mod fetch;
+pub mod invite;
+pub mod join;
+pub mod knock;
+pub mod leave;
+
+use std::collections::BTreeMap;
+
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, RoomVersionId, UserId,
+    events::room::member::MembershipState,
+};
+use serde_json::value::RawValue;
+
+use super::{Error, Rooms};
+use crate::{
+    clock::now_ms,
+    event::{build::Draft, check, pdu::Pdu, version::RoomVersion},
+    federation,
+};
+
+/// Completes a template (`make_join` and its kin) with our content, and signs it. What the peer put
+/// into the template is taken only where the specification says so, and checked.
+fn complete(
+    rooms: &Rooms,
+    template: &RawValue,
+    user: &UserId,
+    draft: &Draft,
+    membership: &MembershipState,
+    version: &RoomVersion,
+) -> Result<Pdu, Error> {
+    let bad = |what: &str| Error::Remote(format!("the template of the peer is wrong: {what}"));
+    let mut object: CanonicalJsonObject =
+        serde_json::from_str(template.get()).map_err(|_| bad("not canonical JSON"))?;
+    let text = |key: &str| object.get(key).and_then(CanonicalJsonValue::as_str);
+    if text("type") != Some("m.room.member") {
+        return Err(bad("type"));
+    }
+    if text("sender") != Some(user.as_str()) || text("state_key") != Some(user.as_str()) {
+        return Err(bad("sender or state_key"));
+    }
+    let given = object
+        .get("content")
+        .and_then(CanonicalJsonValue::as_object);
+    let given_membership = given
+        .and_then(|content| content.get("membership"))
+        .and_then(CanonicalJsonValue::as_str);
+    if given_membership != Some(membership.as_str()) {
+        return Err(bad("membership"));
+    }
+    let authorised = given
+        .and_then(|content| content.get("join_authorised_via_users_server"))
+        .cloned();
+    let mut content: CanonicalJsonObject =
+        serde_json::from_str(draft.content.get()).map_err(|_| bad("content"))?;
+    content.extend(authorised.map(|user| ("join_authorised_via_users_server".to_owned(), user)));
+    object.insert("content".to_owned(), CanonicalJsonValue::Object(content));
+    let now = ruma::Int::try_from(now_ms()).unwrap_or_default();
+    object.insert(
+        "origin_server_ts".to_owned(),
+        CanonicalJsonValue::Integer(now),
+    );
+    for key in ["event_id", "hashes", "signatures", "unsigned", "redacts"] {
+        object.remove(key);
+    }
+    ruma::signatures::hash_and_sign_event(
+        rooms.ctx().server_name().as_str(),
+        rooms.ctx().keys.pair(),
+        &mut object,
+        &version.rules.redaction,
+    )
+    .map_err(|error| bad(&error.to_string()))?;
+    check::format(&object, version)?;
+    Ok(Pdu::from_object(object, version)?)
+}
+
+/// A peer's refusal as ours, where the user can be told more than "it did not work".
+fn refused(error: federation::Error) -> Error {
+    match error {
+        federation::Error::Remote {
+            status: 403,
+            message,
+            ..
+        } => Error::Forbidden(message),
+        other => Error::Remote(other.to_string()),
+    }
+}
+
+/// The version a peer names for a room, if we take part in such rooms.
+fn version_of(id: Option<RoomVersionId>) -> Result<RoomVersion, Error> {
+    // No version means the first (specification, make_join).
+    let id = id.unwrap_or(RoomVersionId::V1);
+    RoomVersion::supported(&id).ok_or_else(|| Error::UnsupportedVersion(id.to_string()))
+}
+
+/// Checks 1 to 3 of receipt for many events at once: form, signatures, hash. Broken ones are left
+/// out; keys are fetched together.
+pub(super) async fn verify_all(
+    rooms: &Rooms,
+    events: &[Box<RawValue>],
+    version: &RoomVersion,
+) -> Vec<Pdu> {
+    let objects: Vec<CanonicalJsonObject> = events
+        .iter()
+        .filter_map(|raw| serde_json::from_str(raw.get()).ok())
+        .filter(|object| check::format(object, version).is_ok())
+        .collect();
+    let mut needed: BTreeMap<OwnedServerName, std::collections::BTreeSet<String>> = BTreeMap::new();
+    for object in &objects {
+        for (server, ids) in check::required_keys(object, version).unwrap_or_default() {
+            needed.entry(server).or_default().extend(ids);
+        }
+    }
+    let keys = rooms.ctx().federation.keys().public_key_map(&needed).await;
+    let version = version.clone();
+    // Signatures of a large room are seconds of work: not on a thread that serves requests.
+    let verified = tokio::task::spawn_blocking(move || {
+        let pdus = objects.into_iter().filter_map(|object| {
+            let object = check::verify(object, &keys, &version).ok()?;
+            Pdu::from_object(object, &version).ok()
+        });
+        pdus.collect()
+    });
+    verified.await.unwrap_or_default()
+}
