@@ -8,5 +8,7 @@ pub mod config;
 pub mod context;
 pub mod event;
 pub mod federation;
+pub mod http;
 pub mod rooms;
 pub mod storage;
+pub mod users;

@@ -80,16 +80,12 @@ impl PeerKeys {
         client: &Client,
         needed: &BTreeMap<OwnedServerName, BTreeSet<String>>,
     ) -> PublicKeyMap {
-        let sets: Vec<(OwnedServerName, PublicKeySet)> = stream::iter(needed)
-            .map(|(server, ids)| async move {
-                (server.clone(), self.of_server(client, server, ids).await)
-            })
-            .buffer_unordered(FETCHES_MAX)
-            .collect()
-            .await;
-        sets.into_iter()
-            .map(|(server, set)| (server.to_string(), set))
-            .collect()
+        let jobs: Vec<_> = needed
+            .iter()
+            .map(|(server, ids)| self.of_server(client, server, ids))
+            .collect();
+        let sets: Vec<PublicKeySet> = stream::iter(jobs).buffered(FETCHES_MAX).collect().await;
+        needed.keys().map(ToString::to_string).zip(sets).collect()
     }
 
     async fn of_server(

@@ -1,5 +1,6 @@
 //! The event graph: rooms, their events and their state.
 
+pub mod aliases;
 pub mod create;
 pub mod membership;
 pub mod place;
@@ -70,6 +71,15 @@ pub enum Error {
     /// What the client sent cannot be an event or a change of a room.
     #[error("{0}")]
     Invalid(String),
+    /// A parameter that cannot be what it is.
+    #[error("{0}")]
+    InvalidParam(String),
+    /// The peer takes part in no rooms of this version.
+    #[error("the room is of version {0}, which your server does not name")]
+    IncompatibleVersion(String),
+    /// None of us can vouch for a restricted join.
+    #[error("this server cannot authorise the join")]
+    UnableToAuthorise,
     /// The event would be larger than the specification allows.
     #[error("event too large: {0}")]
     TooLarge(String),

@@ -68,7 +68,7 @@ pub(super) async fn resolve(
         &edges,
         rules.consider_conflicted_state_subgraph,
     );
-    let problem = Problem::load(rooms, room, states, &keys, &sets).await?;
+    let mut problem = Problem::load(rooms, room, states, &keys, &sets).await?;
     let resolved = problem.solve(rooms, room, &rules).await?;
 
     let mut entries = first.entries.clone();
@@ -196,7 +196,7 @@ struct Problem {
     chains: Vec<EventIdSet<OwnedEventId>>,
     subgraph: EventIdSet<OwnedEventId>,
     key_pairs: Vec<(StateEventType, String)>,
-    pdus: RefCell<HashMap<OwnedEventId, Arc<Pdu>>>,
+    pdus: HashMap<OwnedEventId, Arc<Pdu>>,
     nids: HashMap<OwnedEventId, i64>,
 }
 
@@ -282,19 +282,17 @@ impl Problem {
                 .iter()
                 .map(|(nid, pdu)| (pdu.event_id.clone(), *nid))
                 .collect(),
-            pdus: RefCell::new(
-                by_nid
-                    .into_values()
-                    .map(|pdu| (pdu.event_id.clone(), pdu))
-                    .collect(),
-            ),
+            pdus: by_nid
+                .into_values()
+                .map(|pdu| (pdu.event_id.clone(), pdu))
+                .collect(),
         })
     }
 
     /// Runs the algorithm; where it asks for events that are not loaded (the power level mainline,
     /// auth events of auth events), loads them and runs it again.
     async fn solve(
-        &self,
+        &mut self,
         rooms: &Rooms,
         room: &Room,
         rules: &ruma::room_version_rules::StateResolutionV2Rules,
@@ -310,9 +308,7 @@ impl Problem {
             unknown.extend(missing);
             for event in found {
                 unknown.remove(&event.pdu.event_id);
-                self.pdus
-                    .borrow_mut()
-                    .insert(event.pdu.event_id.clone(), event.pdu);
+                self.pdus.insert(event.pdu.event_id.clone(), event.pdu);
             }
         }
         Err(Error::Invalid(
@@ -330,9 +326,8 @@ impl Problem {
         BTreeSet<OwnedEventId>,
     ) {
         let missing = RefCell::new(BTreeSet::new());
-        let pdus = self.pdus.borrow();
         let fetch = |id: &EventId| -> Option<PduRef> {
-            let found = pdus.get(id).cloned().map(PduRef);
+            let found = self.pdus.get(id).cloned().map(PduRef);
             if found.is_none() && !unknown.contains(id) {
                 missing.borrow_mut().insert(id.to_owned());
             }

@@ -1,8 +1,10 @@
 //! All SQL. One file a table family, free functions on a connection.
 
+pub mod account_data;
 pub mod aliases;
 pub mod append;
 pub mod codec;
+pub mod devices;
 pub mod events;
 pub mod ids;
 pub mod memberships;
@@ -11,7 +13,9 @@ pub mod rooms;
 pub mod server_keys;
 pub mod state;
 pub mod stream;
+pub mod tokens;
 pub mod tx;
+pub mod users;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,0 +1,207 @@
+//! Registration and what an account can do with itself.
+
+use axum::{Router, extract::State};
+use ruma::api::client::account::{
+    change_password, check_registration_token_validity, deactivate, get_username_availability,
+    register, whoami,
+};
+use serde_json::{Value, json};
+
+use super::session::granted_body;
+use crate::{
+    http::{
+        App,
+        error::ApiError,
+        limits::Kind,
+        mount,
+        reply::Object,
+        request::{Authenticated, Public},
+    },
+    rooms::membership,
+    storage,
+    users::{
+        self, passwords, registration,
+        tokens::Session,
+        uia::{self, Operation},
+    },
+};
+
+pub(super) fn routes() -> Router<App> {
+    let router = mount::<register::v3::Request, _, _>(Router::new(), register);
+    let router =
+        mount::<get_username_availability::v3::Request, _, _>(router, get_username_availability);
+    let router = mount::<check_registration_token_validity::v1::Request, _, _>(
+        router,
+        check_registration_token_validity,
+    );
+    let router = mount::<whoami::v3::Request, _, _>(router, whoami);
+    let router = mount::<change_password::v3::Request, _, _>(router, change_password);
+    mount::<deactivate::v3::Request, _, _>(router, deactivate)
+}
+
+/// `POST /_matrix/client/v3/register`
+async fn register(
+    State(app): State<App>,
+    Public {
+        request,
+        address,
+        auth,
+    }: Public<register::v3::Request>,
+) -> Result<Object, ApiError> {
+    if request.kind != register::RegistrationKind::User {
+        return Err(ApiError::new(
+            http::StatusCode::FORBIDDEN,
+            "M_GUEST_ACCESS_FORBIDDEN",
+            "guests are not admitted",
+        ));
+    }
+    let config = &app.ctx.config.registration;
+    if !config.open && !config.require_token {
+        return Err(users::Error::RegistrationClosed.into());
+    }
+    if let Some(address) = address {
+        app.limits
+            .check(Kind::Registration, &address.ip().to_string())?;
+    }
+    let name = request
+        .username
+        .clone()
+        .unwrap_or_else(registration::fresh_name);
+    let user = registration::user_id(app.ctx.server_name(), &name)?;
+    registration::check_available(&app.ctx, &user).await?;
+    let flows = if config.require_token {
+        uia::TOKEN
+    } else {
+        uia::DUMMY
+    };
+    let operation = Operation {
+        path: "POST /register",
+        user: None,
+        flows,
+    };
+    let facts = uia::authenticate(&app.ctx, operation, auth.as_ref()).await?;
+    let password = request.password.as_deref();
+    let password = password.ok_or_else(|| ApiError::missing_param("password"))?;
+    passwords::check_strength(password).map_err(ApiError::from)?;
+    if let Some(token) = facts.get("registration_token").and_then(Value::as_str) {
+        registration::use_token(&app.ctx, token)
+            .await
+            .map_err(|_| ApiError::forbidden("the registration token is used up"))?;
+    }
+    registration::create_account(&app.ctx, &user, Some(password), false, None).await?;
+    if request.inhibit_login {
+        return Ok(Object(
+            json!({ "user_id": user, "home_server": user.server_name() }),
+        ));
+    }
+    let name = request.initial_device_display_name.as_deref();
+    let granted = app
+        .tokens
+        .grant(
+            &user,
+            request.device_id.as_deref(),
+            name,
+            request.refresh_token,
+        )
+        .await?;
+    Ok(Object(granted_body(&user, &granted)))
+}
+
+/// `GET /_matrix/client/v3/register/available`
+async fn get_username_availability(
+    State(app): State<App>,
+    Public { request, .. }: Public<get_username_availability::v3::Request>,
+) -> Result<Object, ApiError> {
+    let config = &app.ctx.config.registration;
+    if !config.open && !config.require_token {
+        return Err(users::Error::RegistrationClosed.into());
+    }
+    let user = registration::user_id(app.ctx.server_name(), &request.username)?;
+    registration::check_available(&app.ctx, &user).await?;
+    Ok(Object(json!({ "available": true })))
+}
+
+/// `GET /_matrix/client/v1/register/m.login.registration_token/validity`
+async fn check_registration_token_validity(
+    State(app): State<App>,
+    Public { request, .. }: Public<check_registration_token_validity::v1::Request>,
+) -> Result<Object, ApiError> {
+    if !app.ctx.config.registration.require_token {
+        return Err(users::Error::RegistrationClosed.into());
+    }
+    let valid = registration::is_token_valid(&app.ctx, &request.token).await?;
+    Ok(Object(json!({ "valid": valid })))
+}
+
+/// `GET /_matrix/client/v3/account/whoami`
+async fn whoami(Authenticated { session, .. }: Authenticated<whoami::v3::Request>) -> Object {
+    Object(json!({
+        "user_id": session.user_id,
+        "device_id": session.device_id,
+        "is_guest": false,
+    }))
+}
+
+/// Asks for the password again.
+pub(super) async fn reauthenticate(
+    app: &App,
+    session: &Session,
+    path: &str,
+    auth: Option<&Value>,
+) -> Result<(), ApiError> {
+    let user = Some((&*session.user_id, session.user_nid));
+    let operation = Operation {
+        path,
+        user,
+        flows: uia::PASSWORD,
+    };
+    uia::authenticate(&app.ctx, operation, auth).await?;
+    Ok(())
+}
+
+/// `POST /_matrix/client/v3/account/password`
+async fn change_password(
+    State(app): State<App>,
+    Authenticated {
+        session,
+        request,
+        auth,
+        ..
+    }: Authenticated<change_password::v3::Request>,
+) -> Result<Object, ApiError> {
+    reauthenticate(&app, &session, "POST /account/password", auth.as_ref()).await?;
+    users::login::set_password(&app.ctx, &session.user_id, &request.new_password).await?;
+    if request.logout_devices {
+        let mut conn = app.ctx.db.conn().await?;
+        let devices = storage::devices::list(&mut conn, session.user_nid).await?;
+        drop(conn);
+        let others: Vec<i32> = devices
+            .iter()
+            .map(|device| device.device_no)
+            .filter(|device| *device != session.device_no)
+            .collect();
+        app.tokens.end(session.user_nid, &others).await?;
+    }
+    Ok(Object(json!({})))
+}
+
+/// `POST /_matrix/client/v3/account/deactivate`
+async fn deactivate(
+    State(app): State<App>,
+    Authenticated {
+        session,
+        request,
+        auth,
+        ..
+    }: Authenticated<deactivate::v3::Request>,
+) -> Result<Object, ApiError> {
+    reauthenticate(&app, &session, "POST /account/deactivate", auth.as_ref()).await?;
+    membership::leave_all(&app.rooms, &session.user_id).await?;
+    users::login::deactivate(&app.ctx, &session.user_id, request.erase).await?;
+    let mut conn = app.ctx.db.conn().await?;
+    let devices = storage::devices::list(&mut conn, session.user_nid).await?;
+    drop(conn);
+    let devices: Vec<i32> = devices.iter().map(|device| device.device_no).collect();
+    app.tokens.end(session.user_nid, &devices).await?;
+    Ok(Object(json!({ "id_server_unbind_result": "no-support" })))
+}

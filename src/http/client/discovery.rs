@@ -1,0 +1,64 @@
+//! What this server is and can do.
+
+use axum::{Router, extract::State};
+use ruma::api::client::discovery::{get_capabilities, get_supported_versions};
+use serde_json::{Map, json};
+
+use crate::{
+    context::Context,
+    event::version::SUPPORTED,
+    http::{
+        App,
+        error::ApiError,
+        mount,
+        reply::Object,
+        request::{Authenticated, Public},
+    },
+};
+
+/// Versions of the specification whose clients we serve.
+const VERSIONS: [&str; 14] = [
+    "r0.5.0", "r0.6.0", "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8",
+    "v1.9", "v1.10", "v1.11",
+];
+
+pub(super) fn routes() -> Router<App> {
+    let router =
+        mount::<get_supported_versions::Request, _, _>(Router::new(), get_supported_versions);
+    mount::<get_capabilities::v3::Request, _, _>(router, get_capabilities)
+}
+
+/// `GET /_matrix/client/versions`
+async fn get_supported_versions(_: Public<get_supported_versions::Request>) -> Object {
+    Object(json!({
+        "versions": VERSIONS,
+        "unstable_features": {
+            "org.matrix.msc4222": true,
+        },
+    }))
+}
+
+/// `GET /_matrix/client/v3/capabilities`
+async fn get_capabilities(
+    State(ctx): State<Context>,
+    _: Authenticated<get_capabilities::v3::Request>,
+) -> Result<Object, ApiError> {
+    let available: Map<_, _> = SUPPORTED
+        .iter()
+        .map(|version| (version.to_string(), json!("stable")))
+        .collect();
+    Ok(Object(json!({
+        "capabilities": {
+            "m.change_password": { "enabled": true },
+            "m.room_versions": {
+                "default": ctx.config.rooms.default_version,
+                "available": available,
+            },
+            "m.set_displayname": { "enabled": true },
+            "m.set_avatar_url": { "enabled": true },
+            "m.3pid_changes": { "enabled": false },
+            "m.get_login_token": { "enabled": false },
+            "m.profile_fields": { "enabled": true },
+        },
+    })))
+}

@@ -1,0 +1,186 @@
+//! Joining, leaving and all in between.
+
+use axum::{Router, extract::State};
+use ruma::{
+    OwnedRoomId, OwnedServerName, RoomId, RoomOrAliasId,
+    api::client::{
+        knock::knock_room,
+        membership::{
+            ban_user, forget_room, invite_user, join_room_by_id, join_room_by_id_or_alias,
+            joined_rooms, kick_user, leave_room, unban_user,
+        },
+    },
+};
+use serde_json::json;
+
+use crate::{
+    http::{App, error::ApiError, limits::Kind, mount, reply::Object, request::Authenticated},
+    rooms::{Rooms, aliases, membership},
+};
+
+pub(super) fn routes() -> Router<App> {
+    let router = mount::<join_room_by_id::v3::Request, _, _>(Router::new(), join_room_by_id);
+    let router =
+        mount::<join_room_by_id_or_alias::v3::Request, _, _>(router, join_room_by_id_or_alias);
+    let router = mount::<knock_room::v3::Request, _, _>(router, knock_room);
+    let router = mount::<invite_user::v3::Request, _, _>(router, invite_user);
+    let router = mount::<leave_room::v3::Request, _, _>(router, leave_room);
+    let router = mount::<forget_room::v3::Request, _, _>(router, forget_room);
+    let router = mount::<kick_user::v3::Request, _, _>(router, kick_user);
+    let router = mount::<ban_user::v3::Request, _, _>(router, ban_user);
+    let router = mount::<unban_user::v3::Request, _, _>(router, unban_user);
+    mount::<joined_rooms::v3::Request, _, _>(router, joined_rooms)
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/join`
+async fn join_room_by_id(
+    State(rooms): State<Rooms>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<join_room_by_id::v3::Request>,
+) -> Result<Object, ApiError> {
+    let reason = request.reason.as_deref();
+    let user = &session.user_id;
+    let room_id = membership::join::join(&rooms, &request.room_id, user, &[], reason).await?;
+    Ok(Object(json!({ "room_id": room_id })))
+}
+
+/// `POST /_matrix/client/v3/join/{roomIdOrAlias}`
+async fn join_room_by_id_or_alias(
+    State(rooms): State<Rooms>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<join_room_by_id_or_alias::v3::Request>,
+) -> Result<Object, ApiError> {
+    let (room_id, via) = locate(&rooms, &request.room_id_or_alias, request.via).await?;
+    let reason = request.reason.as_deref();
+    let user = &session.user_id;
+    let room_id = membership::join::join(&rooms, &room_id, user, &via, reason).await?;
+    Ok(Object(json!({ "room_id": room_id })))
+}
+
+/// The room of an id or alias, and servers that may help.
+async fn locate(
+    rooms: &Rooms,
+    name: &RoomOrAliasId,
+    mut via: Vec<OwnedServerName>,
+) -> Result<(OwnedRoomId, Vec<OwnedServerName>), ApiError> {
+    if let Ok(room_id) = <&RoomId>::try_from(name) {
+        return Ok((room_id.to_owned(), via));
+    }
+    let alias = name
+        .try_into()
+        .map_err(|_| ApiError::invalid_param("not a room id or alias"))?;
+    let (room_id, servers) = aliases::resolve(rooms, alias).await?;
+    via.extend(servers);
+    Ok((room_id, via))
+}
+
+/// `POST /_matrix/client/v3/knock/{roomIdOrAlias}`
+async fn knock_room(
+    State(rooms): State<Rooms>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<knock_room::v3::Request>,
+) -> Result<Object, ApiError> {
+    let (room_id, via) = locate(&rooms, &request.room_id_or_alias, request.via).await?;
+    let reason = request.reason.as_deref();
+    let user = &session.user_id;
+    let room_id = membership::knock::knock(&rooms, &room_id, user, &via, reason).await?;
+    Ok(Object(json!({ "room_id": room_id })))
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/invite`
+async fn invite_user(
+    State(app): State<App>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<invite_user::v3::Request>,
+) -> Result<Object, ApiError> {
+    let invite_user::v3::InvitationRecipient::UserId(target) = &request.recipient else {
+        return Err(ApiError::forbidden(
+            "invitations by e-mail or phone are not offered",
+        ));
+    };
+    app.limits.check(Kind::Invite, session.user_id.as_str())?;
+    let reason = target.reason.as_deref();
+    let sender = &session.user_id;
+    membership::invite::invite(
+        &app.rooms,
+        &request.room_id,
+        sender,
+        &target.user_id,
+        false,
+        reason,
+    )
+    .await?;
+    Ok(Object(json!({})))
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/leave`
+async fn leave_room(
+    State(rooms): State<Rooms>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<leave_room::v3::Request>,
+) -> Result<Object, ApiError> {
+    let reason = request.reason.as_deref();
+    membership::leave::leave(&rooms, &request.room_id, &session.user_id, reason).await?;
+    Ok(Object(json!({})))
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/forget`
+async fn forget_room(
+    State(rooms): State<Rooms>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<forget_room::v3::Request>,
+) -> Result<Object, ApiError> {
+    membership::forget(&rooms, &request.room_id, &session.user_id).await?;
+    Ok(Object(json!({})))
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/kick`
+async fn kick_user(
+    State(rooms): State<Rooms>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<kick_user::v3::Request>,
+) -> Result<Object, ApiError> {
+    let (room, reason) = (&request.room_id, request.reason.as_deref());
+    membership::kick(&rooms, room, &session.user_id, &request.user_id, reason).await?;
+    Ok(Object(json!({})))
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/ban`
+async fn ban_user(
+    State(rooms): State<Rooms>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<ban_user::v3::Request>,
+) -> Result<Object, ApiError> {
+    let (room, reason) = (&request.room_id, request.reason.as_deref());
+    membership::ban(&rooms, room, &session.user_id, &request.user_id, reason).await?;
+    Ok(Object(json!({})))
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/unban`
+async fn unban_user(
+    State(rooms): State<Rooms>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<unban_user::v3::Request>,
+) -> Result<Object, ApiError> {
+    let (room, reason) = (&request.room_id, request.reason.as_deref());
+    membership::unban(&rooms, room, &session.user_id, &request.user_id, reason).await?;
+    Ok(Object(json!({})))
+}
+
+/// `GET /_matrix/client/v3/joined_rooms`
+async fn joined_rooms(
+    State(rooms): State<Rooms>,
+    Authenticated { session, .. }: Authenticated<joined_rooms::v3::Request>,
+) -> Result<Object, ApiError> {
+    let joined = membership::joined_rooms(&rooms, &session.user_id).await?;
+    Ok(Object(json!({ "joined_rooms": joined })))
+}

@@ -1,0 +1,124 @@
+//! Login and logout.
+
+use axum::{Router, extract::State};
+use ruma::{
+    UserId,
+    api::client::{
+        session::{get_login_types, login, logout, logout_all, refresh_token},
+        uiaa::UserIdentifier,
+    },
+};
+use serde_json::{Value, json};
+
+use crate::{
+    http::{
+        App,
+        error::ApiError,
+        limits::Kind,
+        mount,
+        reply::Object,
+        request::{Authenticated, Public},
+    },
+    storage,
+    users::{self, login::parse_user, tokens::Granted},
+};
+
+pub(super) fn routes() -> Router<App> {
+    let router = mount::<get_login_types::v3::Request, _, _>(Router::new(), get_login_types);
+    let router = mount::<login::v3::Request, _, _>(router, login);
+    let router = mount::<refresh_token::v3::Request, _, _>(router, refresh_token);
+    let router = mount::<logout::v3::Request, _, _>(router, logout);
+    mount::<logout_all::v3::Request, _, _>(router, logout_all)
+}
+
+/// `GET /_matrix/client/v3/login`
+async fn get_login_types(_: Public<get_login_types::v3::Request>) -> Object {
+    Object(json!({ "flows": [{ "type": "m.login.password" }] }))
+}
+
+/// `POST /_matrix/client/v3/login`
+async fn login(
+    State(app): State<App>,
+    Public {
+        request, address, ..
+    }: Public<login::v3::Request>,
+) -> Result<Object, ApiError> {
+    let login::v3::LoginInfo::Password(password) = &request.login_info else {
+        return Err(users::Error::UnknownLogin.into());
+    };
+    #[expect(deprecated, reason = "old clients name the user here")]
+    let name = match &password.identifier {
+        Some(UserIdentifier::Matrix(matrix)) => Some(matrix.user.clone()),
+        Some(_) => return Err(users::Error::UnknownLogin.into()),
+        None => password.user.clone(),
+    };
+    let name = name.ok_or_else(|| ApiError::missing_param("identifier"))?;
+    if let Some(address) = address {
+        app.limits.check(Kind::Login, &address.ip().to_string())?;
+    }
+    app.limits.check(Kind::Login, &name)?;
+    let user = parse_user(&app.ctx, &name);
+    let user = users::login::check_password(&app.ctx, user.as_deref(), &password.password).await?;
+    let granted = app
+        .tokens
+        .grant(
+            &user,
+            request.device_id.as_deref(),
+            request.initial_device_display_name.as_deref(),
+            request.refresh_token,
+        )
+        .await?;
+    Ok(Object(granted_body(&user, &granted)))
+}
+
+/// What a login or a registration answers.
+pub(super) fn granted_body(user: &UserId, granted: &Granted) -> Value {
+    let mut body = json!({
+        "user_id": user,
+        "access_token": granted.access_token,
+        "device_id": granted.device_id,
+        "home_server": user.server_name(),
+    });
+    if let Some(token) = &granted.refresh_token {
+        body["refresh_token"] = json!(token);
+        body["expires_in_ms"] = json!(granted.expires_in_ms);
+    }
+    body
+}
+
+/// `POST /_matrix/client/v3/refresh`
+async fn refresh_token(
+    State(app): State<App>,
+    Public { request, .. }: Public<refresh_token::v3::Request>,
+) -> Result<Object, ApiError> {
+    let granted = app.tokens.refresh(&request.refresh_token).await?;
+    Ok(Object(json!({
+        "access_token": granted.access_token,
+        "refresh_token": granted.refresh_token,
+        "expires_in_ms": granted.expires_in_ms,
+    })))
+}
+
+/// `POST /_matrix/client/v3/logout`
+async fn logout(
+    State(app): State<App>,
+    Authenticated { session, .. }: Authenticated<logout::v3::Request>,
+) -> Result<Object, ApiError> {
+    app.tokens
+        .end(session.user_nid, &[session.device_no])
+        .await?;
+    Ok(Object(json!({})))
+}
+
+/// `POST /_matrix/client/v3/logout/all`
+async fn logout_all(
+    State(app): State<App>,
+    Authenticated { session, .. }: Authenticated<logout_all::v3::Request>,
+) -> Result<Object, ApiError> {
+    let mut conn = app.ctx.db.conn().await?;
+    let devices = storage::devices::list(&mut conn, session.user_nid).await?;
+    drop(conn);
+    let devices: Vec<i32> = devices.iter().map(|device| device.device_no).collect();
+    app.tokens.end(session.user_nid, &devices).await?;
+    Ok(Object(json!({})))
+}

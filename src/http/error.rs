@@ -1,0 +1,236 @@
+//! Domain errors as Matrix errors: the one place that knows both.
+
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header::RETRY_AFTER};
+use serde_json::{Value, json};
+
+use super::reply::Object;
+use crate::{federation, rooms, storage, users};
+
+/// An error as a client or peer gets it.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    body: Value,
+    retry_after_s: Option<u64>,
+}
+
+impl ApiError {
+    /// Any error.
+    pub fn new(status: StatusCode, errcode: &str, error: &str) -> Self {
+        Self {
+            status,
+            body: json!({ "errcode": errcode, "error": error }),
+            retry_after_s: None,
+        }
+    }
+
+    /// No such route, or no such method on it.
+    pub fn unrecognized(status: StatusCode) -> Self {
+        Self::new(status, "M_UNRECOGNIZED", "unrecognized request")
+    }
+
+    /// `M_MISSING_TOKEN`.
+    pub fn missing_token() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "M_MISSING_TOKEN",
+            "an access token is needed",
+        )
+    }
+
+    /// `M_UNKNOWN_TOKEN`.
+    pub fn unknown_token(soft_logout: bool) -> Self {
+        let mut error = Self::new(
+            StatusCode::UNAUTHORIZED,
+            "M_UNKNOWN_TOKEN",
+            "the access token is not valid",
+        );
+        error.body["soft_logout"] = json!(soft_logout);
+        error
+    }
+
+    /// A peer's signature is missing or wrong.
+    pub fn unauthorized(why: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", why)
+    }
+
+    /// `M_FORBIDDEN`.
+    pub fn forbidden(why: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "M_FORBIDDEN", why)
+    }
+
+    /// `M_NOT_FOUND`.
+    pub fn not_found(what: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "M_NOT_FOUND", what)
+    }
+
+    /// `M_NOT_JSON`.
+    pub fn not_json(why: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "M_NOT_JSON", why)
+    }
+
+    /// `M_BAD_JSON`.
+    pub fn bad_json(why: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "M_BAD_JSON", why)
+    }
+
+    /// `M_INVALID_PARAM`.
+    pub fn invalid_param(why: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "M_INVALID_PARAM", why)
+    }
+
+    /// `M_MISSING_PARAM`.
+    pub fn missing_param(what: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "M_MISSING_PARAM", what)
+    }
+
+    /// `M_TOO_LARGE`.
+    pub fn too_large() -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "M_TOO_LARGE",
+            "the request is too large",
+        )
+    }
+
+    /// `M_LIMIT_EXCEEDED`.
+    pub fn limited(retry_after_ms: u64) -> Self {
+        let mut error = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "M_LIMIT_EXCEEDED",
+            "too many requests",
+        );
+        error.body["retry_after_ms"] = json!(retry_after_ms);
+        error.retry_after_s = Some(retry_after_ms.div_ceil(1_000));
+        error
+    }
+
+    /// Our fault: logged here, told without detail.
+    pub fn internal(error: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%error, "internal error");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "M_UNKNOWN",
+            "internal server error",
+        )
+    }
+
+    /// Not now.
+    fn unavailable(error: &dyn std::fmt::Display) -> Self {
+        tracing::warn!(%error, "temporarily unavailable");
+        let mut answer = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "M_UNKNOWN",
+            "temporarily unavailable",
+        );
+        answer.retry_after_s = Some(2);
+        answer
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Object(self.body)).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+impl From<storage::Error> for ApiError {
+    fn from(error: storage::Error) -> Self {
+        match &error {
+            storage::Error::Sqlx(
+                sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_),
+            ) => Self::unavailable(&error),
+            storage::Error::Sqlx(_)
+            | storage::Error::Migrate(_)
+            | storage::Error::Inconsistent { .. } => Self::internal(&error),
+        }
+    }
+}
+
+impl From<rooms::Error> for ApiError {
+    fn from(error: rooms::Error) -> Self {
+        use rooms::Error;
+        let text = error.to_string();
+        let bad = StatusCode::BAD_REQUEST;
+        match error {
+            Error::RoomNotFound(_)
+            | Error::EventNotFound
+            | Error::StateNotFound
+            | Error::AliasNotFound => Self::not_found(&text),
+            Error::NotJoined { .. } | Error::Forbidden(_) => Self::forbidden(&text),
+            Error::Invalid(_) => Self::new(bad, "M_BAD_JSON", &text),
+            Error::InvalidParam(_) => Self::invalid_param(&text),
+            Error::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", &text),
+            Error::UnsupportedVersion(_) => Self::new(bad, "M_UNSUPPORTED_ROOM_VERSION", &text),
+            Error::IncompatibleVersion(version) => {
+                let mut error = Self::new(bad, "M_INCOMPATIBLE_ROOM_VERSION", &text);
+                error.body["room_version"] = json!(version);
+                error
+            }
+            Error::UnableToAuthorise => Self::new(bad, "M_UNABLE_TO_AUTHORISE_JOIN", &text),
+            Error::AliasTaken(_) => Self::new(bad, "M_ROOM_IN_USE", &text),
+            Error::Busy | Error::NotWritten(_) => Self::unavailable(&text),
+            Error::Remote(_) => Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", &text),
+            Error::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<users::Error> for ApiError {
+    fn from(error: users::Error) -> Self {
+        use users::Error;
+        let text = error.to_string();
+        let bad = |code: &str| Self::new(StatusCode::BAD_REQUEST, code, &text);
+        let forbidden = |code: &str| Self::new(StatusCode::FORBIDDEN, code, &text);
+        match error {
+            Error::RegistrationClosed | Error::WrongCredentials | Error::Forbidden(_) => {
+                forbidden("M_FORBIDDEN")
+            }
+            Error::NameTaken => bad("M_USER_IN_USE"),
+            Error::NameInvalid(_) => bad("M_INVALID_USERNAME"),
+            Error::Deactivated => forbidden("M_USER_DEACTIVATED"),
+            Error::WeakPassword(_) => bad("M_WEAK_PASSWORD"),
+            Error::WrongToken => Self::unknown_token(false),
+            Error::UnknownLogin => bad("M_UNKNOWN"),
+            Error::NotFound(_) => Self::not_found(&text),
+            Error::ProfileTooLarge(_) => bad("M_PROFILE_TOO_LARGE"),
+            Error::KeyTooLarge => bad("M_KEY_TOO_LARGE"),
+            Error::NotSettable(_) => Self::new(StatusCode::METHOD_NOT_ALLOWED, "M_BAD_JSON", &text),
+            Error::Invalid(_) => bad("M_INVALID_PARAM"),
+            Error::Interactive(challenge) => Self {
+                status: StatusCode::UNAUTHORIZED,
+                body: challenge.body(),
+                retry_after_s: None,
+            },
+            Error::Hashing(_) => Self::internal(&text),
+            Error::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<federation::Error> for ApiError {
+    fn from(error: federation::Error) -> Self {
+        use federation::Error;
+        let text = error.to_string();
+        match error {
+            Error::Remote { status: 404, .. } => Self::not_found("not found at the other server"),
+            Error::Remote {
+                status: 403,
+                message,
+                ..
+            } => Self::forbidden(&message),
+            Error::BackingOff { .. }
+            | Error::Unresolved(_)
+            | Error::Unreachable { .. }
+            | Error::Remote { .. }
+            | Error::Nonsense { .. } => Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", &text),
+            Error::Request(_) | Error::Setup(_) => Self::internal(&text),
+            Error::Storage(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Rate limits of a node: token buckets by kind and by who asks.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use moka::sync::Cache;
+
+use super::error::ApiError;
+
+/// What is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Logins from an address, or to an account.
+    Login,
+    /// Registrations from an address.
+    Registration,
+    /// Events of a user.
+    Message,
+    /// Rooms that a user makes.
+    RoomCreation,
+    /// Invitations of a user.
+    Invite,
+}
+
+impl Kind {
+    /// Tokens a second and at most; defaults that operators know from elsewhere, a little more
+    /// generous where people would meet them.
+    fn rate(self) -> (f64, f64) {
+        match self {
+            Self::Login => (0.1, 10.0),
+            Self::Registration => (0.17, 5.0),
+            Self::Message => (5.0, 50.0),
+            Self::RoomCreation => (0.05, 10.0),
+            Self::Invite => (0.3, 20.0),
+        }
+    }
+}
+
+/// Buckets that are kept.
+const BUCKETS_MAX: u64 = 200_000;
+
+type Bucket = Arc<Mutex<(f64, Instant)>>;
+
+/// The buckets. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    enabled: bool,
+    buckets: Cache<(Kind, String), Bucket>,
+}
+
+impl Limits {
+    /// Off: everything passes.
+    pub fn new(enabled: bool) -> Self {
+        let buckets = Cache::builder()
+            .max_capacity(BUCKETS_MAX)
+            .time_to_idle(Duration::from_secs(3_600))
+            .build();
+        Self { enabled, buckets }
+    }
+
+    /// Takes a token of `who`, or says when there will be one.
+    pub fn check(&self, kind: Kind, who: &str) -> Result<(), ApiError> {
+        if !self.enabled {
+            return Ok(());
+        }
+        let (per_second, most) = kind.rate();
+        let now = Instant::now();
+        let bucket = self
+            .buckets
+            .get_with((kind, who.to_owned()), || Arc::new(Mutex::new((most, now))));
+        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let (tokens, since) = *bucket;
+        let tokens =
+            (tokens + now.saturating_duration_since(since).as_secs_f64() * per_second).min(most);
+        if tokens >= 1.0 {
+            *bucket = (tokens - 1.0, now);
+            return Ok(());
+        }
+        *bucket = (tokens, now);
+        let wait = Duration::from_secs_f64((1.0 - tokens) / per_second);
+        Err(ApiError::limited(
+            u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+        ))
+    }
+}

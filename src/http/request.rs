@@ -1,0 +1,246 @@
+//! Who asks, and for what: a request is parsed and its sender known before a handler runs.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    body::Bytes,
+    extract::{ConnectInfo, FromRequest, FromRequestParts, RawPathParams, Request},
+};
+use http::request::Parts;
+use ruma::{
+    OwnedServerName,
+    api::{
+        IncomingRequest, IncomingRequestExt, Metadata,
+        auth_scheme::{
+            AccessToken, AccessTokenOptional, AppserviceTokenOptional, NoAccessToken,
+            NoAuthentication,
+        },
+        error::{DeserializationError, FromHttpRequestError},
+        federation::authentication::{ServerSignatures, XMatrix},
+    },
+};
+
+use super::{App, error::ApiError};
+use crate::users::tokens::{Found, Session};
+
+/// Bytes of a body of the client API.
+const CLIENT_BODY_MAX: usize = 2 << 20;
+/// Bytes of a body of the server API: 50 PDUs of 64 KiB, and room to spare.
+const FEDERATION_BODY_MAX: usize = 12 << 20;
+
+/// A request of anybody.
+#[derive(Debug)]
+pub struct Public<R> {
+    /// The request.
+    pub request: R,
+    /// Where it came from.
+    pub address: Option<SocketAddr>,
+    /// The `auth` object of the body, for user-interactive authentication.
+    pub auth: Option<serde_json::Value>,
+}
+
+/// A request of one of our users.
+#[derive(Debug)]
+pub struct Authenticated<R> {
+    /// Who asks.
+    pub session: Arc<Session>,
+    /// The request.
+    pub request: R,
+    /// Path as it was asked for: the scope of transaction ids.
+    pub path: String,
+    /// The `auth` object of the body, for user-interactive authentication.
+    pub auth: Option<serde_json::Value>,
+}
+
+/// A request of a peer, its signature checked.
+#[derive(Debug)]
+pub struct Signed<R> {
+    /// Who asks.
+    pub origin: OwnedServerName,
+    /// The request.
+    pub request: R,
+}
+
+/// Requests that anybody may make.
+pub trait ForAnybody {}
+impl ForAnybody for NoAuthentication {}
+impl ForAnybody for NoAccessToken {}
+impl ForAnybody for AccessTokenOptional {}
+impl ForAnybody for AppserviceTokenOptional {}
+
+/// Requests that our users make.
+pub trait ForUsers {}
+impl ForUsers for AccessToken {}
+// Password change and deactivation: without a session there is nothing here to prove who asks.
+impl ForUsers for AccessTokenOptional {}
+
+impl<R> FromRequest<App> for Public<R>
+where
+    R: IncomingRequest,
+    <R as Metadata>::Authentication: ForAnybody,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let address = parts
+            .extensions
+            .get::<ConnectInfo<SocketAddr>>()
+            .map(|info| info.0);
+        let body = read(body, CLIENT_BODY_MAX).await?;
+        let request = parse::<R>(&mut parts, &body, app).await?;
+        Ok(Self {
+            request,
+            address,
+            auth: auth_of(&body),
+        })
+    }
+}
+
+impl<R> FromRequest<App> for Authenticated<R>
+where
+    R: IncomingRequest,
+    <R as Metadata>::Authentication: ForUsers,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let session = session(&parts, app).await?;
+        let body = read(body, CLIENT_BODY_MAX).await?;
+        let path = parts.uri.path().to_owned();
+        let request = parse::<R>(&mut parts, &body, app).await?;
+        Ok(Self {
+            session,
+            request,
+            path,
+            auth: auth_of(&body),
+        })
+    }
+}
+
+impl<R> FromRequest<App> for Signed<R>
+where
+    R: IncomingRequest + Metadata<Authentication = ServerSignatures>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let claimed = XMatrix::extract_from_http_headers(&parts.headers)
+            .map_err(|error| ApiError::unauthorized(&format!("X-Matrix: {error}")))?;
+        let body = read(body, FEDERATION_BODY_MAX).await?;
+        verify(&parts, &body, &claimed, app).await?;
+        app.sender.peer_alive(&claimed.origin).await;
+        let request = parse::<R>(&mut parts, &body, app).await?;
+        Ok(Self {
+            origin: claimed.origin,
+            request,
+        })
+    }
+}
+
+/// Checks the signature of a peer's request over method, URI as sent, origin, destination, body.
+async fn verify(parts: &Parts, body: &Bytes, claimed: &XMatrix, app: &App) -> Result<(), ApiError> {
+    let own = app.ctx.server_name();
+    if claimed.origin == *own {
+        return Err(ApiError::unauthorized(
+            "requests of ourselves are not expected",
+        ));
+    }
+    let needed = [(
+        claimed.origin.clone(),
+        [claimed.key.to_string()].into_iter().collect(),
+    )]
+    .into();
+    let keys = app.ctx.federation.keys().public_key_map(&needed).await;
+    let mut view = http::Request::new(body.as_ref());
+    *view.method_mut() = parts.method.clone();
+    *view.uri_mut() = parts.uri.clone();
+    claimed
+        .verify_http_request(&view, own, &keys)
+        .map_err(|error| ApiError::unauthorized(&error.to_string()))
+}
+
+/// The session of the request's access token.
+pub(crate) async fn session(parts: &Parts, app: &App) -> Result<Arc<Session>, ApiError> {
+    let token = token(parts).ok_or_else(ApiError::missing_token)?;
+    match app.tokens.find(&token).await? {
+        Found::Valid(session) => Ok(session),
+        Found::Expired => Err(ApiError::unknown_token(true)),
+        Found::Unknown => Err(ApiError::unknown_token(false)),
+    }
+}
+
+/// The access token, in the header or (deprecated) in the query.
+fn token(parts: &Parts) -> Option<String> {
+    if let Some(header) = parts.headers.get(http::header::AUTHORIZATION) {
+        let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
+        return scheme
+            .eq_ignore_ascii_case("bearer")
+            .then(|| token.trim().to_owned());
+    }
+    let query = parts.uri.query()?;
+    url::form_urlencoded::parse(query.as_bytes())
+        .find(|(key, _)| key == "access_token")
+        .map(|(_, token)| token.into_owned())
+}
+
+async fn read(body: axum::body::Body, max: usize) -> Result<Bytes, ApiError> {
+    axum::body::to_bytes(body, max).await.map_err(|error| {
+        use std::error::Error;
+        let too_large = error
+            .source()
+            .is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
+        if too_large {
+            ApiError::too_large()
+        } else {
+            ApiError::not_json("the body broke off")
+        }
+    })
+}
+
+fn auth_of(body: &Bytes) -> Option<serde_json::Value> {
+    #[derive(serde::Deserialize)]
+    struct Auth {
+        auth: Option<serde_json::Value>,
+    }
+    serde_json::from_slice::<Auth>(body).ok()?.auth
+}
+
+async fn parse<R: IncomingRequest>(
+    parts: &mut Parts,
+    body: &Bytes,
+    app: &App,
+) -> Result<R, ApiError> {
+    let params = RawPathParams::from_request_parts(parts, app)
+        .await
+        .map_err(|_| ApiError::invalid_param("the path is not UTF-8"))?;
+    let args: Vec<&str> = params.iter().map(|(_, value)| value).collect();
+    // Some endpoints take JSON on requests that clients make without a body.
+    let view: &[u8] = if body.is_empty() { b"{}" } else { body };
+    let raw_body = parts.method == http::Method::GET || parts.method == http::Method::DELETE;
+    let mut request = http::Request::new(if raw_body { body.as_ref() } else { view });
+    *request.method_mut() = parts.method.clone();
+    *request.uri_mut() = parts.uri.clone();
+    *request.headers_mut() = parts.headers.clone();
+    R::try_from_http_request(request, &args).map_err(|error| refusal(&error, body))
+}
+
+fn refusal(error: &FromHttpRequestError, body: &Bytes) -> ApiError {
+    let FromHttpRequestError::Deserialization(cause) = error else {
+        return ApiError::unrecognized(http::StatusCode::METHOD_NOT_ALLOWED);
+    };
+    match cause {
+        DeserializationError::Json(json) => {
+            let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
+            if is_json {
+                ApiError::bad_json(&json.to_string())
+            } else {
+                ApiError::not_json("not JSON")
+            }
+        }
+        DeserializationError::Query(query) => ApiError::invalid_param(&query.to_string()),
+        other => ApiError::invalid_param(&other.to_string()),
+    }
+}

@@ -1,0 +1,37 @@
+//! `/.well-known/matrix/…`, for installations that serve their own domain.
+
+use axum::{Router, extract::State, routing::get};
+use serde_json::json;
+
+use super::{App, error::ApiError, reply::Object};
+use crate::context::Context;
+
+pub(super) fn client_routes() -> Router<App> {
+    Router::new()
+        .route("/.well-known/matrix/client", get(client))
+        .route("/.well-known/matrix/support", get(support))
+}
+
+pub(super) fn server_routes() -> Router<App> {
+    Router::new().route("/.well-known/matrix/server", get(server))
+}
+
+async fn client(State(ctx): State<Context>) -> Result<Object, ApiError> {
+    let url = ctx.config.well_known.client.as_ref();
+    let url = url.ok_or_else(|| ApiError::not_found("not configured"))?;
+    Ok(Object(json!({ "m.homeserver": { "base_url": url } })))
+}
+
+async fn server(State(ctx): State<Context>) -> Result<Object, ApiError> {
+    let name = ctx.config.well_known.server.as_ref();
+    let name = name.ok_or_else(|| ApiError::not_found("not configured"))?;
+    Ok(Object(json!({ "m.server": name })))
+}
+
+async fn support(State(ctx): State<Context>) -> Result<Object, ApiError> {
+    let document = ctx.config.well_known.support.as_ref();
+    document
+        .cloned()
+        .map(Object)
+        .ok_or_else(|| ApiError::not_found("not configured"))
+}

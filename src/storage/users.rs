@@ -1,0 +1,254 @@
+//! Local accounts, their profiles, and user-interactive authentication under way.
+
+use sqlx::PgConnection;
+
+use super::{Error, UserNid};
+
+/// A local account.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Password hash in PHC form; `None`: no password login.
+    pub password_hash: Option<String>,
+    /// Server administrator.
+    pub admin: bool,
+    /// Closed for good.
+    pub deactivated: bool,
+}
+
+/// An account.
+pub async fn find(conn: &mut PgConnection, user: UserNid) -> Result<Option<Account>, Error> {
+    Ok(sqlx::query_as!(
+        Account,
+        "SELECT password_hash, admin, deactivated FROM account WHERE user_nid = $1",
+        user.0
+    )
+    .fetch_optional(conn)
+    .await?)
+}
+
+/// Whether a name is taken, in any case of letters.
+pub async fn is_taken(conn: &mut PgConnection, localpart: &str) -> Result<bool, Error> {
+    let found = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT 1 FROM account WHERE localpart_folded = $1) AS "found!""#,
+        localpart.to_lowercase()
+    );
+    Ok(found.fetch_one(conn).await?)
+}
+
+/// Makes an account; violates `account_localpart_key` or `account_pkey` when the name is taken.
+pub async fn insert(
+    conn: &mut PgConnection,
+    user: UserNid,
+    localpart: &str,
+    password_hash: Option<&str>,
+    (admin, user_type): (bool, Option<&str>),
+    now: i64,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO account
+           (user_nid, localpart_folded, password_hash, admin, user_type, created_ts)
+         VALUES ($1, $2, $3, $4, $5, $6)",
+        user.0,
+        localpart.to_lowercase(),
+        password_hash,
+        admin,
+        user_type,
+        now
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO profile (user_nid, body) VALUES ($1, jsonb_build_object('displayname', $2::text))",
+        user.0,
+        localpart
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Sets the password.
+pub async fn update_password(
+    conn: &mut PgConnection,
+    user: UserNid,
+    hash: &str,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE account SET password_hash = $2 WHERE user_nid = $1",
+        user.0,
+        hash
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Closes an account: its password and profile go.
+pub async fn deactivate(conn: &mut PgConnection, user: UserNid, erase: bool) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE account SET deactivated = true, erased = erased OR $2, password_hash = NULL
+         WHERE user_nid = $1",
+        user.0,
+        erase
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!("DELETE FROM profile WHERE user_nid = $1", user.0)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// A local user's profile; `None`: no such account.
+pub async fn find_profile(
+    conn: &mut PgConnection,
+    user: UserNid,
+) -> Result<Option<serde_json::Value>, Error> {
+    Ok(
+        sqlx::query_scalar!("SELECT body FROM profile WHERE user_nid = $1", user.0)
+            .fetch_optional(conn)
+            .await?,
+    )
+}
+
+/// Sets one field of a profile, or removes it (`None`).
+pub async fn update_profile(
+    conn: &mut PgConnection,
+    user: UserNid,
+    field: &str,
+    value: Option<&serde_json::Value>,
+) -> Result<(), Error> {
+    match value {
+        Some(value) => {
+            sqlx::query!(
+                "UPDATE profile SET body = body || jsonb_build_object($2::text, $3::jsonb)
+                 WHERE user_nid = $1",
+                user.0,
+                field,
+                value
+            )
+            .execute(conn)
+            .await?
+        }
+        None => {
+            sqlx::query!(
+                "UPDATE profile SET body = body - $2::text WHERE user_nid = $1",
+                user.0,
+                field
+            )
+            .execute(conn)
+            .await?
+        }
+    };
+    Ok(())
+}
+
+/// A session of user-interactive authentication.
+#[derive(Clone, Debug)]
+pub struct UiaSession {
+    /// Operation that it is good for.
+    pub path: String,
+    /// Who asks; 0 in registration.
+    pub user_nid: i64,
+    /// Stages done.
+    pub completed: Vec<String>,
+    /// Facts that stages proved.
+    pub params: serde_json::Value,
+}
+
+/// Opens a session.
+pub async fn insert_uia(
+    conn: &mut PgConnection,
+    session: &str,
+    path: &str,
+    user: i64,
+    now: i64,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO uia_session (session, path, user_nid, params, ts) VALUES ($1, $2, $3, '{}', $4)",
+        session,
+        path,
+        user,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A session that began after `since`.
+pub async fn find_uia(
+    conn: &mut PgConnection,
+    session: &str,
+    since: i64,
+) -> Result<Option<UiaSession>, Error> {
+    Ok(sqlx::query_as!(
+        UiaSession,
+        "SELECT path, user_nid, completed, params FROM uia_session WHERE session = $1 AND ts > $2",
+        session,
+        since
+    )
+    .fetch_optional(conn)
+    .await?)
+}
+
+/// Notes a stage as done, with what it proved.
+pub async fn update_uia(
+    conn: &mut PgConnection,
+    session: &str,
+    stage: &str,
+    fact: &serde_json::Value,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE uia_session SET completed = completed || $2::text, params = params || $3
+         WHERE session = $1 AND NOT $2::text = ANY (completed)",
+        session,
+        stage,
+        fact
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Ends a session; `false`: somebody else did.
+pub async fn delete_uia(conn: &mut PgConnection, session: &str) -> Result<bool, Error> {
+    let done = sqlx::query!("DELETE FROM uia_session WHERE session = $1", session)
+        .execute(conn)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Sweeps sessions that began before `ts`.
+pub async fn delete_old_uia(conn: &mut PgConnection, ts: i64) -> Result<(), Error> {
+    sqlx::query!("DELETE FROM uia_session WHERE ts < $1", ts)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Whether a registration token can be used now.
+pub async fn is_token_valid(conn: &mut PgConnection, token: &str, now: i64) -> Result<bool, Error> {
+    let found = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT 1 FROM registration_token
+             WHERE token = $1 AND (uses_allowed IS NULL OR completed < uses_allowed)
+               AND (expires_ts IS NULL OR expires_ts > $2)) AS "found!""#,
+        token,
+        now
+    );
+    Ok(found.fetch_one(conn).await?)
+}
+
+/// Uses a registration token up by one; `false`: it cannot be used (any more).
+pub async fn use_token(conn: &mut PgConnection, token: &str, now: i64) -> Result<bool, Error> {
+    let done = sqlx::query!(
+        "UPDATE registration_token SET completed = completed + 1
+         WHERE token = $1 AND (uses_allowed IS NULL OR completed < uses_allowed)
+           AND (expires_ts IS NULL OR expires_ts > $2)",
+        token,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}

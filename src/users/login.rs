@@ -1,0 +1,60 @@
+//! Password login, password change, closing an account.
+
+use ruma::{OwnedUserId, UserId};
+
+use super::{Error, passwords, registration::user_id};
+use crate::{context::Context, storage};
+
+/// The user that a client names: a full id of ours or a localpart. Foreign ids are unknown users.
+pub fn parse_user(ctx: &Context, name: &str) -> Option<OwnedUserId> {
+    if name.starts_with('@') {
+        let id = UserId::parse(name).ok()?;
+        return (id.server_name() == ctx.server_name()).then_some(id);
+    }
+    user_id(ctx.server_name(), &name.to_lowercase()).ok()
+}
+
+/// Checks a password. Takes as long for users that do not exist.
+pub async fn check_password(
+    ctx: &Context,
+    user: Option<&UserId>,
+    password: &str,
+) -> Result<OwnedUserId, Error> {
+    let account = match user {
+        Some(user) => match ctx.db.ids.find_user(user).await? {
+            Some(nid) => {
+                let mut conn = ctx.db.conn().await?;
+                storage::users::find(&mut conn, nid).await?
+            }
+            None => None,
+        },
+        None => None,
+    };
+    let deactivated = account.as_ref().is_some_and(|account| account.deactivated);
+    let hash = account.and_then(|account| account.password_hash);
+    let matches = passwords::verify(password, hash).await;
+    match user {
+        Some(_) if deactivated => Err(Error::Deactivated),
+        Some(user) if matches => Ok(user.to_owned()),
+        _ => Err(Error::WrongCredentials),
+    }
+}
+
+/// Sets a new password.
+pub async fn set_password(ctx: &Context, user: &UserId, password: &str) -> Result<(), Error> {
+    passwords::check_strength(password)?;
+    let hash = passwords::hash(password).await?;
+    let nid = ctx.db.ids.user(user).await?;
+    let mut conn = ctx.db.conn().await?;
+    storage::users::update_password(&mut conn, nid, &hash).await?;
+    Ok(())
+}
+
+/// Closes an account. Its sessions end by `Tokens::end`, its rooms by `membership::leave_all`.
+pub async fn deactivate(ctx: &Context, user: &UserId, erase: bool) -> Result<(), Error> {
+    let nid = ctx.db.ids.user(user).await?;
+    let mut tx = ctx.db.begin().await?;
+    storage::users::deactivate(&mut tx, nid, erase).await?;
+    tx.commit().await?;
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! Accounts: who may log in, with what, and what belongs to them.
+
+pub mod account_data;
+pub mod login;
+pub mod passwords;
+pub mod profile;
+pub mod registration;
+pub mod tokens;
+pub mod uia;
+
+use crate::storage;
+
+/// Why something about an account was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Registration is closed.
+    #[error("registration is closed")]
+    RegistrationClosed,
+    /// The name is taken.
+    #[error("the user name is taken")]
+    NameTaken,
+    /// The name is no user name.
+    #[error("{0}")]
+    NameInvalid(String),
+    /// Wrong user name or password, or the account is closed.
+    #[error("wrong user name or password")]
+    WrongCredentials,
+    /// The account is closed.
+    #[error("this account is closed")]
+    Deactivated,
+    /// The password does not do.
+    #[error("{0}")]
+    WeakPassword(String),
+    /// The token is unknown, used up, or over.
+    #[error("the token is not valid")]
+    WrongToken,
+    /// No login of that kind here.
+    #[error("unknown kind of login")]
+    UnknownLogin,
+    /// No such user, device or field.
+    #[error("{0} not found")]
+    NotFound(&'static str),
+    /// Another user's.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// More than the specification allows.
+    #[error("{0}")]
+    ProfileTooLarge(&'static str),
+    /// The name of a profile field is too long.
+    #[error("the name of the field is too long")]
+    KeyTooLarge,
+    /// Not written this way.
+    #[error("{0} cannot be set here")]
+    NotSettable(String),
+    /// What the client sent is not what it has to be.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// More authentication is needed.
+    #[error("user-interactive authentication is needed")]
+    Interactive(Box<uia::Challenge>),
+    /// Hashing failed.
+    #[error("password hashing: {0}")]
+    Hashing(String),
+    /// The database.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+}

@@ -1,0 +1,134 @@
+//! Making accounts.
+
+use ruma::{OwnedUserId, ServerName, UserId};
+
+use super::{Error, passwords};
+use crate::{clock::now_ms, context::Context, storage};
+
+/// A user id out of what somebody wants to be called.
+pub fn user_id(server_name: &ServerName, name: &str) -> Result<OwnedUserId, Error> {
+    let name = name.strip_prefix('@').map_or(name, |full| {
+        full.split_once(':')
+            .map_or(full, |(localpart, _)| localpart)
+    });
+    if name.is_empty() {
+        return Err(Error::NameInvalid(
+            "a user name may not be empty".to_owned(),
+        ));
+    }
+    let allowed = |c: char| {
+        c.is_ascii_lowercase()
+            || c.is_ascii_digit()
+            || matches!(c, '.' | '_' | '=' | '-' | '/' | '+')
+    };
+    if !name.chars().all(allowed) {
+        return Err(Error::NameInvalid(
+            "a user name may hold a-z, 0-9 and . _ = - / + only".to_owned(),
+        ));
+    }
+    let id = format!("@{name}:{server_name}");
+    if id.len() > 255 {
+        return Err(Error::NameInvalid("the user name is too long".to_owned()));
+    }
+    UserId::parse(id).map_err(|error| Error::NameInvalid(error.to_string()))
+}
+
+/// Whether a name can be had.
+pub async fn check_available(ctx: &Context, user: &UserId) -> Result<(), Error> {
+    let mut conn = ctx.db.conn().await?;
+    if storage::users::is_taken(&mut conn, user.localpart()).await? {
+        return Err(Error::NameTaken);
+    }
+    Ok(())
+}
+
+/// A name for who brought none.
+pub fn fresh_name() -> String {
+    format!("u{:012x}", rand::random::<u64>() >> 16)
+}
+
+/// Makes an account.
+pub async fn create_account(
+    ctx: &Context,
+    user: &UserId,
+    password: Option<&str>,
+    admin: bool,
+    user_type: Option<&str>,
+) -> Result<(), Error> {
+    let hash = match password {
+        Some(password) => {
+            passwords::check_strength(password)?;
+            Some(passwords::hash(password).await?)
+        }
+        None => None,
+    };
+    let nid = ctx.db.ids.user(user).await?;
+    let mut tx = ctx.db.begin().await?;
+    let made = storage::users::insert(
+        &mut tx,
+        nid,
+        user.localpart(),
+        hash.as_deref(),
+        (admin, user_type),
+        now_ms(),
+    );
+    match made.await {
+        Err(error) if error.violates("account_localpart_key") || error.violates("account_pkey") => {
+            return Err(Error::NameTaken);
+        }
+        made => made?,
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Uses a registration token up by one: those of the configuration have no limit.
+pub async fn use_token(ctx: &Context, token: &str) -> Result<(), Error> {
+    if is_configured(ctx, token) {
+        return Ok(());
+    }
+    let mut conn = ctx.db.conn().await?;
+    if storage::users::use_token(&mut conn, token, now_ms()).await? {
+        Ok(())
+    } else {
+        Err(Error::WrongToken)
+    }
+}
+
+/// Whether a registration token could be used.
+pub async fn is_token_valid(ctx: &Context, token: &str) -> Result<bool, Error> {
+    if is_configured(ctx, token) {
+        return Ok(true);
+    }
+    let mut conn = ctx.db.conn().await?;
+    Ok(storage::users::is_token_valid(&mut conn, token, now_ms()).await?)
+}
+
+fn is_configured(ctx: &Context, token: &str) -> bool {
+    use subtle::ConstantTimeEq;
+    let same = |known: &str| bool::from(known.as_bytes().ct_eq(token.as_bytes()));
+    ctx.config
+        .registration
+        .tokens
+        .iter()
+        .any(|known| same(&known.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::server_name;
+
+    use super::user_id;
+
+    #[test]
+    fn names_become_ids_or_errors() {
+        let server = server_name!("a.example");
+        for good in ["alice", "a.b_c=d-e/f+g", "@alice:a.example", "123"] {
+            assert!(user_id(server, good).is_ok(), "{good}");
+        }
+        let long = "a".repeat(250);
+        for bad in ["", "Alice", "a b", "ä", "a:b", "a@b", "\0", long.as_str()] {
+            assert!(user_id(server, bad).is_err(), "{bad}");
+        }
+    }
+}

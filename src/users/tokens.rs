@@ -1,0 +1,276 @@
+//! Sessions: access and refresh tokens.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use moka::sync::Cache;
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
+use sha2::{Digest, Sha256};
+
+use super::Error;
+use crate::{
+    clock::now_ms,
+    context::Context,
+    storage::{self, LogEntry, LogKind, UserNid},
+};
+
+/// How long an access token lives that comes with a refresh token.
+const ACCESS_LIFE_MS: i64 = 5 * 60 * 1000;
+/// How long a node trusts what it knows of a token without asking the database.
+const CACHED: Duration = Duration::from_secs(60);
+/// Tokens known to a node.
+const CACHED_MAX: u64 = 100_000;
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// User.
+    pub user_id: OwnedUserId,
+    /// The same, interned.
+    pub user_nid: UserNid,
+    /// Device.
+    pub device_id: OwnedDeviceId,
+    /// The same, as a number.
+    pub device_no: i32,
+    /// Server administrator.
+    pub admin: bool,
+    expires_ts: Option<i64>,
+}
+
+/// What a login gives.
+#[derive(Clone)]
+pub struct Granted {
+    /// Device.
+    pub device_id: OwnedDeviceId,
+    /// Access token.
+    pub access_token: String,
+    /// Refresh token, if it was asked for.
+    pub refresh_token: Option<String>,
+    /// Life of the access token.
+    pub expires_in_ms: Option<i64>,
+}
+
+/// What a token turned out to be.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// A session.
+    Valid(Arc<Session>),
+    /// A session whose access token is over; refreshing it goes on.
+    Expired,
+    /// Nothing.
+    Unknown,
+}
+
+/// Sessions by token. One for each node; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    ctx: Context,
+    known: Cache<[u8; 32], Arc<Session>>,
+}
+
+fn hash(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+fn fresh(prefix: &str) -> String {
+    let bytes: [u8; 32] = rand::random();
+    format!("{prefix}_{}", URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// A device id for who brought none.
+pub fn fresh_device_id() -> OwnedDeviceId {
+    const LETTERS: &[u8; 26] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    let id: String = (0..10)
+        .map(|_| char::from(LETTERS[rand::random_range(0..LETTERS.len())]))
+        .collect();
+    id.into()
+}
+
+impl Tokens {
+    /// Starts to follow what other nodes invalidate.
+    pub fn start(ctx: Context) -> Self {
+        let known = Cache::builder()
+            .max_capacity(CACHED_MAX)
+            .time_to_live(CACHED)
+            .support_invalidation_closures()
+            .build();
+        let tokens = Self { ctx, known };
+        tokio::spawn(follow(tokens.clone()));
+        tokens
+    }
+
+    /// The session of an access token. No query where this node knows it.
+    pub async fn find(&self, token: &str) -> Result<Found, Error> {
+        let key = hash(token);
+        if let Some(session) = self.known.get(&key) {
+            return Ok(valid(session));
+        }
+        let mut conn = self.ctx.db.conn().await?;
+        let Some(row) = storage::tokens::find(&mut conn, &key).await? else {
+            return Ok(Found::Unknown);
+        };
+        if row.expires_ts.is_some() {
+            storage::tokens::update_used(&mut conn, &key).await?;
+        }
+        drop(conn);
+        let user_nid = UserNid(row.user_nid);
+        let session = Arc::new(Session {
+            user_id: self.ctx.db.ids.user_id(user_nid).await?,
+            user_nid,
+            device_id: row.device_id.into(),
+            device_no: row.device_no,
+            admin: row.admin,
+            expires_ts: row.expires_ts,
+        });
+        self.known.insert(key, session.clone());
+        Ok(valid(session))
+    }
+
+    /// Opens a session on a device, which loses those it had.
+    pub async fn grant(
+        &self,
+        user: &UserId,
+        device_id: Option<&DeviceId>,
+        display_name: Option<&str>,
+        with_refresh: bool,
+    ) -> Result<Granted, Error> {
+        let user_nid = self.ctx.db.ids.user(user).await?;
+        let device_id = device_id.map_or_else(fresh_device_id, ToOwned::to_owned);
+        let mut tx = self.ctx.db.begin().await?;
+        let no = storage::devices::upsert(
+            &mut tx,
+            user_nid,
+            device_id.as_str(),
+            display_name,
+            now_ms(),
+        )
+        .await?;
+        storage::tokens::delete_of_device(&mut tx, user_nid, no).await?;
+        let granted = issue(&mut tx, (user_nid, no), device_id, with_refresh).await?;
+        tx.log_all(&[device_entry(user_nid), invalid_entry(user_nid)])
+            .await?;
+        tx.commit().await?;
+        self.forget(user_nid);
+        Ok(granted)
+    }
+
+    /// Exchanges a refresh token. The old one stays good until the new pair is used.
+    pub async fn refresh(&self, token: &str) -> Result<Granted, Error> {
+        let mut tx = self.ctx.db.begin().await?;
+        let old = storage::tokens::find_refresh(&mut tx, &hash(token)).await?;
+        let old = old.filter(|old| !old.next_used).ok_or(Error::WrongToken)?;
+        let owner = (UserNid(old.user_nid), old.device_no);
+        let refresh_token = fresh("amr");
+        let id = storage::tokens::insert_refresh(&mut tx, &hash(&refresh_token), owner).await?;
+        storage::tokens::update_refresh(&mut tx, &old, id).await?;
+        let access_token = fresh("amt");
+        let expires = now_ms() + ACCESS_LIFE_MS;
+        storage::tokens::insert(
+            &mut tx,
+            &hash(&access_token),
+            owner,
+            Some(expires),
+            Some(id),
+        )
+        .await?;
+        tx.commit().await?;
+        Ok(Granted {
+            device_id: OwnedDeviceId::from(""),
+            access_token,
+            refresh_token: Some(refresh_token),
+            expires_in_ms: Some(ACCESS_LIFE_MS),
+        })
+    }
+
+    /// Ends devices with their sessions.
+    pub async fn end(&self, user: UserNid, devices: &[i32]) -> Result<(), Error> {
+        let mut tx = self.ctx.db.begin().await?;
+        for device in devices {
+            storage::tokens::delete_of_device(&mut tx, user, *device).await?;
+            storage::devices::delete(&mut tx, user, *device).await?;
+        }
+        tx.log_all(&[device_entry(user), invalid_entry(user)])
+            .await?;
+        tx.commit().await?;
+        self.forget(user);
+        Ok(())
+    }
+
+    /// Drops what this node knows of a user's tokens.
+    fn forget(&self, user: UserNid) {
+        // Fails only where invalidation closures are not supported, which the builder sets.
+        let _ = self
+            .known
+            .invalidate_entries_if(move |_, session| session.user_nid == user);
+    }
+}
+
+fn valid(session: Arc<Session>) -> Found {
+    if session
+        .expires_ts
+        .is_some_and(|expires| expires <= now_ms())
+    {
+        Found::Expired
+    } else {
+        Found::Valid(session)
+    }
+}
+
+async fn issue(
+    tx: &mut storage::Tx,
+    owner: (UserNid, i32),
+    device_id: OwnedDeviceId,
+    with_refresh: bool,
+) -> Result<Granted, Error> {
+    let access_token = fresh("amt");
+    let mut granted = Granted {
+        device_id,
+        access_token,
+        refresh_token: None,
+        expires_in_ms: None,
+    };
+    let mut refresh_id = None;
+    if with_refresh {
+        let token = fresh("amr");
+        refresh_id = Some(storage::tokens::insert_refresh(tx, &hash(&token), owner).await?);
+        granted.refresh_token = Some(token);
+        granted.expires_in_ms = Some(ACCESS_LIFE_MS);
+    }
+    let expires = granted.expires_in_ms.map(|life| now_ms() + life);
+    storage::tokens::insert(tx, &hash(&granted.access_token), owner, expires, refresh_id).await?;
+    Ok(granted)
+}
+
+fn device_entry(user: UserNid) -> LogEntry {
+    LogEntry {
+        kind: LogKind::DeviceList,
+        room: 0,
+        user: user.0,
+        reference: 0,
+    }
+}
+
+fn invalid_entry(user: UserNid) -> LogEntry {
+    LogEntry {
+        kind: LogKind::Invalidate,
+        room: 0,
+        user: user.0,
+        reference: 0,
+    }
+}
+
+async fn follow(tokens: Tokens) {
+    use tokio::sync::broadcast::error::RecvError;
+    let mut rows = tokens.ctx.db.stream.subscribe();
+    loop {
+        match rows.recv().await {
+            Ok(batch) => {
+                for row in batch.iter().filter(|row| row.kind == LogKind::Invalidate) {
+                    tokens.forget(UserNid(row.user));
+                }
+            }
+            Err(RecvError::Lagged(_)) => tokens.known.invalidate_all(),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
