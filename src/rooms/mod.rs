@@ -6,7 +6,9 @@ pub mod membership;
 pub mod place;
 pub mod resident;
 pub mod send;
+pub mod serve;
 pub mod state;
+pub mod visibility;
 
 pub mod receive;
 pub mod remote;
@@ -14,6 +16,7 @@ pub mod remote;
 mod pdus;
 mod persist;
 mod resolve;
+mod states;
 mod writer;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +41,8 @@ const RESIDENT_WEIGHT_MAX: u64 = 20_000;
 const PDU_BYTES_MAX: u64 = 48 << 20;
 /// States of old snapshots in memory.
 const STATES_MAX: u64 = 2_000;
+/// Small facts about rooms in memory, of each kind.
+const SMALL_MAX: u64 = 20_000;
 /// Numbers taken from the database at once.
 const NID_BLOCK: i64 = 1024;
 /// How often a change is built anew when others change the room at the same time.
@@ -125,6 +130,8 @@ struct Inner {
     resident: AsyncCache<RoomNid, Arc<Room>>,
     pdus: Cache<i64, Arc<Pdu>>,
     states: Cache<i64, State>,
+    /// By history visibility event: whether history was open up to it (see [`visibility`]).
+    open: Cache<i64, bool>,
     nids: Mutex<std::ops::Range<i64>>,
     writers: Writers,
 }
@@ -147,6 +154,7 @@ impl Rooms {
                 })
                 .build(),
             states: Cache::new(STATES_MAX),
+            open: Cache::new(SMALL_MAX),
             nids: Mutex::new(0..0),
             writers,
             ctx,

@@ -35,7 +35,7 @@ use crate::{
 const ROUNDS_MAX: usize = 200;
 
 /// Auth graph of a room: event to its auth events.
-type Edges = HashMap<i64, Vec<i64>>;
+pub(super) type Edges = HashMap<i64, Vec<i64>>;
 
 /// Resolves states of one room. All their events are stored, but for those whose auth edges are
 /// given in `fresh`, which are in memory.
@@ -156,7 +156,7 @@ impl Sets {
 }
 
 /// Everything in the auth chains of some events, those events only where another leads to them.
-fn closure(events: impl IntoIterator<Item = i64>, edges: &Edges) -> HashSet<i64> {
+pub(super) fn closure(events: impl IntoIterator<Item = i64>, edges: &Edges) -> HashSet<i64> {
     let mut seen = HashSet::new();
     let mut queue: Vec<i64> = events
         .into_iter()

@@ -3,6 +3,8 @@
 //! A map clones in O(1), and a snapshot is a delta on its parent with a checkpoint now and then, so
 //! that storage follows what changes and not the size of the room (docs/adr/0003).
 
+use std::collections::BTreeSet;
+
 use sqlx::PgConnection;
 
 use crate::storage::{
@@ -130,32 +132,58 @@ pub async fn load(conn: &mut PgConnection, room: RoomNid, snap: i64) -> Result<S
     if snap == 0 {
         return Ok(State::default());
     }
-    let chain = storage::state::chain(conn, room, snap).await?;
-    let (Some(newest), Some(base)) = (chain.first(), chain.last()) else {
-        return Err(Error::Inconsistent {
-            table: "state_snap",
-            what: format!("no snapshot {snap} of room {}", room.0),
-        });
+    let mut found = load_along(conn, room, snap, &BTreeSet::from([snap])).await?;
+    found.pop().ok_or_else(|| lost(room, snap))
+}
+
+/// Loads the state of a snapshot and of all `wanted` ones on its way down to a checkpoint, oldest
+/// first: two queries, since events next to each other have states on one chain.
+pub async fn load_along(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    newest: i64,
+    wanted: &BTreeSet<i64>,
+) -> Result<Vec<State>, Error> {
+    let chain = storage::state::chain(conn, room, newest).await?;
+    let Some(base) = chain.last() else {
+        return Err(lost(room, newest));
     };
-    let mut state = State {
-        snap,
-        generation: newest.generation,
-        since: newest.since,
-        entries: Entries::new(),
-    };
-    let mut deltas = chain.iter().rev();
-    if let Some(entries) = storage::state::checkpoint(conn, room, base.nid).await? {
-        state.entries = entries.into_iter().collect();
-        deltas.next();
-    }
-    for (skey, _, event) in deltas.flat_map(|snap| &snap.delta) {
-        if *event == 0 {
-            state.entries.remove(skey);
-        } else {
-            state.entries.insert(*skey, *event);
+    let checkpoint = storage::state::checkpoint(conn, room, base.nid).await?;
+    let mut skip_delta = checkpoint.is_some();
+    let mut entries: Entries = checkpoint.into_iter().flatten().collect();
+    let mut found = Vec::new();
+    for snap in chain.iter().rev() {
+        // A checkpoint holds what the delta of its own snapshot did.
+        if !std::mem::take(&mut skip_delta) {
+            apply(&mut entries, &snap.delta);
+        }
+        if wanted.contains(&snap.nid) {
+            found.push(State {
+                snap: snap.nid,
+                generation: snap.generation,
+                since: snap.since,
+                entries: entries.clone(),
+            });
         }
     }
-    Ok(state)
+    Ok(found)
+}
+
+fn apply(entries: &mut Entries, delta: &[Change]) {
+    for (skey, _, event) in delta {
+        if *event == 0 {
+            entries.remove(skey);
+        } else {
+            entries.insert(*skey, *event);
+        }
+    }
+}
+
+fn lost(room: RoomNid, snap: i64) -> Error {
+    Error::Inconsistent {
+        table: "state_snap",
+        what: format!("no snapshot {snap} of room {}", room.0),
+    }
 }
 
 /// Keys at which two states differ: (state key, event in one, event in other), 0 for none.

@@ -329,3 +329,21 @@ pub async fn profile(
     .await?;
     Ok(row.map_or((None, None), |row| (row.display_name, row.avatar_url)))
 }
+
+/// Users of a server who have or had a membership in a room.
+pub async fn list_users_of_server(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    server: ServerNid,
+) -> Result<Vec<UserNid>, Error> {
+    let users = sqlx::query_scalar!(
+        "SELECT m.user_nid FROM member m
+         JOIN mx_user u ON u.user_nid = m.user_nid
+         WHERE m.room_nid = $1 AND u.server_nid = $2",
+        room.0,
+        server.0
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(users.into_iter().map(UserNid).collect())
+}

@@ -44,7 +44,7 @@ fn with_content(target: &UserId, content: Map<String, Value>) -> Result<Draft, E
 }
 
 /// A membership event of a user of ours, with what its profile shows in rooms.
-async fn draft_with_profile(
+pub(super) async fn draft_with_profile(
     rooms: &Rooms,
     user: &UserId,
     mut content: Map<String, Value>,

@@ -1,0 +1,253 @@
+//! Membership events of users of peers: `send_join`, `send_leave`, `send_knock`, `invite`.
+
+use std::sync::Arc;
+
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, EventId, RoomId, RoomVersionId, ServerName, UserId,
+    api::federation::membership::RawStrippedState, events::room::member::MembershipState,
+    signatures::sign_event,
+};
+use serde_json::value::RawValue;
+
+use super::{history, template::vouching};
+use crate::{
+    clock::now_ms,
+    event::{
+        client::{Shape, to_client},
+        pdu::Pdu,
+        version::RoomVersion,
+    },
+    rooms::{
+        Error, Rooms, membership,
+        persist::is_local,
+        place::{Incoming, Verdict, place},
+        receive,
+        remote::{knock::strip, verify_all},
+        resident::Room,
+        serve::admitted,
+    },
+    storage,
+};
+
+/// A peer's membership event as it arrives.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer<'a> {
+    /// Who sends it.
+    pub origin: &'a ServerName,
+    /// Room of the path.
+    pub room_id: &'a RoomId,
+    /// Event id of the path.
+    pub event_id: &'a EventId,
+    /// The event.
+    pub pdu: &'a RawValue,
+}
+
+/// What `send_join` answers.
+#[derive(Debug)]
+pub struct Joined {
+    /// The event, with our signature where the join is restricted.
+    pub event: Arc<Pdu>,
+    /// State before it.
+    pub state: Vec<Arc<Pdu>>,
+    /// Its auth chain.
+    pub auth_chain: Vec<Arc<Pdu>>,
+}
+
+/// Takes a join.
+pub async fn join(rooms: &Rooms, offer: Offer<'_>) -> Result<Joined, Error> {
+    let (room, pdu) = checked(rooms, offer, &MembershipState::Join).await?;
+    let event_id = pdu.event_id.clone();
+    settle(rooms, &room, pdu).await?;
+    let stored = rooms
+        .event_by_id(&room, &event_id)
+        .await?
+        .ok_or(Error::EventNotFound)?;
+    let (state, auth_chain) = history::state_before(rooms, &room, &stored).await?;
+    Ok(Joined {
+        event: stored.pdu,
+        state,
+        auth_chain,
+    })
+}
+
+/// Takes a leave.
+pub async fn leave(rooms: &Rooms, offer: Offer<'_>) -> Result<(), Error> {
+    let (room, pdu) = checked(rooms, offer, &MembershipState::Leave).await?;
+    settle(rooms, &room, pdu).await
+}
+
+/// Takes a knock; returns what the knocking user is shown of the room.
+pub async fn knock(rooms: &Rooms, offer: Offer<'_>) -> Result<Vec<Arc<Pdu>>, Error> {
+    let (room, pdu) = checked(rooms, offer, &MembershipState::Knock).await?;
+    settle(rooms, &room, pdu).await?;
+    membership::invite::preview(rooms, &room, None).await
+}
+
+async fn settle(rooms: &Rooms, room: &Room, pdu: Arc<Pdu>) -> Result<(), Error> {
+    if let Some(event) = rooms.event_by_id(room, &pdu.event_id).await?
+        && !event.stored.is_outlier()
+    {
+        return if event.stored.is_rejected() || event.stored.is_soft_failed() {
+            Err(Error::Forbidden("the event is not allowed".to_owned()))
+        } else {
+            Ok(())
+        };
+    }
+    let have = rooms.events_by_id(room, &pdu.prev_events).await?;
+    if have.is_empty() || have.len() < pdu.prev_events.len() {
+        return Err(Error::InvalidParam(
+            "prev_events are not those of our template".to_owned(),
+        ));
+    }
+    let incoming = Incoming {
+        pdu,
+        known: None,
+        rejected: false,
+        missing: Vec::new(),
+        state_before: None,
+        // The server that takes a join, leave or knock tells the others.
+        out: Some(0),
+    };
+    match place(rooms, room.nid, incoming).await? {
+        Verdict::Accepted => Ok(()),
+        Verdict::Rejected | Verdict::SoftFailed => Err(Error::Forbidden(
+            "the event is not allowed in the room".to_owned(),
+        )),
+    }
+}
+
+/// The checks that the specification asks for, and those of receipt up to the hash.
+async fn checked(
+    rooms: &Rooms,
+    offer: Offer<'_>,
+    membership: &MembershipState,
+) -> Result<(Arc<Room>, Arc<Pdu>), Error> {
+    let bad = |what: &str| Error::InvalidParam(what.to_owned());
+    let room = admitted(rooms, offer.room_id, offer.origin).await?;
+    if !membership::we_are_in(rooms, offer.room_id).await? {
+        return Err(Error::RoomNotFound(offer.room_id.to_owned()));
+    }
+    let mut object: CanonicalJsonObject =
+        serde_json::from_str(offer.pdu.get()).map_err(|error| Error::Invalid(error.to_string()))?;
+    let text = |key: &str| object.get(key).and_then(CanonicalJsonValue::as_str);
+    if text("type") != Some("m.room.member") {
+        return Err(bad("not a membership event"));
+    }
+    if text("room_id") != Some(offer.room_id.as_str()) {
+        return Err(bad("the event is of another room"));
+    }
+    let sender = text("sender").and_then(|sender| UserId::parse(sender).ok());
+    let sender = sender.ok_or_else(|| bad("sender"))?;
+    if sender.server_name() != offer.origin || text("state_key") != Some(sender.as_str()) {
+        return Err(bad("sender or state_key are not of the asking server"));
+    }
+    if *membership == MembershipState::Join {
+        vouch(rooms, &room, &sender, &mut object).await?;
+    }
+    let raw = to_raw(&object)?;
+    let pdu = verify_all(rooms, &[raw], &room.version)
+        .await
+        .pop()
+        .ok_or_else(|| bad("form or signature of the event"))?;
+    if pdu.membership().as_ref() != Some(membership) {
+        return Err(bad("membership"));
+    }
+    if pdu.event_id != offer.event_id {
+        return Err(bad("the event has another id than the path"));
+    }
+    Ok((room, Arc::new(pdu)))
+}
+
+fn to_raw(object: &CanonicalJsonObject) -> Result<Box<RawValue>, Error> {
+    serde_json::value::to_raw_value(object).map_err(|error| Error::Invalid(error.to_string()))
+}
+
+/// Signs a restricted join that one of us vouches for, if the user meets the restriction.
+async fn vouch(
+    rooms: &Rooms,
+    room: &Room,
+    sender: &UserId,
+    object: &mut CanonicalJsonObject,
+) -> Result<(), Error> {
+    let named = object
+        .get("content")
+        .and_then(CanonicalJsonValue::as_object)
+        .and_then(|content| content.get("join_authorised_via_users_server"))
+        .and_then(CanonicalJsonValue::as_str)
+        .and_then(|user| UserId::parse(user).ok());
+    let Some(named) = named.filter(|named| is_local(rooms, named)) else {
+        return Ok(());
+    };
+    vouching(rooms, &room.id, sender).await?;
+    tracing::debug!(%named, %sender, "vouching for a restricted join");
+    sign(rooms, &room.version, object)
+}
+
+fn sign(
+    rooms: &Rooms,
+    version: &RoomVersion,
+    object: &mut CanonicalJsonObject,
+) -> Result<(), Error> {
+    let keys = &rooms.ctx().keys;
+    sign_event(
+        keys.server_name.as_str(),
+        keys.pair(),
+        object,
+        &version.rules.redaction,
+    )
+    .map_err(|error| Error::Invalid(error.to_string()))
+}
+
+/// Takes an invitation of one of our users; returns the event with our signature.
+pub async fn invite(
+    rooms: &Rooms,
+    offer: Offer<'_>,
+    version: &RoomVersionId,
+    preview: &[RawStrippedState],
+) -> Result<Box<RawValue>, Error> {
+    let bad = |what: &str| Error::InvalidParam(what.to_owned());
+    let version = RoomVersion::supported(version)
+        .ok_or_else(|| Error::IncompatibleVersion(version.to_string()))?;
+    let raw = offer.pdu.to_owned();
+    let pdu = verify_all(rooms, &[raw], &version)
+        .await
+        .pop()
+        .ok_or_else(|| bad("form or signature of the event"))?;
+    if pdu.event_id != offer.event_id || pdu.room_id != offer.room_id {
+        return Err(bad("the event is not that of the path"));
+    }
+    if pdu.membership() != Some(MembershipState::Invite) {
+        return Err(bad("not an invitation"));
+    }
+    if pdu.sender.server_name() != offer.origin {
+        return Err(bad("the sender is not of the asking server"));
+    }
+    let target = pdu.target().filter(|target| is_local(rooms, target));
+    let target = target
+        .ok_or_else(|| bad("the invited user is not ours"))?
+        .to_owned();
+    let ids = &rooms.ctx().db.ids;
+    let user = ids.find_user(&target).await?;
+    let user = user.ok_or_else(|| Error::Forbidden("no such user".to_owned()))?;
+    let mut conn = rooms.ctx().db.conn().await?;
+    let account = storage::users::find(&mut conn, user).await?;
+    if account.is_none_or(|account| account.deactivated) {
+        return Err(Error::Forbidden("no such user".to_owned()));
+    }
+    let mut object = pdu.object()?;
+    sign(rooms, &version, &mut object)?;
+    if membership::we_are_in(rooms, offer.room_id).await? {
+        drop(conn);
+        admitted(rooms, offer.room_id, offer.origin).await?;
+        let signed = to_raw(&object)?;
+        receive::receive(rooms, offer.room_id, offer.origin, &[signed]).await?;
+        return to_raw(&object);
+    }
+    let room = storage::rooms::intern(&mut conn, offer.room_id, &version.id, now_ms()).await?;
+    drop(conn);
+    let own = to_client(&pdu, Shape::Stripped, serde_json::Map::new());
+    let stripped = strip(rooms, preview, &version, own.get()).await;
+    let sender = ids.user(&pdu.sender).await?;
+    membership::leave::set_out_of_band(rooms, room, user, (2, sender), Some(&stripped)).await?;
+    to_raw(&object)
+}

@@ -1,0 +1,230 @@
+//! Events for peers: state, auth chains, history, single ones.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
+
+use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName};
+
+use super::inside;
+use crate::{
+    event::{pdu::Pdu, redact::redact},
+    rooms::{
+        Error, Rooms,
+        pdus::{Event, hash_of},
+        resident::Room,
+        resolve::closure,
+        visibility::server_may_see,
+    },
+    storage::{self, events::split_hash},
+};
+
+/// Events in one answer to `backfill`.
+const BACKFILL_MAX: i64 = 100;
+/// Events in one answer to `get_missing_events`.
+const MISSING_MAX: usize = 50;
+/// Events loaded from the database at once.
+const LOAD_AT_ONCE: usize = 2_000;
+
+/// State before an event, and the auth chain of that state and of the event.
+pub async fn state_before(
+    rooms: &Rooms,
+    room: &Room,
+    event: &Event,
+) -> Result<(Vec<Arc<Pdu>>, Vec<Arc<Pdu>>), Error> {
+    let snap = event.stored.snap.ok_or(Error::StateNotFound)?;
+    let state = rooms.state_of(room.nid, snap).await?;
+    let mut nids: Vec<i64> = state.entries.values().copied().collect();
+    nids.sort_unstable();
+    let mut conn = rooms.ctx().db.conn().await?;
+    let edges = storage::events::auth_edges(&mut conn, room.nid)
+        .await?
+        .into_iter()
+        .collect();
+    drop(conn);
+    let mut chain: Vec<i64> = closure(nids.iter().copied(), &edges).into_iter().collect();
+    let own = rooms.events_by_id(room, &event.pdu.auth_events).await?;
+    let own: Vec<i64> = own.iter().map(|event| event.stored.nid.0).collect();
+    chain.extend(closure(own.iter().copied(), &edges));
+    chain.extend(own);
+    chain.sort_unstable();
+    chain.dedup();
+    Ok((
+        load(rooms, room, &nids).await?,
+        load(rooms, room, &chain).await?,
+    ))
+}
+
+async fn load(rooms: &Rooms, room: &Room, nids: &[i64]) -> Result<Vec<Arc<Pdu>>, Error> {
+    let mut pdus = Vec::with_capacity(nids.len());
+    for chunk in nids.chunks(LOAD_AT_ONCE) {
+        pdus.extend(rooms.pdus(room, chunk).await?);
+    }
+    Ok(pdus)
+}
+
+/// `state` and `state_ids`.
+pub async fn state(
+    rooms: &Rooms,
+    origin: &ServerName,
+    room_id: &RoomId,
+    event_id: &EventId,
+) -> Result<(Vec<Arc<Pdu>>, Vec<Arc<Pdu>>), Error> {
+    let room = inside(rooms, room_id, origin).await?;
+    let event = rooms
+        .event_by_id(&room, event_id)
+        .await?
+        .ok_or(Error::EventNotFound)?;
+    if !server_may_see(rooms, &room, origin, std::slice::from_ref(&event)).await?[0] {
+        return Err(Error::Forbidden(
+            "your server may not see this event".to_owned(),
+        ));
+    }
+    state_before(rooms, &room, &event).await
+}
+
+/// `event_auth`: the auth chain of an event.
+pub async fn auth_chain(
+    rooms: &Rooms,
+    origin: &ServerName,
+    room_id: &RoomId,
+    event_id: &EventId,
+) -> Result<Vec<Arc<Pdu>>, Error> {
+    let room = inside(rooms, room_id, origin).await?;
+    let event = rooms
+        .event_by_id(&room, event_id)
+        .await?
+        .ok_or(Error::EventNotFound)?;
+    let own = rooms.events_by_id(&room, &event.pdu.auth_events).await?;
+    let own: Vec<i64> = own.iter().map(|event| event.stored.nid.0).collect();
+    let mut conn = rooms.ctx().db.conn().await?;
+    let edges = storage::events::auth_edges(&mut conn, room.nid)
+        .await?
+        .into_iter()
+        .collect();
+    drop(conn);
+    let mut chain: HashSet<i64> = closure(own.iter().copied(), &edges);
+    chain.extend(own);
+    let chain: Vec<i64> = chain.into_iter().collect();
+    load(rooms, &room, &chain).await
+}
+
+/// `event`: one event, of any room that the server is in.
+pub async fn event(
+    rooms: &Rooms,
+    origin: &ServerName,
+    event_id: &EventId,
+) -> Result<(Arc<Pdu>, OwnedRoomId), Error> {
+    let hash = hash_of(event_id).ok_or(Error::EventNotFound)?;
+    let server = rooms.ctx().db.ids.server(origin).await?;
+    let mut conn = rooms.ctx().db.conn().await?;
+    let theirs = storage::memberships::list_rooms_of_server(&mut conn, server).await?;
+    let theirs: Vec<i64> = theirs.iter().map(|room| room.0).collect();
+    let stored = storage::events::find_in_rooms(&mut conn, &theirs, split_hash(&hash).0).await?;
+    drop(conn);
+    let stored = stored
+        .filter(|stored| stored.hash == hash)
+        .ok_or(Error::EventNotFound)?;
+    let room = rooms.find(stored.room).await?.ok_or(Error::EventNotFound)?;
+    let room = inside(rooms, &room.id, origin).await?;
+    let event = rooms
+        .event_by_id(&room, event_id)
+        .await?
+        .ok_or(Error::EventNotFound)?;
+    let shown = shown(rooms, &room, origin, vec![event]).await?;
+    Ok((
+        shown.into_iter().next().ok_or(Error::EventNotFound)?,
+        room.id.clone(),
+    ))
+}
+
+/// What a server may not see is given to it redacted: the graph must hold together.
+async fn shown(
+    rooms: &Rooms,
+    room: &Room,
+    origin: &ServerName,
+    events: Vec<Event>,
+) -> Result<Vec<Arc<Pdu>>, Error> {
+    let visible = server_may_see(rooms, room, origin, &events).await?;
+    events
+        .into_iter()
+        .zip(visible)
+        .map(|(event, visible)| {
+            if visible || event.pdu.is_state() {
+                Ok(event.pdu)
+            } else {
+                Ok(Arc::new(redact(&event.pdu, &room.version)?))
+            }
+        })
+        .collect()
+}
+
+/// `backfill`: events up to and with those named, newest first.
+pub async fn backfill(
+    rooms: &Rooms,
+    origin: &ServerName,
+    room_id: &RoomId,
+    from: &[OwnedEventId],
+    limit: u64,
+) -> Result<Vec<Arc<Pdu>>, Error> {
+    let room = inside(rooms, room_id, origin).await?;
+    let named = rooms.events_by_id(&room, from).await?;
+    let newest = named.iter().filter_map(|event| event.stored.seq).max();
+    let newest = newest.ok_or(Error::EventNotFound)?;
+    let limit = i64::try_from(limit)
+        .unwrap_or(BACKFILL_MAX)
+        .clamp(1, BACKFILL_MAX);
+    let mut conn = rooms.ctx().db.conn().await?;
+    let page =
+        storage::events::page(&mut conn, room.nid, (i64::MIN, newest + 1), true, limit).await?;
+    drop(conn);
+    let events = page
+        .into_iter()
+        .map(|stored| Event::parse(&room.version, stored))
+        .collect::<Result<Vec<_>, _>>()?;
+    shown(rooms, &room, origin, events).await
+}
+
+/// `get_missing_events`: events before `latest` that are not at or before `earliest`, by breadth,
+/// oldest first.
+pub async fn missing(
+    rooms: &Rooms,
+    origin: &ServerName,
+    room_id: &RoomId,
+    (earliest, latest): (&[OwnedEventId], &[OwnedEventId]),
+    limit: u64,
+) -> Result<Vec<Arc<Pdu>>, Error> {
+    let room = inside(rooms, room_id, origin).await?;
+    let limit = usize::try_from(limit)
+        .unwrap_or(MISSING_MAX)
+        .clamp(1, MISSING_MAX);
+    let mut seen: HashSet<OwnedEventId> = earliest.iter().chain(latest).cloned().collect();
+    let mut queue: VecDeque<OwnedEventId> = VecDeque::new();
+    for event in rooms.events_by_id(&room, latest).await? {
+        queue.extend(
+            event
+                .pdu
+                .prev_events
+                .iter()
+                .filter(|id| seen.insert((*id).clone()))
+                .cloned(),
+        );
+    }
+    let mut found: Vec<Event> = Vec::new();
+    while found.len() < limit && !queue.is_empty() {
+        // A generation at a time, so that the number of queries follows the depth.
+        let generation: Vec<OwnedEventId> = queue.drain(..).collect();
+        for event in rooms.events_by_id(&room, &generation).await? {
+            if event.stored.is_outlier() || event.stored.is_rejected() {
+                continue;
+            }
+            let prev = event.pdu.prev_events.iter();
+            queue.extend(prev.filter(|id| seen.insert((*id).clone())).cloned());
+            found.push(event);
+        }
+    }
+    found.truncate(limit);
+    found.sort_by_key(|event| (event.pdu.depth, event.stored.seq));
+    shown(rooms, &room, origin, found).await
+}
