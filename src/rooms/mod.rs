@@ -8,8 +8,11 @@ pub mod resident;
 pub mod send;
 pub mod serve;
 pub mod state;
+pub mod transaction;
+pub mod typing;
 pub mod visibility;
 
+pub mod receipts;
 pub mod receive;
 pub mod remote;
 
@@ -22,11 +25,16 @@ mod writer;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use moka::{future::Cache as AsyncCache, sync::Cache};
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, api::federation::transactions::edu::Edu,
+    serde::Raw,
+};
+use tokio::sync::broadcast;
 
 use self::{
     resident::{Head, Room},
     state::State,
+    typing::Typing,
     writer::Writers,
 };
 use crate::{
@@ -39,6 +47,9 @@ use crate::{
 const RESIDENT_WEIGHT_MAX: u64 = 20_000;
 /// Bytes of parsed events in memory.
 const PDU_BYTES_MAX: u64 = 48 << 20;
+/// News for peers that wait to be picked up.
+/// News for peers that wait to be picked up.
+const NEWS_MAX: usize = 4_096;
 /// States of old snapshots in memory.
 const STATES_MAX: u64 = 2_000;
 /// Small facts about rooms in memory, of each kind.
@@ -134,6 +145,20 @@ struct Inner {
     open: Cache<i64, bool>,
     nids: Mutex<std::ops::Range<i64>>,
     writers: Writers,
+    typing: Typing,
+    /// Small losable news for peers: (room, what it replaces, EDU).
+    news: broadcast::Sender<News>,
+}
+
+/// Small losable news of a room for peers.
+#[derive(Clone, Debug)]
+pub struct News {
+    /// Room.
+    pub room: RoomNid,
+    /// What it is about: newer news of the same takes its place.
+    pub about: String,
+    /// The news.
+    pub edu: Raw<Edu>,
 }
 
 impl Rooms {
@@ -157,10 +182,27 @@ impl Rooms {
             open: Cache::new(SMALL_MAX),
             nids: Mutex::new(0..0),
             writers,
+            typing: Typing::default(),
+            news: broadcast::Sender::new(NEWS_MAX),
             ctx,
         }));
         tokio::spawn(forget_stale(rooms.clone()));
         rooms
+    }
+
+    /// Who is typing.
+    pub fn typing(&self) -> &Typing {
+        &self.0.typing
+    }
+
+    /// News for peers, for whoever sends them.
+    pub fn news(&self) -> broadcast::Receiver<News> {
+        self.0.news.subscribe()
+    }
+
+    fn tell_peers(&self, room: RoomNid, about: String, edu: Raw<Edu>) {
+        // Nobody sending is fine.
+        let _ = self.0.news.send(News { room, about, edu });
     }
 
     /// Infrastructure.

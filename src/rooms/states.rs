@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::{Error, Rooms, pdus::Event, resident::Room, state, state::State};
 
 /// States by snapshot.
-pub type States = HashMap<i64, State>;
+pub(super) type States = HashMap<i64, State>;
 
 impl Rooms {
     /// The states of several snapshots. Those that lie on one chain, as they do for events of one

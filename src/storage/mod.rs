@@ -9,6 +9,7 @@ pub mod events;
 pub mod ids;
 pub mod memberships;
 pub mod outbox;
+pub mod receipts;
 pub mod rooms;
 pub mod server_keys;
 pub mod state;

@@ -148,3 +148,51 @@ pub async fn newest_acked(conn: &mut PgConnection) -> Result<i64, Error> {
     let pos = sqlx::query_scalar!(r#"SELECT COALESCE(max(acked_pos), 0) AS "pos!" FROM fed_dest"#);
     Ok(pos.fetch_one(conn).await?)
 }
+
+/// Our answer to a transaction of a peer that we took before.
+pub async fn find_received(
+    conn: &mut PgConnection,
+    origin: &str,
+    id: &str,
+) -> Result<Option<String>, Error> {
+    Ok(sqlx::query_scalar!(
+        "SELECT response FROM fed_txn_in WHERE origin = $1 AND txn_id = $2",
+        origin,
+        id
+    )
+    .fetch_optional(conn)
+    .await?)
+}
+
+/// Remembers our answer to a transaction.
+pub async fn insert_received(
+    conn: &mut PgConnection,
+    (origin, id): (&str, &str),
+    response: &str,
+    now: i64,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO fed_txn_in (origin, txn_id, ts, response) VALUES ($1, $2, $3, $4)
+         ON CONFLICT DO NOTHING",
+        origin,
+        id,
+        now,
+        response
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Forgets transactions of before `ts`; returns how many.
+pub async fn delete_received(conn: &mut PgConnection, ts: i64, limit: i64) -> Result<u64, Error> {
+    let done = sqlx::query!(
+        "DELETE FROM fed_txn_in WHERE (origin, txn_id) IN
+           (SELECT origin, txn_id FROM fed_txn_in WHERE ts < $1 LIMIT $2)",
+        ts,
+        limit
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}

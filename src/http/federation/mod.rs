@@ -1,10 +1,37 @@
 //! Server-server API, inbound: peers call us. A file for each module of ruma's.
 
+mod authorization;
+mod backfill;
+mod discovery;
+mod event;
+mod membership;
+mod query;
+mod transactions;
+
+use std::sync::Arc;
+
 use axum::Router;
+use serde_json::value::RawValue;
 
 use super::App;
+use crate::event::pdu::Pdu;
 
 /// The routes of the server-server API.
 pub(super) fn routes() -> Router<App> {
-    Router::new()
+    [
+        authorization::routes,
+        backfill::routes,
+        discovery::routes,
+        event::routes,
+        membership::routes,
+        query::routes,
+        transactions::routes,
+    ]
+    .into_iter()
+    .fold(Router::new(), |router, routes| router.merge(routes()))
+}
+
+/// Events as they go over the wire.
+fn raw(pdus: &[Arc<Pdu>]) -> Vec<Box<RawValue>> {
+    pdus.iter().map(|pdu| pdu.raw()).collect()
 }

@@ -1,0 +1,70 @@
+//! Single events, missing events, state.
+
+use axum::{Router, extract::State};
+use ruma::api::federation::event::{
+    get_event, get_missing_events, get_room_state, get_room_state_ids,
+};
+
+use super::raw;
+use crate::{
+    clock::now,
+    http::{App, error::ApiError, mount, reply::Reply, request::Signed},
+    rooms::{Rooms, serve::history},
+};
+
+pub(super) fn routes() -> Router<App> {
+    let router = mount::<get_event::v1::Request, _, _>(Router::new(), get_event);
+    let router = mount::<get_missing_events::v1::Request, _, _>(router, get_missing_events);
+    let router = mount::<get_room_state::v1::Request, _, _>(router, get_room_state);
+    mount::<get_room_state_ids::v1::Request, _, _>(router, get_room_state_ids)
+}
+
+/// `GET /_matrix/federation/v1/event/{eventId}`
+async fn get_event(
+    State(rooms): State<Rooms>,
+    Signed { origin, request }: Signed<get_event::v1::Request>,
+) -> Result<Reply<get_event::v1::Response>, ApiError> {
+    let (event, _) = history::event(&rooms, &origin, &request.event_id).await?;
+    let own = rooms.ctx().server_name().to_owned();
+    Ok(Reply(get_event::v1::Response::new(own, now(), event.raw())))
+}
+
+/// `POST /_matrix/federation/v1/get_missing_events/{roomId}`
+async fn get_missing_events(
+    State(rooms): State<Rooms>,
+    Signed { origin, request }: Signed<get_missing_events::v1::Request>,
+) -> Result<Reply<get_missing_events::v1::Response>, ApiError> {
+    let ends = (&*request.earliest_events, &*request.latest_events);
+    let limit = request.limit.into();
+    let events = history::missing(&rooms, &origin, &request.room_id, ends, limit).await?;
+    Ok(Reply(get_missing_events::v1::Response::new(raw(&events))))
+}
+
+/// `GET /_matrix/federation/v1/state/{roomId}`
+async fn get_room_state(
+    State(rooms): State<Rooms>,
+    Signed { origin, request }: Signed<get_room_state::v1::Request>,
+) -> Result<Reply<get_room_state::v1::Response>, ApiError> {
+    let (state, chain) =
+        history::state(&rooms, &origin, &request.room_id, &request.event_id).await?;
+    Ok(Reply(get_room_state::v1::Response::new(
+        raw(&chain),
+        raw(&state),
+    )))
+}
+
+/// `GET /_matrix/federation/v1/state_ids/{roomId}`
+async fn get_room_state_ids(
+    State(rooms): State<Rooms>,
+    Signed { origin, request }: Signed<get_room_state_ids::v1::Request>,
+) -> Result<Reply<get_room_state_ids::v1::Response>, ApiError> {
+    let (state, chain) =
+        history::state(&rooms, &origin, &request.room_id, &request.event_id).await?;
+    let ids = |pdus: &[std::sync::Arc<crate::event::pdu::Pdu>]| {
+        pdus.iter().map(|pdu| pdu.event_id.clone()).collect()
+    };
+    Ok(Reply(get_room_state_ids::v1::Response::new(
+        ids(&chain),
+        ids(&state),
+    )))
+}

@@ -1,0 +1,105 @@
+//! Receipts: up to where somebody has read.
+
+use std::collections::BTreeMap;
+
+use ruma::{
+    EventId, RoomId, UserId,
+    api::federation::transactions::edu::{Edu, ReceiptContent, ReceiptData, ReceiptMap},
+    events::receipt::{Receipt, ReceiptThread},
+    serde::Raw,
+};
+
+use super::{Error, Rooms, membership::require_joined};
+use crate::{
+    clock::{from_ms, now_ms},
+    storage::{self, LogEntry, LogKind},
+};
+
+/// Which receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `m.read`
+    Read = 1,
+    /// `m.read.private`
+    Private = 2,
+}
+
+/// A user of ours has read up to an event.
+pub async fn set(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    user: &UserId,
+    kind: Kind,
+    (event_id, thread): (&EventId, &str),
+) -> Result<(), Error> {
+    require_joined(rooms, room_id, user).await?;
+    let room = rooms.by_id(room_id).await?;
+    let now = now_ms();
+    store(rooms, room_id, user, kind, (event_id, thread), now).await?;
+    if thread.is_empty() || thread == "main" {
+        let event = rooms.event_by_id(&room, event_id).await?;
+        if let Some((seq, notif)) =
+            event.and_then(|event| Some((event.stored.seq?, event.stored.notif)))
+        {
+            let nid = rooms.ctx().db.ids.user(user).await?;
+            let mut conn = rooms.ctx().db.conn().await?;
+            storage::memberships::update_read(&mut conn, nid, room.nid, (seq, notif)).await?;
+        }
+    }
+    // Private receipts never leave.
+    if kind == Kind::Read {
+        let mut receipt = Receipt::new(ruma::MilliSecondsSinceUnixEpoch(from_ms(now)));
+        if !thread.is_empty() {
+            receipt.thread =
+                ReceiptThread::try_from(Some(thread)).unwrap_or(ReceiptThread::Unthreaded);
+        }
+        let data = ReceiptData::new(receipt, vec![event_id.to_owned()]);
+        let map = ReceiptMap::new(BTreeMap::from([(user.to_owned(), data)]));
+        let content = ReceiptContent::new(BTreeMap::from([(room_id.to_owned(), map)]));
+        if let Ok(edu) = Raw::new(&Edu::Receipt(content)) {
+            rooms.tell_peers(room.nid, format!("receipt {room_id} {user} {thread}"), edu);
+        }
+    }
+    Ok(())
+}
+
+/// A user of a peer has read up to an event.
+pub async fn set_remote(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    user: &UserId,
+    receipt: ReceiptData,
+) -> Result<(), Error> {
+    require_joined(rooms, room_id, user).await?;
+    let Some(event_id) = receipt.event_ids.first() else {
+        return Ok(());
+    };
+    let ts = receipt.data.ts.map_or_else(now_ms, |ts| i64::from(ts.0));
+    let thread = receipt.data.thread.as_str().unwrap_or_default();
+    store(rooms, room_id, user, Kind::Read, (event_id, thread), ts).await
+}
+
+async fn store(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    user: &UserId,
+    kind: Kind,
+    (event_id, thread): (&EventId, &str),
+    ts: i64,
+) -> Result<(), Error> {
+    let room = rooms.by_id(room_id).await?;
+    let user = rooms.ctx().db.ids.user(user).await?;
+    let key = (room.nid, user);
+    let mut tx = rooms.ctx().db.begin().await?;
+    storage::receipts::upsert(&mut tx, key, (kind as i16, thread), event_id.as_str(), ts).await?;
+    let entry = LogEntry {
+        kind: LogKind::Receipt,
+        room: room.nid.0,
+        user: user.0,
+        reference: 0,
+    };
+    let pos = tx.log(entry).await?;
+    storage::receipts::update_pos(&mut tx, key, (kind as i16, thread), pos).await?;
+    tx.commit().await?;
+    Ok(())
+}

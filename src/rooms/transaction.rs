@@ -1,0 +1,177 @@
+//! A transaction of a peer: once, however often it is sent; rooms side by side, each in order.
+
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt, stream};
+use ruma::{
+    CanonicalJsonObject, OwnedRoomId, RoomId, ServerName, api::federation::transactions::edu::Edu,
+    serde::Raw,
+};
+use serde_json::{Map, Value, json, value::RawValue};
+
+use super::{Error, Rooms, receipts, receive, serve::admitted, typing};
+use crate::{clock::now_ms, event::version::RoomVersion, storage};
+
+/// PDUs in a transaction (specification).
+const PDUS_MAX: usize = 50;
+/// EDUs in a transaction (specification).
+const EDUS_MAX: usize = 100;
+/// Rooms of one transaction that are worked on at once.
+const ROOMS_AT_ONCE: usize = 8;
+
+/// A transaction as it arrives.
+#[derive(Clone, Copy, Debug)]
+pub struct Transaction<'a> {
+    /// Who sends it.
+    pub origin: &'a ServerName,
+    /// Its id.
+    pub id: &'a str,
+    /// Events.
+    pub pdus: &'a [Box<RawValue>],
+    /// Ephemeral data.
+    pub edus: &'a [Raw<Edu>],
+}
+
+/// Takes a transaction; the answer is JSON.
+pub async fn receive(rooms: &Rooms, transaction: Transaction<'_>) -> Result<String, Error> {
+    let Transaction {
+        origin,
+        id,
+        pdus,
+        edus,
+    } = transaction;
+    if pdus.len() > PDUS_MAX || edus.len() > EDUS_MAX {
+        return Err(Error::Invalid(format!(
+            "at most {PDUS_MAX} PDUs and {EDUS_MAX} EDUs"
+        )));
+    }
+    let mut conn = rooms.ctx().db.conn().await?;
+    let done = storage::outbox::find_received(&mut conn, origin.as_str(), id).await?;
+    drop(conn);
+    if let Some(answer) = done {
+        return Ok(answer);
+    }
+    let mut results: Map<String, Value> = Map::new();
+    let by_room = sort(pdus);
+    let jobs: Vec<_> = by_room
+        .iter()
+        .map(|(room, events)| of_room(rooms, origin, room, events))
+        .collect();
+    let all: Vec<Result<Vec<(String, Value)>, Error>> = stream::iter(jobs)
+        .buffer_unordered(ROOMS_AT_ONCE)
+        .collect()
+        .await;
+    for of_room in all {
+        results.extend(of_room?);
+    }
+    for edu in edus {
+        // An EDU that cannot be read, or is refused, is nobody's loss.
+        if let Ok(edu) = edu.deserialize()
+            && let Err(error) = ephemeral(rooms, origin, edu).await
+        {
+            tracing::debug!(%error, %origin, "an EDU was not taken");
+        }
+    }
+    let answer = json!({ "pdus": results }).to_string();
+    let mut conn = rooms.ctx().db.conn().await?;
+    storage::outbox::insert_received(&mut conn, (origin.as_str(), id), &answer, now_ms()).await?;
+    Ok(answer)
+}
+
+/// Events by room, each room in order. What names no room cannot be placed and is left out.
+fn sort(pdus: &[Box<RawValue>]) -> BTreeMap<OwnedRoomId, Vec<Box<RawValue>>> {
+    #[derive(serde::Deserialize)]
+    struct Place {
+        room_id: OwnedRoomId,
+    }
+    let mut rooms: BTreeMap<OwnedRoomId, Vec<Box<RawValue>>> = BTreeMap::new();
+    for pdu in pdus {
+        if let Ok(place) = serde_json::from_str::<Place>(pdu.get()) {
+            rooms.entry(place.room_id).or_default().push(pdu.clone());
+        }
+    }
+    rooms
+}
+
+async fn of_room(
+    rooms: &Rooms,
+    origin: &ServerName,
+    room_id: &RoomId,
+    events: &[Box<RawValue>],
+) -> Result<Vec<(String, Value)>, Error> {
+    let room = match admitted(rooms, room_id, origin).await {
+        Ok(room) => room,
+        Err(error @ (Error::RoomNotFound(_) | Error::Forbidden(_))) => {
+            return Ok(refused(events, &error.to_string()));
+        }
+        Err(error) => return Err(error),
+    };
+    let mut results: BTreeMap<String, Value> = ids(events, &room.version)
+        .into_iter()
+        .map(|id| (id, json!({ "error": "not a valid event" })))
+        .collect();
+    for (id, result) in receive::receive(rooms, room_id, origin, events).await? {
+        let result = match result {
+            // Rejected and soft-failed events are kept, and none of the sender's business.
+            Ok(_) => json!({}),
+            // Not taken for a reason of ours: the peer has to send it again.
+            Err(error @ (Error::Storage(_) | Error::NotWritten(_) | Error::Busy)) => {
+                return Err(error);
+            }
+            Err(error) => json!({ "error": error.to_string() }),
+        };
+        results.insert(id.to_string(), result);
+    }
+    Ok(results.into_iter().collect())
+}
+
+fn ids(events: &[Box<RawValue>], version: &RoomVersion) -> Vec<String> {
+    let objects = events
+        .iter()
+        .filter_map(|raw| serde_json::from_str::<CanonicalJsonObject>(raw.get()).ok());
+    objects
+        .filter_map(|object| ruma::signatures::reference_hash(&object, &version.rules).ok())
+        .map(|hash| format!("${hash}"))
+        .collect()
+}
+
+/// Events of a room that we do not know, or that the peer is shut out of: their ids are made by
+/// the rules that hold from room version 4 on.
+fn refused(events: &[Box<RawValue>], why: &str) -> Vec<(String, Value)> {
+    let Some(version) = RoomVersion::of(&ruma::RoomVersionId::V10) else {
+        return Vec::new();
+    };
+    ids(events, &version)
+        .into_iter()
+        .map(|id| (id, json!({ "error": why })))
+        .collect()
+}
+
+async fn ephemeral(rooms: &Rooms, origin: &ServerName, edu: Edu) -> Result<(), Error> {
+    match edu {
+        Edu::Typing(typing) => {
+            if typing.user_id.server_name() == origin {
+                admitted(rooms, &typing.room_id, origin).await?;
+                typing::set_remote(rooms, &typing.room_id, &typing.user_id, typing.typing).await?;
+            }
+            Ok(())
+        }
+        Edu::Receipt(content) => {
+            for (room_id, map) in content.receipts {
+                if admitted(rooms, &room_id, origin).await.is_err() {
+                    continue;
+                }
+                let of_origin = map
+                    .read
+                    .into_iter()
+                    .filter(|(user, _)| user.server_name() == origin);
+                for (user, receipt) in of_origin {
+                    receipts::set_remote(rooms, &room_id, &user, receipt).await?;
+                }
+            }
+            Ok(())
+        }
+        // Presence is off between servers; devices and to-device messages come with encryption.
+        _ => Ok(()),
+    }
+}

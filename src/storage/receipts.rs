@@ -1,0 +1,91 @@
+//! Receipts.
+
+use sqlx::PgConnection;
+
+use super::{Error, RoomNid, UserNid};
+
+/// A receipt as stored.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// Room.
+    pub room_nid: i64,
+    /// Reader.
+    pub user_nid: i64,
+    /// 1 `m.read`, 2 `m.read.private`.
+    pub kind: i16,
+    /// Empty: unthreaded.
+    pub thread_id: String,
+    /// Event read up to.
+    pub event_id: String,
+    /// When.
+    pub ts: i64,
+}
+
+/// Sets a receipt. Log it afterwards, then [`update_pos`].
+pub async fn upsert(
+    conn: &mut PgConnection,
+    (room, user): (RoomNid, UserNid),
+    (kind, thread): (i16, &str),
+    event_id: &str,
+    ts: i64,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO receipt (room_nid, user_nid, kind, thread_id, event_id, ts, pos)
+         VALUES ($1, $2, $3, $4, $5, $6, 0)
+         ON CONFLICT ON CONSTRAINT receipt_pkey
+           DO UPDATE SET event_id = EXCLUDED.event_id, ts = EXCLUDED.ts",
+        room.0,
+        user.0,
+        kind,
+        thread,
+        event_id,
+        ts
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Sets the position of a change.
+pub async fn update_pos(
+    conn: &mut PgConnection,
+    (room, user): (RoomNid, UserNid),
+    (kind, thread): (i16, &str),
+    pos: i64,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE receipt SET pos = $5
+         WHERE room_nid = $1 AND user_nid = $2 AND kind = $3 AND thread_id = $4",
+        room.0,
+        user.0,
+        kind,
+        thread,
+        pos
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Receipts of some rooms at positions in `(since, upto]` that a user may see: everybody's public
+/// ones and the user's own private ones.
+pub async fn list(
+    conn: &mut PgConnection,
+    rooms: &[i64],
+    (since, upto): (i64, i64),
+    user: UserNid,
+) -> Result<Vec<Receipt>, Error> {
+    Ok(sqlx::query_as!(
+        Receipt,
+        "SELECT room_nid, user_nid, kind, thread_id, event_id, ts
+         FROM receipt
+         WHERE room_nid = ANY($1) AND pos > $2 AND pos <= $3 AND (kind = 1 OR user_nid = $4)
+         ORDER BY room_nid",
+        rooms,
+        since,
+        upto,
+        user.0
+    )
+    .fetch_all(conn)
+    .await?)
+}
