@@ -1,9 +1,59 @@
 //! The configuration: what an administrator may set, with its defaults.
+//!
+//! Read from a TOML file and the environment ([`load`]), and checked as a whole: everything wrong
+//! is told in one go. `config/example.toml` documents every key.
 
-use std::path::PathBuf;
+mod problem;
+mod read;
+mod source;
+
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use ruma::{OwnedServerName, RoomVersionId};
+
+pub use self::problem::{Error, Problem};
+
+/// The room version of new rooms where nothing else is said.
+const ROOM_VERSION: RoomVersionId = RoomVersionId::V12;
+
+/// A configuration and what is worth saying about it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Remarks on what is allowed, but perhaps not meant.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the configuration: the file, if one is given, and the environment, which wins.
+///
+/// Without a file everything has a default that suits a trial on one's own machine; with one,
+/// `server_name` must be said.
+pub fn load(file: Option<&Path>) -> Result<Loaded, Error> {
+    load_with(file, std::env::vars())
+}
+
+/// [`load`] with variables other than those of this process.
+pub fn load_with(
+    file: Option<&Path>,
+    env: impl IntoIterator<Item = (String, String)>,
+) -> Result<Loaded, Error> {
+    let table = match file {
+        None => toml::Table::new(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
+                path: path.to_owned(),
+                source,
+            })?;
+            text.parse().map_err(|source| Error::Syntax {
+                path: path.to_owned(),
+                source: Box::new(source),
+            })?
+        }
+    };
+    read::read(source::Source::new(table, env), file.is_some())
+}
 
 /// Everything an administrator may set, checked.
 #[derive(Clone, Debug)]
@@ -12,10 +62,14 @@ pub struct Config {
     pub server_name: OwnedServerName,
     /// Where we keep files: signing key, private PostgreSQL, media.
     pub data_dir: PathBuf,
+    /// The file with the key that signs for us; made at the first start.
+    pub signing_key_file: PathBuf,
     /// Where the server listens.
     pub listeners: Vec<Listener>,
     /// The database; `None`: the private one in `data_dir`.
     pub database_url: Option<Secret>,
+    /// How the private database is run.
+    pub private_database: PrivateDatabase,
     /// Who may make an account.
     pub registration: Registration,
     /// Rate limits.
@@ -28,10 +82,21 @@ pub struct Config {
     pub outbound: Outbound,
     /// What `/.well-known/matrix/…` answers.
     pub well_known: WellKnown,
+    /// Registration files of application services. They are not served yet.
+    pub appservices: Vec<PathBuf>,
+}
+
+/// How the private database is run, where no other is configured.
+#[derive(Clone, Debug, Default)]
+pub struct PrivateDatabase {
+    /// Folder with PostgreSQL's programs; `None`: looked for in the usual places.
+    pub programs: Option<PathBuf>,
+    /// Account it runs under when we are root; `None`: the owner of the folder, or `postgres`.
+    pub account: Option<String>,
 }
 
 /// A string that never shows in logs.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 
 impl std::fmt::Debug for Secret {
@@ -61,7 +126,7 @@ pub struct Tls {
 }
 
 /// A group of endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Serve {
     /// Client-server API and `/.well-known/matrix/client`.
     Client,
@@ -127,4 +192,55 @@ pub struct WellKnown {
     pub server: Option<String>,
     /// The support document; `None`: 404.
     pub support: Option<serde_json::Value>,
+}
+
+impl Default for Config {
+    /// What holds where nothing is said.
+    fn default() -> Self {
+        let data_dir = PathBuf::from("data");
+        Self {
+            server_name: ruma::server_name!("localhost").to_owned(),
+            signing_key_file: data_dir.join("signing.key"),
+            data_dir,
+            listeners: vec![Listener {
+                bind: ([127, 0, 0, 1], 8008).into(),
+                serve: vec![Serve::Client, Serve::Federation, Serve::Admin],
+                tls: None,
+            }],
+            database_url: None,
+            private_database: PrivateDatabase::default(),
+            registration: Registration::default(),
+            rate_limits: RateLimits { enabled: true },
+            rooms: Rooms {
+                default_version: ROOM_VERSION,
+            },
+            log: Log {
+                level: "info".to_owned(),
+                json: false,
+            },
+            outbound: Outbound::default(),
+            well_known: WellKnown::default(),
+            appservices: Vec::new(),
+        }
+    }
+}
+
+impl Serve {
+    /// Every group, with its name in the configuration.
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("client", Self::Client),
+        ("federation", Self::Federation),
+        ("admin", Self::Admin),
+        ("metrics", Self::Metrics),
+    ];
+
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Federation => "federation",
+            Self::Admin => "admin",
+            Self::Metrics => "metrics",
+        }
+    }
 }

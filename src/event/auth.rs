@@ -112,3 +112,17 @@ impl Power {
             .unwrap_or(default)
     }
 }
+
+impl Power {
+    /// The level that sending a state event of a type takes.
+    pub fn needed_for_state(&self, kind: &str) -> i64 {
+        use ruma::state_res::Event;
+        let Some(levels) = &self.levels else { return 0 };
+        let content: serde_json::Value =
+            serde_json::from_str(levels.content().get()).unwrap_or_default();
+        content["events"][kind]
+            .as_i64()
+            .or_else(|| content["state_default"].as_i64())
+            .unwrap_or(50)
+    }
+}

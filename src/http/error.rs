@@ -5,7 +5,7 @@ use http::{StatusCode, header::RETRY_AFTER};
 use serde_json::{Value, json};
 
 use super::reply::Object;
-use crate::{federation, rooms, storage, users};
+use crate::{federation, rooms, storage, sync, users};
 
 /// An error as a client or peer gets it.
 #[derive(Debug)]
@@ -209,6 +209,17 @@ impl From<users::Error> for ApiError {
             },
             Error::Hashing(_) => Self::internal(&text),
             Error::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<sync::Error> for ApiError {
+    fn from(error: sync::Error) -> Self {
+        let text = error.to_string();
+        match error {
+            sync::Error::BadToken | sync::Error::BadFilter(_) => Self::invalid_param(&text),
+            sync::Error::Rooms(error) => error.into(),
+            sync::Error::Storage(error) => error.into(),
         }
     }
 }

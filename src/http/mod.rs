@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{error::ApiError, limits::Limits};
 use crate::{
-    config::Serve, context::Context, federation::sender::Sender, rooms::Rooms,
+    config::Serve, context::Context, federation::sender::Sender, rooms::Rooms, sync::Hub,
     users::tokens::Tokens,
 };
 
@@ -31,6 +31,8 @@ pub struct App {
     pub rooms: Rooms,
     /// Sessions.
     pub tokens: Tokens,
+    /// Waiting clients.
+    pub hub: Hub,
     /// Sends to peers.
     pub sender: Sender,
     /// Rate limits.

@@ -255,6 +255,7 @@ async fn add_create(rooms: &Rooms, plan: &mut Plan, create: Arc<Pdu>) -> Result<
         prev: Vec::new(),
         auth: Vec::new(),
         out: None,
+        seq: None,
     };
     plan.add(rooms, accepted).await?;
     plan.extend(nid, &create);

@@ -1,13 +1,16 @@
 //! The event graph: rooms, their events and their state.
 
 pub mod aliases;
+pub mod backfill;
 pub mod create;
+pub mod directory;
 pub mod membership;
 pub mod place;
 pub mod resident;
 pub mod send;
 pub mod serve;
 pub mod state;
+pub mod timeline;
 pub mod transaction;
 pub mod typing;
 pub mod visibility;
@@ -15,6 +18,7 @@ pub mod visibility;
 pub mod receipts;
 pub mod receive;
 pub mod remote;
+pub mod render;
 
 mod pdus;
 mod persist;
@@ -31,6 +35,7 @@ use ruma::{
 };
 use tokio::sync::broadcast;
 
+pub use self::pdus::Event;
 use self::{
     resident::{Head, Room},
     state::State,
@@ -47,7 +52,10 @@ use crate::{
 const RESIDENT_WEIGHT_MAX: u64 = 20_000;
 /// Bytes of parsed events in memory.
 const PDU_BYTES_MAX: u64 = 48 << 20;
-/// News for peers that wait to be picked up.
+/// Transaction ids that are remembered for the echo of events to their sender.
+const ECHOES_MAX: u64 = 50_000;
+/// How long.
+const ECHO_LIFE: std::time::Duration = std::time::Duration::from_secs(1_800);
 /// News for peers that wait to be picked up.
 const NEWS_MAX: usize = 4_096;
 /// States of old snapshots in memory.
@@ -146,9 +154,14 @@ struct Inner {
     nids: Mutex<std::ops::Range<i64>>,
     writers: Writers,
     typing: Typing,
+    /// Who sent an event under which transaction id, for the echo to the same device.
+    echoes: Cache<OwnedEventId, Echo>,
     /// Small losable news for peers: (room, what it replaces, EDU).
     news: broadcast::Sender<News>,
 }
+
+/// User, device number, transaction id.
+type Echo = (storage::UserNid, i32, Arc<str>);
 
 /// Small losable news of a room for peers.
 #[derive(Clone, Debug)]
@@ -183,6 +196,10 @@ impl Rooms {
             nids: Mutex::new(0..0),
             writers,
             typing: Typing::default(),
+            echoes: Cache::builder()
+                .max_capacity(ECHOES_MAX)
+                .time_to_live(ECHO_LIFE)
+                .build(),
             news: broadcast::Sender::new(NEWS_MAX),
             ctx,
         }));
@@ -198,6 +215,41 @@ impl Rooms {
     /// News for peers, for whoever sends them.
     pub fn news(&self) -> broadcast::Receiver<News> {
         self.0.news.subscribe()
+    }
+
+    /// The transaction id under which a device sent an event, if it was this one.
+    pub fn echo(
+        &self,
+        event_id: &OwnedEventId,
+        user: storage::UserNid,
+        device: i32,
+    ) -> Option<Arc<str>> {
+        let (sender, sent_by, txn_id) = self.0.echoes.get(event_id)?;
+        (sender == user && sent_by == device).then_some(txn_id)
+    }
+
+    /// Remembers the transaction id of an event for [`Rooms::echo`].
+    pub fn remember_echo(
+        &self,
+        event_id: &OwnedEventId,
+        (user, device): (storage::UserNid, i32),
+        txn_id: &str,
+    ) {
+        self.0
+            .echoes
+            .insert(event_id.clone(), (user, device, txn_id.into()));
+    }
+
+    /// Stored events of a room, parsed.
+    pub fn parse(
+        &self,
+        room: &Room,
+        stored: Vec<storage::events::Stored>,
+    ) -> Result<Vec<Event>, Error> {
+        stored
+            .into_iter()
+            .map(|stored| Event::parse(&room.version, stored))
+            .collect()
     }
 
     fn tell_peers(&self, room: RoomNid, about: String, edu: Raw<Edu>) {

@@ -55,6 +55,8 @@ pub(super) struct Accepted {
     pub(super) auth: Vec<i64>,
     /// Owed to peers.
     pub(super) out: Option<i32>,
+    /// Place in the timeline for what is older than all we have; `None`: the next one.
+    pub(super) seq: Option<i64>,
 }
 
 impl Plan {
@@ -82,6 +84,7 @@ impl Plan {
             prev,
             auth,
             out,
+            seq: given_seq,
         } = event;
         let ids = &rooms.ctx().db.ids;
         let sender = ids.user(&pdu.sender).await?.0;
@@ -96,10 +99,12 @@ impl Plan {
         };
         let in_timeline = flags & (flag::OUTLIER | flag::REJECTED | flag::SOFT_FAILED) == 0;
         let seq = in_timeline.then(|| {
-            self.head.seq += 1;
-            self.head.seq
+            given_seq.unwrap_or_else(|| {
+                self.head.seq += 1;
+                self.head.seq
+            })
         });
-        if in_timeline && notifies(&pdu) {
+        if in_timeline && given_seq.is_none() && notifies(&pdu) {
             flags |= flag::NOTIFIES;
             self.head.notif = self.head.notif.saturating_add(1);
         }
@@ -127,7 +132,7 @@ impl Plan {
             known,
             out,
         });
-        if let Some(seq) = seq {
+        if let Some(seq) = seq.filter(|_| given_seq.is_none()) {
             self.timeline.push(nid);
             self.head.last_ts = pdu.origin_server_ts;
             self.highlight(rooms, &pdu, seq).await?;

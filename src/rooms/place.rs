@@ -131,6 +131,7 @@ async fn plan(
             prev,
             auth,
             out: event.out.filter(|_| verdict == Verdict::Accepted),
+            seq: None,
         },
     )
     .await?;

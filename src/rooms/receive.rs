@@ -203,7 +203,7 @@ async fn settle(
 }
 
 /// Check 4.
-async fn authorized_by_its_events(
+pub(super) async fn authorized_by_its_events(
     rooms: &Rooms,
     room: &Room,
     pdu: &Arc<Pdu>,
@@ -253,7 +253,7 @@ async fn create_of(rooms: &Rooms, room: &Room) -> Result<Option<Arc<Pdu>>, Error
 }
 
 /// Fetches auth events that we lack, with theirs, and stores them as outliers.
-async fn fetch_auth(
+pub(super) async fn fetch_auth(
     rooms: &Rooms,
     room: &Arc<Room>,
     origin: &ServerName,
@@ -306,6 +306,7 @@ async fn store_outliers(rooms: &Rooms, room: &Arc<Room>, pdus: Vec<Pdu>) -> Resu
                 prev: Vec::new(),
                 auth: auth_events.iter().map(|event| event.stored.nid.0).collect(),
                 out: None,
+                seq: None,
             },
         )
         .await?;

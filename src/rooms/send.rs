@@ -265,6 +265,7 @@ pub(super) async fn add_local(
             prev,
             auth: auth_nids,
             out,
+            seq: None,
         },
     )
     .await?;

@@ -415,3 +415,35 @@ pub async fn redactions_of(
         .map(|row| (row.target_id, row.redaction_nid, row.applied))
         .collect())
 }
+
+/// The smallest `room_seq` of a room, and the event there.
+pub async fn oldest(
+    conn: &mut PgConnection,
+    room: RoomNid,
+) -> Result<Option<(i64, EventNid)>, Error> {
+    let row = sqlx::query!(
+        r#"SELECT room_seq AS "seq!", event_nid FROM event
+           WHERE room_nid = $1 AND room_seq IS NOT NULL
+           ORDER BY room_seq LIMIT 1"#,
+        room.0
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| (row.seq, EventNid(row.event_nid))))
+}
+
+/// Unknown predecessors that are known now, or given up.
+pub async fn delete_missing(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    ids: &[String],
+) -> Result<(), Error> {
+    sqlx::query!(
+        "DELETE FROM missing_prev WHERE room_nid = $1 AND event_id = ANY($2)",
+        room.0,
+        ids
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -14,6 +14,7 @@ pub mod rooms;
 pub mod server_keys;
 pub mod state;
 pub mod stream;
+pub mod sync;
 pub mod tokens;
 pub mod tx;
 pub mod users;

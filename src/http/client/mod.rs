@@ -3,13 +3,21 @@
 mod account;
 mod config;
 mod device;
+mod directory;
 mod discovery;
 mod filter;
 mod membership;
+mod message;
 mod profile;
 mod push;
+mod read_marker;
+mod receipt;
+mod room;
 mod session;
+mod state;
+mod sync;
 mod tag;
+mod typing;
 
 use axum::Router;
 
@@ -21,13 +29,21 @@ pub(super) fn routes() -> Router<App> {
         account::routes,
         config::routes,
         device::routes,
+        directory::routes,
         discovery::routes,
         filter::routes,
         membership::routes,
+        message::routes,
         profile::routes,
         push::routes,
+        read_marker::routes,
+        receipt::routes,
+        room::routes,
         session::routes,
+        state::routes,
+        sync::routes,
         tag::routes,
+        typing::routes,
     ]
     .into_iter()
     .fold(Router::new(), |router, routes| router.merge(routes()))

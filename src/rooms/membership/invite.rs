@@ -63,7 +63,7 @@ pub async fn invite(
 }
 
 /// Full events of the state that who is invited or knocks is shown.
-pub(in super::super) async fn preview(
+pub async fn preview(
     rooms: &Rooms,
     room: &Room,
     sender: Option<&UserId>,

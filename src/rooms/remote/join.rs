@@ -265,6 +265,7 @@ impl Answer {
                         .filter_map(|id| nids.get(id).copied())
                         .collect(),
                     out: None,
+                    seq: None,
                 };
                 plan.add(rooms, accepted).await?;
             }
@@ -326,6 +327,7 @@ impl Answer {
                 .collect(),
             // The peer that we joined through tells the others.
             out: None,
+            seq: None,
         };
         plan.add(rooms, accepted).await?;
         plan.missing(nid, &missing);

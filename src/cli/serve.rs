@@ -1,0 +1,119 @@
+//! `serve`, `migrate`, and what they share.
+
+use anyhow::Context as _;
+use sqlx::postgres::PgConnectOptions;
+use tokio_util::sync::CancellationToken;
+
+use crate::{config::Config, federation, postgres::Private, server, storage, telemetry};
+
+/// Runs the server until it is told to stop.
+pub(super) fn serve(config: Config) -> anyhow::Result<()> {
+    telemetry::start_logging(&config.log)?;
+    install_cryptography();
+    let metrics = telemetry::start_metrics()?;
+    with_database(&config, async |options| {
+        let stop = CancellationToken::new();
+        tokio::spawn(stop_on_signal(stop.clone()));
+        for listener in &config.listeners {
+            let scheme = if listener.tls.is_some() {
+                "https"
+            } else {
+                "http"
+            };
+            eprintln!(
+                "amtsbote: {} on {scheme}://{}",
+                config.server_name, listener.bind
+            );
+        }
+        if !config.registration.open {
+            eprintln!("amtsbote: make an account with `amtsbote user create NAME --admin`");
+        }
+        server::run(config.clone(), options, Some(metrics.clone()), stop).await
+    })
+}
+
+/// Brings the database up to date.
+pub(super) fn migrate(config: Config) -> anyhow::Result<()> {
+    with_database(&config, async |options| {
+        storage::migrate(options).await?;
+        println!("the database is up to date");
+        Ok(())
+    })
+}
+
+/// Tells what a good configuration means.
+pub(super) fn explain(config: &Config) {
+    println!("server name: {}", config.server_name);
+    println!("data folder: {}", config.data_dir.display());
+    let database = if config.database_url.is_some() {
+        "[database] url"
+    } else {
+        "private"
+    };
+    println!("database: {database}");
+    for listener in &config.listeners {
+        let scheme = if listener.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        println!(
+            "listener: {scheme}://{} serves {:?}",
+            listener.bind, listener.serve
+        );
+    }
+    let suites: Vec<String> = federation::tls::provider()
+        .cipher_suites
+        .iter()
+        .map(|suite| format!("{:?}", suite.suite()))
+        .collect();
+    println!("TLS: {}", suites.join(", "));
+    println!("the configuration is good");
+}
+
+/// Runs something with the configured database, or with the private one, which runs meanwhile.
+pub(super) fn with_database(
+    config: &Config,
+    run: impl AsyncFnOnce(PgConnectOptions) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    install_cryptography();
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        match &config.database_url {
+            Some(url) => {
+                let options = url.0.parse().context("[database] url")?;
+                run(options).await
+            }
+            None => {
+                let private = Private::start(config).await?;
+                let done = run(private.options()).await;
+                private.stop().await;
+                done
+            }
+        }
+    })
+}
+
+/// One cryptography for the process.
+fn install_cryptography() {
+    // A second call changes nothing.
+    let _ = rustls::crypto::CryptoProvider::install_default(std::sync::Arc::unwrap_or_clone(
+        federation::tls::provider(),
+    ));
+}
+
+async fn stop_on_signal(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        tracing::error!("signals cannot be received");
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    stop.cancel();
+}

@@ -1,0 +1,152 @@
+//! Tests of reading the configuration.
+
+use std::{fs, path::Path};
+
+use insta::assert_snapshot;
+
+use super::super::{Error, Loaded, load_with};
+
+fn load(toml: &str, env: &[(&str, &str)]) -> Result<Loaded, Error> {
+    let file = std::env::temp_dir().join(format!("amtsbote-config-{}.toml", uuid::Uuid::new_v4()));
+    fs::write(&file, toml).unwrap();
+    let env = env
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let loaded = load_with(Some(&file), env);
+    fs::remove_file(file).unwrap();
+    loaded
+}
+
+#[test]
+fn the_example_is_valid_and_says_the_defaults() {
+    let example = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/config/example.toml"));
+    let loaded = load_with(Some(example), []).unwrap();
+    let mut config = loaded.config;
+    assert_eq!(config.server_name, "amt.example");
+    let defaults = super::Config::default();
+    config.server_name = defaults.server_name.clone();
+    config.data_dir = defaults.data_dir.clone();
+    config.signing_key_file = defaults.signing_key_file.clone();
+    assert_eq!(format!("{config:?}"), format!("{defaults:?}"));
+}
+
+#[test]
+fn the_example_with_every_comment_taken_away_has_known_keys_only() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config/example.toml");
+    let text = fs::read_to_string(example).unwrap();
+    // A line `#key = value` or `#[section]` is a setting that is not set; prose has a space.
+    let lines = text.lines().map(|line| match line.strip_prefix('#') {
+        Some(setting) if !setting.starts_with([' ', '#']) => setting,
+        _ => line,
+    });
+    let toml: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let Err(Error::Invalid(problems)) = load(&toml, &[]) else {
+        panic!("files that the example names should be missing")
+    };
+    for problem in problems {
+        assert!(!problem.remedy.contains("no such key"), "{problem}");
+    }
+}
+
+#[test]
+fn nothing_at_all_suits_a_trial() {
+    let config = load_with(None, []).unwrap().config;
+    assert_eq!(config.server_name, "localhost");
+    assert_eq!(config.listeners[0].bind.to_string(), "127.0.0.1:8008");
+}
+
+#[test]
+fn every_error_is_told_at_once() {
+    let toml = r#"
+        data_dirr = "x"
+        [[listener]]
+        bind = "8008"
+        serve = ["clients"]
+        prot = 1
+        [database]
+        url = "mysql://user:hunter2@host/db"
+        [registration]
+        open = "yes"
+        shared_secret = "geheim"
+        shared_secret_file = "/nowhere"
+        [rooms]
+        default_version = "99"
+        [outbound]
+        allow_ip_ranges = ["10.0.0.0/64"]
+        [log]
+        level = "loud=noise=x"
+        format = "xml"
+    "#;
+    let message = load(toml, &[]).unwrap_err().to_string();
+    assert!(!message.contains("geheim") && !message.contains("hunter2"));
+    assert_snapshot!(message, @"");
+}
+
+#[test]
+fn the_environment_wins_and_is_not_guessed_at() {
+    let env = [
+        ("AMTSBOTE__SERVER_NAME", "b.example"),
+        ("AMTSBOTE__REGISTRATION__OPEN", "true"),
+        ("AMTSBOTE__REGISTRATION__SHARED_SECRET", "007"),
+        (
+            "AMTSBOTE__OUTBOUND__ALLOW_IP_RANGES",
+            "127.0.0.0/8, ::1/128",
+        ),
+        (
+            "AMTSBOTE__LISTENER",
+            r#"[{ bind = "127.0.0.1:1", serve = ["metrics"] }]"#,
+        ),
+        ("UNRELATED", "x"),
+    ];
+    let config = load("server_name = \"a.example\"", &env).unwrap().config;
+    assert_eq!(config.server_name, "b.example");
+    assert!(config.registration.open);
+    assert_eq!(config.registration.shared_secret.unwrap().0, "007");
+    assert_eq!(config.outbound.allow_ip_ranges.len(), 2);
+    assert_eq!(config.listeners[0].bind.port(), 1);
+}
+
+#[test]
+fn a_mistyped_variable_is_an_error() {
+    let error = load(
+        "server_name = \"a.example\"",
+        &[("AMTSBOTE__REGISTRATION__OPPEN", "true")],
+    );
+    assert_snapshot!(error.unwrap_err(), @"");
+}
+
+#[test]
+fn a_file_without_server_name_is_an_error() {
+    let error = load("data_dir = \"x\"", &[]).unwrap_err();
+    assert!(
+        error.to_string().contains("server_name: is missing"),
+        "{error}"
+    );
+}
+
+#[test]
+fn secrets_are_read_from_files_and_never_shown() {
+    let file = std::env::temp_dir().join(format!("amtsbote-secret-{}", uuid::Uuid::new_v4()));
+    fs::write(&file, "geheim\n").unwrap();
+    let path = file.display();
+    let toml = format!(
+        "server_name = \"a.example\"\n[registration]\nshared_secret_file = \"{path}\"\n\
+         tokens_file = \"{path}\""
+    );
+    let config = load(&toml, &[]).unwrap().config;
+    fs::remove_file(&file).unwrap();
+    assert_eq!(
+        config.registration.shared_secret.as_ref().unwrap().0,
+        "geheim"
+    );
+    assert_eq!(config.registration.tokens.len(), 1);
+    assert!(!format!("{config:?}").contains("geheim"));
+}
+
+#[test]
+fn broken_toml_names_the_line() {
+    let error = load("server_name = \"a\"\nbroken", &[])
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("line 2"), "{error}");
+}

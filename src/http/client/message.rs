@@ -1,0 +1,155 @@
+//! Sending events and paging back.
+
+use axum::{Router, extract::State};
+use ruma::{
+    api::{
+        Direction,
+        client::{
+            filter::{LazyLoadOptions, RoomEventFilter},
+            message::{get_message_events, send_message_event},
+        },
+    },
+    events::TimelineEventType,
+};
+use serde_json::{Map, Value, json, value::RawValue};
+
+use crate::{
+    event::{
+        build::Draft,
+        client::{Shape, to_client},
+    },
+    http::{App, error::ApiError, limits::Kind, mount, reply::Object, request::Authenticated},
+    rooms::{
+        Event, Rooms,
+        render::Extras,
+        resident::Room,
+        send::{self, Txn},
+        timeline::{self, Paging},
+    },
+    users::tokens::Session,
+};
+
+pub(super) fn routes() -> Router<App> {
+    let router = mount::<send_message_event::v3::Request, _, _>(Router::new(), send_message_event);
+    mount::<get_message_events::v3::Request, _, _>(router, get_message_events)
+}
+
+/// `PUT /_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}`
+async fn send_message_event(
+    State(app): State<App>,
+    Authenticated {
+        session,
+        request,
+        path,
+        ..
+    }: Authenticated<send_message_event::v3::Request>,
+) -> Result<Object, ApiError> {
+    app.limits.check(Kind::Message, session.user_id.as_str())?;
+    let kind = TimelineEventType::from(request.event_type.to_string());
+    let content: Box<RawValue> = request.body.into_json();
+    let mut draft = Draft::message(kind.clone(), content);
+    if kind == TimelineEventType::RoomRedaction {
+        draft.redacts = redacts(&draft.content)?;
+    }
+    let txn_id = request.txn_id.as_str();
+    let txn = Txn::new(&session.user_id, session.device_id.as_str(), &path, txn_id);
+    let sent = send::send(
+        &app.rooms,
+        &request.room_id,
+        &session.user_id,
+        &draft,
+        Some(txn),
+    )
+    .await?;
+    let device = (session.user_nid, session.device_no);
+    app.rooms.remember_echo(&sent.event_id, device, txn_id);
+    Ok(Object(json!({ "event_id": sent.event_id })))
+}
+
+/// A redaction that is sent like any event names its target in its content.
+fn redacts(content: &RawValue) -> Result<Option<ruma::OwnedEventId>, ApiError> {
+    #[derive(serde::Deserialize)]
+    struct Content {
+        redacts: ruma::OwnedEventId,
+    }
+    serde_json::from_str::<Content>(content.get())
+        .map(|content| Some(content.redacts))
+        .map_err(|error| ApiError::bad_json(&error.to_string()))
+}
+
+/// `GET /_matrix/client/v3/rooms/{roomId}/messages`
+async fn get_message_events(
+    State(rooms): State<Rooms>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<get_message_events::v3::Request>,
+) -> Result<Object, ApiError> {
+    let paging = Paging {
+        from: request.from.as_deref(),
+        to: request.to.as_deref(),
+        backwards: request.dir == Direction::Backward,
+        limit: u64::from(request.limit)
+            .try_into()
+            .unwrap_or(timeline::PAGE_MAX),
+    };
+    let page = timeline::page(&rooms, &request.room_id, &session.user_id, paging).await?;
+    let events: Vec<Event> = page
+        .events
+        .into_iter()
+        .filter(|event| crate::sync::filter::passes(&request.filter, &event.pdu))
+        .collect();
+    let chunk = render(&rooms, &page.room, &session, &events).await?;
+    let mut answer = json!({ "start": page.start, "chunk": chunk });
+    if let Some(end) = page.end {
+        answer["end"] = json!(end);
+    }
+    let members = lazy_members(&rooms, &page.room, &request.filter, &events).await?;
+    if !members.is_empty() {
+        answer["state"] = json!(members);
+    }
+    Ok(Object(answer))
+}
+
+/// Events in the form that all endpoints but sync use.
+pub(super) async fn render(
+    rooms: &Rooms,
+    room: &Room,
+    session: &Session,
+    events: &[Event],
+) -> Result<Vec<Box<RawValue>>, ApiError> {
+    let extras = Extras::load(rooms, room, events).await?;
+    Ok(events
+        .iter()
+        .map(|event| extras.render(rooms, session, event, Shape::Timeline))
+        .collect())
+}
+
+/// Membership events of the senders, where the client loads members lazily.
+pub(super) async fn lazy_members(
+    rooms: &Rooms,
+    room: &Room,
+    filter: &RoomEventFilter,
+    events: &[Event],
+) -> Result<Vec<Box<RawValue>>, ApiError> {
+    if !matches!(filter.lazy_load_options, LazyLoadOptions::Enabled { .. }) {
+        return Ok(Vec::new());
+    }
+    let mut keys: Vec<_> = events
+        .iter()
+        .map(|event| {
+            (
+                ruma::events::StateEventType::RoomMember,
+                event.pdu.sender.to_string(),
+            )
+        })
+        .collect();
+    keys.sort_unstable_by(|a, b| a.1.cmp(&b.1));
+    keys.dedup();
+    let head = room.head();
+    let slice = rooms.state_events(room, &head.state.entries, &keys).await?;
+    let empty: Map<String, Value> = Map::new();
+    Ok(slice
+        .iter()
+        .map(|(_, pdu)| to_client(pdu, Shape::Timeline, empty.clone()))
+        .collect())
+}

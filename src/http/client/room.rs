@@ -1,0 +1,232 @@
+//! Rooms: creating them, their events, aliases and members.
+
+use axum::{Router, extract::State};
+use ruma::{
+    api::client::{
+        context::get_context,
+        membership::{get_member_events, joined_members},
+        redact::redact_event,
+        room::{aliases, create_room, get_room_event},
+    },
+    events::TimelineEventType,
+};
+use serde_json::{Map, Value, json, value::RawValue};
+
+use super::message::{lazy_members, render};
+use crate::{
+    event::{
+        build::Draft,
+        client::{Shape, to_client},
+    },
+    http::{
+        App,
+        error::ApiError,
+        limits::Kind,
+        mount,
+        reply::{Object, RawJson},
+        request::Authenticated,
+    },
+    rooms::{
+        self, Rooms,
+        send::{self, Txn},
+        timeline, visibility,
+    },
+    storage,
+};
+
+pub(super) fn routes() -> Router<App> {
+    let router = mount::<create_room::v3::Request, _, _>(Router::new(), create_room);
+    let router = mount::<get_room_event::v3::Request, _, _>(router, get_room_event);
+    let router = mount::<aliases::v3::Request, _, _>(router, room_aliases);
+    let router = mount::<get_context::v3::Request, _, _>(router, get_context);
+    let router = mount::<redact_event::v3::Request, _, _>(router, redact_event);
+    let router = mount::<get_member_events::v3::Request, _, _>(router, get_member_events);
+    mount::<joined_members::v3::Request, _, _>(router, joined_members)
+}
+
+/// `POST /_matrix/client/v3/createRoom`
+async fn create_room(
+    State(app): State<App>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<create_room::v3::Request>,
+) -> Result<Object, ApiError> {
+    app.limits
+        .check(Kind::RoomCreation, session.user_id.as_str())?;
+    let room_id = rooms::create::create(&app.rooms, &session.user_id, &request).await?;
+    Ok(Object(json!({ "room_id": room_id })))
+}
+
+/// `GET /_matrix/client/v3/rooms/{roomId}/event/{eventId}`
+async fn get_room_event(
+    State(rooms): State<Rooms>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<get_room_event::v3::Request>,
+) -> Result<RawJson, ApiError> {
+    let (user, id) = (&session.user_id, &request.event_id);
+    let (room, _, event) = timeline::event(&rooms, &request.room_id, user, id).await?;
+    let events = render(&rooms, &room, &session, &[event]).await?;
+    Ok(RawJson(
+        events
+            .first()
+            .map_or_else(String::new, |event| event.get().to_owned()),
+    ))
+}
+
+/// `GET /_matrix/client/v3/rooms/{roomId}/aliases`
+async fn room_aliases(
+    State(rooms): State<Rooms>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<aliases::v3::Request>,
+) -> Result<Object, ApiError> {
+    let (room, _) = visibility::enter(&rooms, &request.room_id, &session.user_id).await?;
+    let mut conn = rooms.ctx().db.conn().await?;
+    let aliases = storage::aliases::list(&mut conn, room.nid).await?;
+    Ok(Object(json!({ "aliases": aliases })))
+}
+
+/// `GET /_matrix/client/v3/rooms/{roomId}/context/{eventId}`
+async fn get_context(
+    State(rooms): State<Rooms>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<get_context::v3::Request>,
+) -> Result<Object, ApiError> {
+    let limit = u64::from(request.limit)
+        .try_into()
+        .unwrap_or(timeline::PAGE_MAX);
+    let (room_id, event_id) = (&request.room_id, &request.event_id);
+    let around = timeline::around(&rooms, room_id, &session.user_id, event_id, limit).await?;
+    let room = &around.room;
+    let passes = |event: &rooms::Event| crate::sync::filter::passes(&request.filter, &event.pdu);
+    let before: Vec<_> = around.before.into_iter().filter(passes).collect();
+    let after: Vec<_> = around.after.into_iter().filter(passes).collect();
+    let here = around.event.stored.seq.unwrap_or_default();
+    let start = before
+        .last()
+        .and_then(|event| event.stored.seq)
+        .unwrap_or(here);
+    let end = after
+        .last()
+        .and_then(|event| event.stored.seq)
+        .unwrap_or(here);
+    let all: Vec<rooms::Event> = before
+        .iter()
+        .chain(&after)
+        .chain([&around.event])
+        .cloned()
+        .collect();
+    let mut state = lazy_members(&rooms, room, &request.filter, &all).await?;
+    if state.is_empty() {
+        let entries = room.head().state.entries.clone();
+        let nids: Vec<i64> = entries.values().copied().collect();
+        let pdus = rooms.pdus(room, &nids).await?;
+        state.extend(
+            pdus.iter()
+                .map(|pdu| to_client(pdu, Shape::Timeline, Map::new())),
+        );
+    }
+    let event = render(&rooms, room, &session, std::slice::from_ref(&around.event)).await?;
+    Ok(Object(json!({
+        "event": event.first(),
+        "events_before": render(&rooms, room, &session, &before).await?,
+        "events_after": render(&rooms, room, &session, &after).await?,
+        "start": timeline::token(start),
+        "end": timeline::token(end + 1),
+        "state": state,
+    })))
+}
+
+/// `PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}`
+async fn redact_event(
+    State(app): State<App>,
+    Authenticated {
+        session,
+        request,
+        path,
+        ..
+    }: Authenticated<redact_event::v3::Request>,
+) -> Result<Object, ApiError> {
+    let mut content = Map::new();
+    if let Some(reason) = &request.reason {
+        content.insert("reason".to_owned(), json!(reason));
+    }
+    let content = serde_json::value::to_raw_value(&Value::Object(content))
+        .map_err(|error| ApiError::internal(&error))?;
+    let mut draft = Draft::message(TimelineEventType::RoomRedaction, content);
+    draft.redacts = Some(request.event_id);
+    let txn_id = request.txn_id.as_str();
+    let txn = Txn::new(&session.user_id, session.device_id.as_str(), &path, txn_id);
+    let room = &request.room_id;
+    let sent = send::send(&app.rooms, room, &session.user_id, &draft, Some(txn)).await?;
+    let device = (session.user_nid, session.device_no);
+    app.rooms.remember_echo(&sent.event_id, device, txn_id);
+    Ok(Object(json!({ "event_id": sent.event_id })))
+}
+
+/// `GET /_matrix/client/v3/rooms/{roomId}/members`
+async fn get_member_events(
+    State(rooms): State<Rooms>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<get_member_events::v3::Request>,
+) -> Result<Object, ApiError> {
+    let (room, viewer) = visibility::enter(&rooms, &request.room_id, &session.user_id).await?;
+    let entries = match &request.at {
+        Some(at) => timeline::state_at(&rooms, &room, at).await?,
+        None => viewer.entries(&room),
+    };
+    let nids: Vec<i64> = entries
+        .iter()
+        .filter(|(skey, _)| **skey < 0)
+        .map(|(_, event)| *event)
+        .collect();
+    let pdus = rooms.pdus(&room, &nids).await?;
+    let wanted = |membership: Option<&str>| {
+        let is = |given: &Option<_>| -> bool {
+            given.as_ref().map(ToString::to_string).as_deref() == membership
+        };
+        (request.membership.is_none() || is(&request.membership))
+            && (request.not_membership.is_none() || !is(&request.not_membership))
+    };
+    let chunk: Vec<Box<RawValue>> = pdus
+        .iter()
+        .filter(|pdu| wanted(pdu.membership().map(|m| m.to_string()).as_deref()))
+        .map(|pdu| to_client(pdu, Shape::Timeline, Map::new()))
+        .collect();
+    Ok(Object(json!({ "chunk": chunk })))
+}
+
+/// `GET /_matrix/client/v3/rooms/{roomId}/joined_members`
+async fn joined_members(
+    State(rooms): State<Rooms>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<joined_members::v3::Request>,
+) -> Result<Object, ApiError> {
+    let room = visibility::joined(&rooms, &request.room_id, &session.user_id).await?;
+    let mut conn = rooms.ctx().db.conn().await?;
+    let members = storage::memberships::list_in_room(&mut conn, room.nid, &[1]).await?;
+    drop(conn);
+    let nids: Vec<i64> = members.iter().map(|(_, _, event)| *event).collect();
+    let mut joined = Map::new();
+    for pdu in rooms.pdus(&room, &nids).await? {
+        let content: Map<String, Value> = pdu.content_as().unwrap_or_default();
+        let mut member = Map::new();
+        for (from, to) in [
+            ("displayname", "display_name"),
+            ("avatar_url", "avatar_url"),
+        ] {
+            if let Some(Value::String(text)) = content.get(from) {
+                member.insert(to.to_owned(), json!(text));
+            }
+        }
+        joined.insert(
+            pdu.state_key.clone().unwrap_or_default(),
+            Value::Object(member),
+        );
+    }
+    Ok(Object(json!({ "joined": joined })))
+}

@@ -1,0 +1,165 @@
+//! Room state.
+
+use axum::{
+    Router,
+    extract::{Path, Query, State},
+    routing::get,
+};
+use ruma::{
+    OwnedRoomId, RoomId,
+    api::client::state::get_state_events,
+    events::{StateEventType, TimelineEventType},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json, value::RawValue};
+
+use crate::{
+    event::{
+        build::Draft,
+        client::{Shape, to_client},
+    },
+    http::{
+        App,
+        error::ApiError,
+        mount,
+        reply::{Object, RawJson},
+        request::{self, Authenticated},
+    },
+    rooms::{Rooms, aliases, send, visibility},
+};
+
+/// The state key may be left out, with or without a slash: four paths for one endpoint.
+pub(super) fn routes() -> Router<App> {
+    let mut router = mount::<get_state_events::v3::Request, _, _>(Router::new(), get_state_events);
+    for version in ["r0", "v3"] {
+        let base = format!("/_matrix/client/{version}/rooms/{{room_id}}/state/{{event_type}}");
+        let without = || get(get_state_event_without_key).put(send_state_event_without_key);
+        router = router
+            .route(&base, without())
+            .route(&format!("{base}/"), without())
+            .route(
+                &format!("{base}/{{state_key}}"),
+                get(get_state_event_for_key).put(send_state_event),
+            );
+    }
+    router
+}
+
+fn parse(room_id: &str) -> Result<OwnedRoomId, ApiError> {
+    RoomId::parse(room_id).map_err(|_| ApiError::invalid_param("not a room id"))
+}
+
+/// `GET /_matrix/client/v3/rooms/{roomId}/state`
+async fn get_state_events(
+    State(rooms): State<Rooms>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<get_state_events::v3::Request>,
+) -> Result<Object, ApiError> {
+    let (room, viewer) = visibility::enter(&rooms, &request.room_id, &session.user_id).await?;
+    let entries = viewer.entries(&room);
+    let nids: Vec<i64> = entries.values().copied().collect();
+    let pdus = rooms.pdus(&room, &nids).await?;
+    let events: Vec<Box<RawValue>> = pdus
+        .iter()
+        .map(|pdu| to_client(pdu, Shape::Timeline, Map::new()))
+        .collect();
+    Ok(Object(json!(events)))
+}
+
+#[derive(Deserialize)]
+struct Format {
+    format: Option<String>,
+}
+
+/// `GET /_matrix/client/v3/rooms/{roomId}/state/{eventType}`
+async fn get_state_event_without_key(
+    State(app): State<App>,
+    Path((room, kind)): Path<(String, String)>,
+    query: Query<Format>,
+    parts: http::request::Parts,
+) -> Result<RawJson, ApiError> {
+    let path = Path((room, kind, String::new()));
+    get_state_event_for_key(State(app), path, query, parts).await
+}
+
+/// `GET /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}`
+async fn get_state_event_for_key(
+    State(app): State<App>,
+    Path((room, kind, key)): Path<(String, String, String)>,
+    Query(Format { format }): Query<Format>,
+    parts: http::request::Parts,
+) -> Result<RawJson, ApiError> {
+    let session = request::session(&parts, &app).await?;
+    let room_id = parse(&room)?;
+    let (room, viewer) = visibility::enter(&app.rooms, &room_id, &session.user_id).await?;
+    let entries = viewer.entries(&room);
+    let kind = StateEventType::from(kind);
+    let event = app.rooms.state_event(&room, &entries, &kind, &key).await?;
+    let event = event.ok_or_else(|| ApiError::not_found("no such state"))?;
+    Ok(RawJson(match format.as_deref() {
+        Some("event") => to_client(&event, Shape::Timeline, Map::new())
+            .get()
+            .to_owned(),
+        _ => event.content.get().to_owned(),
+    }))
+}
+
+/// `PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}`
+async fn send_state_event_without_key(
+    State(app): State<App>,
+    Path((room, kind)): Path<(String, String)>,
+    parts: http::request::Parts,
+    body: axum::body::Bytes,
+) -> Result<Object, ApiError> {
+    send_state_event(State(app), Path((room, kind, String::new())), parts, body).await
+}
+
+/// `PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}`
+async fn send_state_event(
+    State(app): State<App>,
+    Path((room, kind, key)): Path<(String, String, String)>,
+    parts: http::request::Parts,
+    body: axum::body::Bytes,
+) -> Result<Object, ApiError> {
+    let session = request::session(&parts, &app).await?;
+    let room_id = parse(&room)?;
+    let content: Box<RawValue> =
+        serde_json::from_slice(&body).map_err(|_| ApiError::not_json("not JSON"))?;
+    let fields: Map<String, Value> = serde_json::from_str(content.get())
+        .map_err(|_| ApiError::bad_json("content must be an object"))?;
+    let kind = TimelineEventType::from(kind);
+    if kind == TimelineEventType::RoomCanonicalAlias {
+        check_aliases(&app.rooms, &room_id, &fields).await?;
+    }
+    let draft = Draft::state(kind, key, content);
+    let sent = send::send(&app.rooms, &room_id, &session.user_id, &draft, None).await?;
+    Ok(Object(json!({ "event_id": sent.event_id })))
+}
+
+/// Aliases that a room is given must lead to it.
+async fn check_aliases(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    content: &Map<String, Value>,
+) -> Result<(), ApiError> {
+    let main = content.get("alias").into_iter();
+    let others = content
+        .get("alt_aliases")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    for alias in main.chain(others).filter(|alias| !alias.is_null()) {
+        let bad = |code| ApiError::new(http::StatusCode::BAD_REQUEST, code, "alias");
+        let alias = alias.as_str().filter(|alias| !alias.is_empty());
+        let Some(alias) = alias else { continue };
+        let alias = <&ruma::RoomAliasId>::try_from(alias).map_err(|_| bad("M_INVALID_PARAM"))?;
+        let leads_here = aliases::resolve(rooms, alias)
+            .await
+            .is_ok_and(|(found, _)| found == room_id);
+        if !leads_here {
+            return Err(bad("M_BAD_ALIAS"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! Sync.
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    extract::{Query, State},
+    routing::get,
+};
+use serde::Deserialize;
+
+use crate::{
+    http::{App, error::ApiError, reply::RawJson, request},
+    sync::v3,
+};
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/_matrix/client/r0/sync", get(sync_events))
+        .route("/_matrix/client/v3/sync", get(sync_events))
+}
+
+/// Query of a sync request. Read here and not by ruma's type, which does not know the name that
+/// `use_state_after` had before v1.16, and that clients still send.
+#[derive(Deserialize)]
+struct Parameters {
+    since: Option<String>,
+    filter: Option<String>,
+    #[serde(default)]
+    full_state: bool,
+    #[serde(default)]
+    timeout: u64,
+    #[serde(default)]
+    use_state_after: bool,
+    #[serde(default, rename = "org.matrix.msc4222.use_state_after")]
+    use_state_after_unstable: bool,
+}
+
+/// `GET /_matrix/client/v3/sync`
+async fn sync_events(
+    State(app): State<App>,
+    parts: http::request::Parts,
+) -> Result<RawJson, ApiError> {
+    let session = request::session(&parts, &app).await?;
+    let Query(query) = Query::<Parameters>::try_from_uri(&parts.uri)
+        .map_err(|error| ApiError::invalid_param(&error.body_text()))?;
+    let state_after = if query.use_state_after_unstable {
+        Some("org.matrix.msc4222.state_after")
+    } else {
+        query.use_state_after.then_some("state_after")
+    };
+    let request = v3::Request {
+        since: query.since,
+        filter: query.filter,
+        full_state: query.full_state,
+        timeout: Duration::from_millis(query.timeout),
+        state_after,
+    };
+    let answer = v3::sync(&app.rooms, &app.hub, &session, &request, &app.stopping).await?;
+    Ok(RawJson(answer))
+}

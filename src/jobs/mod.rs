@@ -1,0 +1,87 @@
+//! Work by the clock: what is over is swept, what is typed no more ends, news goes to peers.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::now_ms,
+    federation::sender::Sender,
+    rooms::{News, Rooms},
+    storage,
+};
+
+/// How long a client transaction is remembered, and a log row kept.
+const KEEP_MS: i64 = 48 * 3_600_000;
+/// How long a peer's transaction is remembered.
+const KEEP_RECEIVED_MS: i64 = 24 * 3_600_000;
+/// Rows deleted at once.
+const SWEEP_ROWS: i64 = 5_000;
+
+/// Starts all jobs; they end with `stop`.
+pub fn start(rooms: &Rooms, sender: &Sender, stop: &CancellationToken) {
+    let spawn = |job: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+        let stop = stop.clone();
+        tokio::spawn(async move { stop.run_until_cancelled(job).await });
+    };
+    spawn(Box::pin(sweep(rooms.clone())));
+    spawn(Box::pin(expire_typing(rooms.clone())));
+    spawn(Box::pin(tell_peers(rooms.clone(), sender.clone())));
+}
+
+async fn expire_typing(rooms: Rooms) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        rooms.typing().expire();
+    }
+}
+
+/// Sends typing and receipts to the servers in their room.
+async fn tell_peers(rooms: Rooms, sender: Sender) {
+    use tokio::sync::broadcast::error::RecvError;
+    let mut news = rooms.news();
+    loop {
+        match news.recv().await {
+            Ok(News { room, about, edu }) => match servers(&rooms, room).await {
+                Ok(servers) => sender.edu(&servers, &about, &edu).await,
+                Err(error) => tracing::warn!(%error, "news for peers were not sent"),
+            },
+            Err(RecvError::Lagged(lost)) => tracing::warn!(lost, "news for peers were lost"),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+async fn servers(
+    rooms: &Rooms,
+    room: storage::RoomNid,
+) -> Result<Vec<ruma::OwnedServerName>, storage::Error> {
+    let db = &rooms.ctx().db;
+    let mut conn = db.conn().await?;
+    let nids = storage::memberships::list_servers(&mut conn, room).await?;
+    drop(conn);
+    let mut names = Vec::with_capacity(nids.len());
+    for nid in nids {
+        names.push(db.ids.server_name(nid).await?);
+    }
+    Ok(names)
+}
+
+async fn sweep(rooms: Rooms) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        if let Err(error) = sweep_once(&rooms).await {
+            tracing::warn!(%error, "sweeping");
+        }
+    }
+}
+
+async fn sweep_once(rooms: &Rooms) -> Result<(), storage::Error> {
+    let mut conn = rooms.ctx().db.conn().await?;
+    let now = now_ms();
+    storage::users::delete_old_uia(&mut conn, now - 3_600_000).await?;
+    while storage::events::delete_old_txns(&mut conn, now - KEEP_MS, SWEEP_ROWS).await? > 0 {}
+    let received = now - KEEP_RECEIVED_MS;
+    while storage::outbox::delete_received(&mut conn, received, SWEEP_ROWS).await? > 0 {}
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! The public room directory.
+
+use std::sync::Arc;
+
+use ruma::{RoomAliasId, RoomId, UserId, events::StateEventType};
+use serde_json::{Map, Value, json};
+
+use super::{Error, Rooms, membership::require_joined, resident::Room};
+use crate::{event::auth::Power, storage};
+
+/// Rooms in one page.
+const PAGE_MAX: i64 = 500;
+
+/// A page of the directory as JSON. `since` is the token of an earlier page.
+pub async fn list(
+    rooms: &Rooms,
+    limit: Option<i64>,
+    since: Option<&str>,
+    search: Option<&str>,
+) -> Result<Value, Error> {
+    let offset: i64 = match since {
+        Some(token) => token
+            .strip_prefix('p')
+            .and_then(|offset| offset.parse().ok())
+            .filter(|offset| *offset >= 0)
+            .ok_or_else(|| Error::InvalidParam("not a paging token".to_owned()))?,
+        None => 0,
+    };
+    let limit = limit.unwrap_or(100).clamp(1, PAGE_MAX);
+    let mut conn = rooms.ctx().db.conn().await?;
+    let found = storage::rooms::list_listed(&mut conn, offset, limit + 1).await?;
+    drop(conn);
+    let more = i64::try_from(found.len()).unwrap_or(0) > limit;
+    let mut chunk = Vec::new();
+    for (nid, joined) in found.into_iter().take(usize::try_from(limit).unwrap_or(0)) {
+        let Some(room) = rooms.find(nid).await? else {
+            continue;
+        };
+        let entry = summary(rooms, &room, joined).await?;
+        if matches(&entry, search) {
+            chunk.push(entry);
+        }
+    }
+    let mut answer = json!({ "total_room_count_estimate": chunk.len(), "chunk": chunk });
+    if more {
+        answer["next_batch"] = json!(format!("p{}", offset + limit));
+    }
+    if offset > 0 {
+        answer["prev_batch"] = json!(format!("p{}", (offset - limit).max(0)));
+    }
+    Ok(answer)
+}
+
+fn matches(entry: &Value, search: Option<&str>) -> bool {
+    let Some(search) = search.filter(|search| !search.is_empty()) else {
+        return true;
+    };
+    let search = search.to_lowercase();
+    ["name", "topic", "canonical_alias"].iter().any(|key| {
+        entry[key]
+            .as_str()
+            .is_some_and(|text| text.to_lowercase().contains(&search))
+    })
+}
+
+async fn summary(rooms: &Rooms, room: &Arc<Room>, joined: i64) -> Result<Value, Error> {
+    let wanted = [
+        (StateEventType::RoomName, "name", "name"),
+        (StateEventType::RoomTopic, "topic", "topic"),
+        (StateEventType::RoomAvatar, "url", "avatar_url"),
+        (
+            StateEventType::RoomCanonicalAlias,
+            "alias",
+            "canonical_alias",
+        ),
+        (StateEventType::RoomJoinRules, "join_rule", "join_rule"),
+        (StateEventType::RoomCreate, "type", "room_type"),
+        (
+            StateEventType::RoomHistoryVisibility,
+            "history_visibility",
+            "",
+        ),
+        (StateEventType::RoomGuestAccess, "guest_access", ""),
+    ];
+    let keys: Vec<(StateEventType, String)> = wanted
+        .iter()
+        .map(|(kind, ..)| (kind.clone(), String::new()))
+        .collect();
+    let head = room.head();
+    let slice = rooms.state_events(room, &head.state.entries, &keys).await?;
+    let text = |kind: &StateEventType, field: &str| -> Option<String> {
+        let content: Map<String, Value> = slice.get(kind, "")?.content_as()?;
+        content.get(field)?.as_str().map(ToOwned::to_owned)
+    };
+    let mut entry = json!({
+        "room_id": room.id,
+        "num_joined_members": joined,
+        "world_readable": text(&StateEventType::RoomHistoryVisibility, "history_visibility")
+            .is_some_and(|visibility| visibility == "world_readable"),
+        "guest_can_join": text(&StateEventType::RoomGuestAccess, "guest_access")
+            .is_some_and(|access| access == "can_join"),
+    });
+    for (kind, field, name) in wanted.iter().filter(|(_, _, name)| !name.is_empty()) {
+        if let Some(value) = text(kind, field) {
+            entry[*name] = json!(value);
+        }
+    }
+    Ok(entry)
+}
+
+/// Publishes a room or takes it out; takes the power to set its main alias.
+pub async fn set_visibility(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    user: &UserId,
+    listed: bool,
+) -> Result<(), Error> {
+    require_joined(rooms, room_id, user).await?;
+    let room = rooms.by_id(room_id).await?;
+    require_alias_power(rooms, &room, user).await?;
+    let mut conn = rooms.ctx().db.conn().await?;
+    storage::rooms::update_listed(&mut conn, room.nid, listed).await?;
+    Ok(())
+}
+
+async fn require_alias_power(rooms: &Rooms, room: &Room, user: &UserId) -> Result<(), Error> {
+    let head = room.head();
+    let state = &head.state.entries;
+    let create = rooms
+        .state_event(room, state, &StateEventType::RoomCreate, "")
+        .await?;
+    let create = create.ok_or(Error::StateNotFound)?;
+    let levels = rooms
+        .state_event(room, state, &StateEventType::RoomPowerLevels, "")
+        .await?;
+    let power = Power::new(&room.version, &create, levels.as_ref());
+    if power.of(user) >= power.needed_for_state("m.room.canonical_alias") {
+        return Ok(());
+    }
+    Err(Error::Forbidden(
+        "this takes the power to set the main alias of the room".to_owned(),
+    ))
+}
+
+/// Makes an alias of ours for a room that the user is in.
+pub async fn create_alias(
+    rooms: &Rooms,
+    alias: &RoomAliasId,
+    room_id: &RoomId,
+    user: &UserId,
+) -> Result<(), Error> {
+    if alias.server_name() != rooms.ctx().server_name() {
+        return Err(Error::InvalidParam(
+            "the alias is of another server".to_owned(),
+        ));
+    }
+    require_joined(rooms, room_id, user).await?;
+    let room = rooms.by_id(room_id).await?;
+    let creator = rooms.ctx().db.ids.user(user).await?;
+    let mut conn = rooms.ctx().db.conn().await?;
+    match storage::aliases::insert(&mut conn, alias, room.nid, creator).await {
+        Err(error) if error.violates("room_alias_pkey") => {
+            Err(Error::AliasTaken(alias.to_string()))
+        }
+        done => Ok(done?),
+    }
+}
+
+/// Removes an alias: who made it may, and who has the power in the room.
+pub async fn delete_alias(
+    rooms: &Rooms,
+    alias: &RoomAliasId,
+    user: &UserId,
+    admin: bool,
+) -> Result<(), Error> {
+    let mut conn = rooms.ctx().db.conn().await?;
+    let found = storage::aliases::find(&mut conn, alias).await?;
+    drop(conn);
+    let (nid, creator) = found.ok_or(Error::AliasNotFound)?;
+    let asking = rooms.ctx().db.ids.user(user).await?;
+    if !admin && creator != asking {
+        let room = rooms.find(nid).await?.ok_or(Error::AliasNotFound)?;
+        require_alias_power(rooms, &room, user).await?;
+    }
+    let mut conn = rooms.ctx().db.conn().await?;
+    storage::aliases::delete(&mut conn, alias).await?;
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! The composition root: configuration in, running server out, and an orderly end.
+
+mod listen;
+mod tls;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusHandle;
+use sqlx::postgres::PgConnectOptions;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::Config,
+    context::Context,
+    event::keys::SigningKeys,
+    federation::{self, sender::Sender},
+    http::{App, admin::Nonces, limits::Limits},
+    jobs,
+    rooms::Rooms,
+    storage::{self, Db},
+    users::tokens::Tokens,
+};
+
+/// How long requests may go on after the word to stop.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Runs the server until `stop` fires. The database is migrated first.
+pub async fn run(
+    config: Config,
+    database: PgConnectOptions,
+    metrics: Option<PrometheusHandle>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    storage::migrate(database.clone())
+        .await
+        .context("the database could not be migrated")?;
+    let db = Db::connect(database)
+        .await
+        .context("no connection to the database")?;
+    let keys = Arc::new(signing_keys(&config)?);
+    let federation = federation::Client::new(&config, db.clone(), keys.clone())?;
+    let listeners = config.listeners.clone();
+    let limited = config.rate_limits.enabled;
+    let ctx = Context::new(config, db, keys, federation);
+    let rooms = Rooms::start(ctx.clone());
+    let app = App {
+        tokens: Tokens::start(ctx.clone()),
+        sender: Sender::start(
+            ctx.db.clone(),
+            ctx.federation.clone(),
+            ctx.server_name().to_owned(),
+        ),
+        hub: crate::sync::Hub::start(rooms.clone()),
+        limits: Limits::new(limited),
+        nonces: Nonces::default(),
+        metrics,
+        stopping: CancellationToken::new(),
+        rooms,
+        ctx: ctx.clone(),
+    };
+    jobs::start(&app.rooms, &app.sender, &stop);
+
+    let requests = TaskTracker::new();
+    for listener in &listeners {
+        let router = crate::http::router(app.clone(), &listener.serve);
+        let tls = listener.tls.as_ref().map(tls::acceptor).transpose()?;
+        let socket = tokio::net::TcpListener::bind(listener.bind)
+            .await
+            .with_context(|| format!("cannot listen on {}", listener.bind))?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        tracing::info!("listening on {scheme}://{}", socket.local_addr()?);
+        listen::serve(socket, tls, router, stop.clone(), requests.clone());
+    }
+    stop.cancelled().await;
+
+    tracing::info!("stopping");
+    app.stopping.cancel();
+    requests.close();
+    if tokio::time::timeout(GRACE, requests.wait()).await.is_err() {
+        tracing::warn!("requests were still under way and are cut off");
+    }
+    ctx.db.close().await;
+    Ok(())
+}
+
+/// Our signing key, made at the first start.
+fn signing_keys(config: &Config) -> anyhow::Result<SigningKeys> {
+    let file = &config.signing_key_file;
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let text = SigningKeys::generate(&format!("a{:06x}", rand::random::<u32>() >> 8));
+            write_secret(file, &text)
+                .with_context(|| format!("cannot write {}", file.display()))?;
+            text
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+    };
+    SigningKeys::parse(&config.server_name, &text).with_context(|| file.display().to_string())
+}
+
+/// Writes a file that its owner alone may read, and that is whole or not there.
+pub fn write_secret(file: &std::path::Path, text: &str) -> std::io::Result<()> {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let draft = file.with_extension("new");
+    let mut out = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&draft)?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()?;
+    std::fs::rename(draft, file)
+}

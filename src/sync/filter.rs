@@ -1,0 +1,130 @@
+//! Filters, as far as sync reads them.
+
+use ruma::api::client::filter::{
+    Filter as EventFilter, FilterDefinition, RoomEventFilter, UrlFilter,
+};
+
+use super::Error;
+use crate::{
+    context::Context,
+    event::pdu::Pdu,
+    users::{account_data, tokens::Session},
+};
+
+/// Events of a room in one answer when the filter does not say.
+const LIMIT_DEFAULT: u64 = 10;
+/// The most, whatever it says.
+const LIMIT_MAX: u64 = 100;
+
+/// The filter of a sync request: JSON, or the id of a stored one.
+pub(super) async fn load(
+    ctx: &Context,
+    session: &Session,
+    given: Option<&str>,
+) -> Result<FilterDefinition, Error> {
+    let bad = |error: &dyn std::fmt::Display| Error::BadFilter(error.to_string());
+    let json = match given {
+        None => return Ok(FilterDefinition::default()),
+        Some(json) if json.starts_with('{') => json.to_owned(),
+        Some(id) => account_data::filter(ctx, session, id)
+            .await
+            .map_err(|error| bad(&error))?,
+    };
+    serde_json::from_str(&json).map_err(|error| bad(&error))
+}
+
+/// Events of a room in one answer.
+pub(super) fn limit(filter: &RoomEventFilter) -> i64 {
+    let limit = filter
+        .limit
+        .map_or(LIMIT_DEFAULT, u64::from)
+        .clamp(1, LIMIT_MAX);
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+/// Whether a filter lets an event of a room through.
+pub fn passes(filter: &RoomEventFilter, pdu: &Pdu) -> bool {
+    let kind = pdu.kind.to_string();
+    if filter
+        .types
+        .as_ref()
+        .is_some_and(|types| !types.iter().any(|t| glob(t, &kind)))
+        || filter.not_types.iter().any(|t| glob(t, &kind))
+        || filter
+            .senders
+            .as_ref()
+            .is_some_and(|senders| !senders.contains(&pdu.sender))
+        || filter.not_senders.contains(&pdu.sender)
+        || filter
+            .rooms
+            .as_ref()
+            .is_some_and(|rooms| !rooms.contains(&pdu.room_id))
+        || filter.not_rooms.contains(&pdu.room_id)
+    {
+        return false;
+    }
+    match filter.url_filter {
+        None => true,
+        Some(wanted) => {
+            let has_url = pdu
+                .content_as::<serde_json::Map<String, serde_json::Value>>()
+                .is_some_and(|content| {
+                    content.get("url").is_some_and(serde_json::Value::is_string)
+                });
+            has_url == (wanted == UrlFilter::EventsWithUrl)
+        }
+    }
+}
+
+/// Whether a filter of types lets a type through (account data, ephemeral events).
+pub(super) fn passes_type(filter: &EventFilter, kind: &str) -> bool {
+    filter
+        .types
+        .as_ref()
+        .is_none_or(|types| types.iter().any(|t| glob(t, kind)))
+        && !filter.not_types.iter().any(|t| glob(t, kind))
+}
+
+/// The same for a filter of a room's events.
+pub(super) fn passes_room_type(filter: &RoomEventFilter, kind: &str) -> bool {
+    filter
+        .types
+        .as_ref()
+        .is_none_or(|types| types.iter().any(|t| glob(t, kind)))
+        && !filter.not_types.iter().any(|t| glob(t, kind))
+}
+
+/// `*` stands for any run of characters.
+fn glob(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else {
+        return rest.is_empty();
+    };
+    for part in middle {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::glob;
+
+    #[test]
+    fn stars_stand_for_anything() {
+        assert!(glob("m.room.*", "m.room.name"));
+        assert!(glob("*", "anything"));
+        assert!(glob("m.*.name", "m.room.name"));
+        assert!(!glob("m.room.name", "m.room.names"));
+        assert!(!glob("m.*.name", "m.room.topic"));
+        assert!(!glob("ab*b", "ab"));
+    }
+}

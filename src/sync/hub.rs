@@ -1,0 +1,165 @@
+//! Waiting clients: woken when something for them happened, and only then.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{Notify, broadcast::error::RecvError};
+
+use crate::{
+    rooms::Rooms,
+    storage::{LogKind, RoomNid, UserNid},
+};
+
+/// All waiting clients of a node. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Hub(Arc<Mutex<Waiters>>);
+
+#[derive(Debug, Default)]
+struct Waiters {
+    next: u64,
+    wakes: HashMap<u64, Arc<Notify>>,
+    by_user: HashMap<i64, HashSet<u64>>,
+    by_room: HashMap<i64, HashSet<u64>>,
+}
+
+/// A waiting client; dropped, it waits no more.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    hub: Hub,
+    id: u64,
+    user: i64,
+    rooms: Vec<i64>,
+    wake: Arc<Notify>,
+}
+
+impl Hub {
+    /// Starts to follow the log and typing.
+    pub fn start(rooms: Rooms) -> Self {
+        let hub = Self::default();
+        tokio::spawn(follow_log(hub.clone(), rooms.clone()));
+        tokio::spawn(follow_typing(hub.clone(), rooms));
+        hub
+    }
+
+    /// Registers a client. Do it before looking: what happens in between wakes it.
+    pub(super) fn register(&self, user: UserNid) -> Waiter {
+        let wake = Arc::new(Notify::new());
+        let mut waiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiters.next += 1;
+        let id = waiters.next;
+        waiters.wakes.insert(id, wake.clone());
+        waiters.by_user.entry(user.0).or_default().insert(id);
+        drop(waiters);
+        Waiter {
+            hub: self.clone(),
+            id,
+            user: user.0,
+            rooms: Vec::new(),
+            wake,
+        }
+    }
+
+    fn wake(&self, rooms: &HashSet<i64>, users: &HashSet<i64>) {
+        let waiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut woken = HashSet::new();
+        let of_rooms = rooms.iter().filter_map(|room| waiters.by_room.get(room));
+        let of_users = users.iter().filter_map(|user| waiters.by_user.get(user));
+        for id in of_rooms.chain(of_users).flatten() {
+            if woken.insert(*id)
+                && let Some(wake) = waiters.wakes.get(id)
+            {
+                wake.notify_one();
+            }
+        }
+    }
+
+    fn wake_all(&self) {
+        let waiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for wake in waiters.wakes.values() {
+            wake.notify_one();
+        }
+    }
+}
+
+impl Waiter {
+    /// Also wakes for these rooms.
+    pub(super) fn watch(&mut self, rooms: impl Iterator<Item = RoomNid>) {
+        let mut waiters = self.hub.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for room in rooms {
+            if waiters.by_room.entry(room.0).or_default().insert(self.id) {
+                self.rooms.push(room.0);
+            }
+        }
+    }
+
+    /// Waits for the next wake; one that came since registration counts.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut waiters = self.hub.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiters.wakes.remove(&self.id);
+        let waiters = &mut *waiters;
+        remove(&mut waiters.by_user, self.user, self.id);
+        for room in &self.rooms {
+            remove(&mut waiters.by_room, *room, self.id);
+        }
+    }
+}
+
+fn remove(map: &mut HashMap<i64, HashSet<u64>>, key: i64, id: u64) {
+    if let Some(ids) = map.get_mut(&key) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            map.remove(&key);
+        }
+    }
+}
+
+async fn follow_log(hub: Hub, rooms: Rooms) {
+    let mut rows = rooms.ctx().db.stream.subscribe();
+    loop {
+        match rows.recv().await {
+            Ok(batch) => {
+                let (mut in_rooms, mut users) = (HashSet::new(), HashSet::new());
+                for row in batch.iter() {
+                    match row.kind {
+                        LogKind::Event => {
+                            in_rooms.insert(row.room);
+                            users.insert(row.user);
+                        }
+                        LogKind::Receipt => {
+                            in_rooms.insert(row.room);
+                        }
+                        LogKind::AccountData | LogKind::ToDevice | LogKind::OutOfBand => {
+                            users.insert(row.user);
+                        }
+                        LogKind::DeviceList
+                        | LogKind::Profile
+                        | LogKind::KeyCounts
+                        | LogKind::Invalidate => {}
+                    }
+                }
+                hub.wake(&in_rooms, &users);
+            }
+            Err(RecvError::Lagged(_)) => hub.wake_all(),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+async fn follow_typing(hub: Hub, rooms: Rooms) {
+    let mut changed = rooms.typing().subscribe();
+    loop {
+        match changed.recv().await {
+            Ok(room) => hub.wake(&HashSet::from([room.0]), &HashSet::new()),
+            Err(RecvError::Lagged(_)) => hub.wake_all(),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}

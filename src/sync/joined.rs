@@ -1,0 +1,268 @@
+//! The part of an answer for a room that the user is in, or was until just now.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use ruma::{
+    api::client::filter::{FilterDefinition, LazyLoadOptions},
+    events::{StateEventType, TimelineEventType},
+};
+use serde_json::{Map, Value, json, value::RawValue};
+
+use super::{Error, filter};
+use crate::{
+    event::{
+        client::{Shape, to_client},
+        pdu::Pdu,
+    },
+    rooms::{Event, Rooms, render::Extras, resident::Room, state, state::Entries, visibility},
+    storage::{self, Pos},
+    users::tokens::Session,
+};
+
+/// What one sync is about.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    pub(super) rooms: &'a Rooms,
+    pub(super) session: &'a Session,
+    pub(super) filter: &'a FilterDefinition,
+    pub(super) since: Pos,
+    pub(super) upto: Pos,
+    pub(super) full_state: bool,
+    /// Field in which state goes that is meant as of the end of the timeline; `None`: state is as
+    /// of its start, in `state`.
+    pub(super) state_after: Option<&'static str>,
+}
+
+/// A room to tell about.
+pub(super) struct Candidate {
+    pub(super) room: Arc<Room>,
+    /// Its events in reach, newest first, one more than the limit where there are more.
+    pub(super) events: Vec<Event>,
+    /// Nothing of it was told before: the user has just joined, or syncs for the first time.
+    pub(super) fresh: bool,
+    /// State that was told; `None`: nothing was.
+    pub(super) told: Option<Entries>,
+}
+
+/// Timeline and state of a room; nothing where there is no news.
+pub(super) async fn assemble(
+    scope: Scope<'_>,
+    candidate: Candidate,
+) -> Result<Map<String, Value>, Error> {
+    let Candidate {
+        room,
+        mut events,
+        fresh,
+        told,
+    } = candidate;
+    let Scope {
+        rooms,
+        session,
+        filter,
+        ..
+    } = scope;
+    let limit = usize::try_from(filter::limit(&filter.room.timeline)).unwrap_or(usize::MAX);
+    let limited = events.len() > limit;
+    events.truncate(limit);
+    events.reverse();
+    let edge = events.first().and_then(|event| event.stored.seq);
+    let before = events.first().and_then(|event| event.stored.snap);
+    let mut answer = Map::new();
+    if events.is_empty() && !fresh && !scope.full_state {
+        return Ok(answer);
+    }
+    let viewer = visibility::viewer(rooms, &room, &session.user_id).await?;
+    let current = viewer.entries(&room);
+    let start = match before {
+        Some(snap) => rooms.state_of(room.nid, snap).await?.entries,
+        None => current.clone(),
+    };
+    let shown = visibility::filter_for(rooms, &room, &viewer, events).await?;
+    let shown: Vec<Event> = shown
+        .into_iter()
+        .filter(|event| filter::passes(&filter.room.timeline, &event.pdu))
+        .collect();
+    let extras = Extras::load(rooms, &room, &shown).await?;
+    let timeline: Vec<Box<RawValue>> = shown
+        .iter()
+        .map(|event| extras.render(rooms, session, event, Shape::Sync))
+        .collect();
+    let edge = edge.unwrap_or_else(|| room.head().seq + 1);
+    answer.insert(
+        "timeline".to_owned(),
+        json!({
+            "events": timeline,
+            "limited": limited,
+            "prev_batch": format!("t{edge}"),
+        }),
+    );
+    let base = if scope.full_state || fresh {
+        None
+    } else {
+        told.as_ref()
+    };
+    let target = if scope.state_after.is_some() {
+        &current
+    } else {
+        &start
+    };
+    let state = state_section(scope, &room, (base, target), &shown, fresh).await?;
+    let field = scope.state_after.unwrap_or("state");
+    answer.insert(field.to_owned(), json!({ "events": state }));
+    let members_changed = shown
+        .iter()
+        .any(|event| event.pdu.kind == TimelineEventType::RoomMember);
+    if fresh || members_changed || limited {
+        answer.insert("summary".to_owned(), summary(scope, &room, &current).await?);
+    }
+    Ok(answer)
+}
+
+/// State events from `base` (`None`: nothing) to `target`.
+async fn state_section(
+    scope: Scope<'_>,
+    room: &Room,
+    (base, target): (Option<&Entries>, &Entries),
+    timeline: &[Event],
+    fresh: bool,
+) -> Result<Vec<Box<RawValue>>, Error> {
+    let Scope {
+        rooms,
+        session,
+        filter,
+        ..
+    } = scope;
+    let mut nids: BTreeSet<i64> = match base {
+        None => target.values().copied().collect(),
+        Some(base) => state::difference(base, target)
+            .into_iter()
+            .map(|(_, _, event)| event)
+            .filter(|event| *event != 0)
+            .collect(),
+    };
+    if let LazyLoadOptions::Enabled { .. } = filter.room.state.lazy_load_options {
+        let mut wanted: HashSet<i64> = HashSet::new();
+        for event in timeline {
+            wanted.insert(rooms.ctx().db.ids.user(&event.pdu.sender).await?.0);
+        }
+        if fresh || scope.full_state {
+            wanted.insert(session.user_nid.0);
+        }
+        let members: HashSet<i64> = target
+            .iter()
+            .filter(|(skey, _)| **skey < 0)
+            .map(|(_, event)| *event)
+            .collect();
+        let in_timeline: HashSet<i64> = timeline.iter().map(|event| event.stored.nid.0).collect();
+        nids.retain(|nid| !members.contains(nid));
+        nids.extend(
+            wanted
+                .iter()
+                .filter_map(|user| target.get(&-user).copied())
+                .filter(|nid| !in_timeline.contains(nid)),
+        );
+    }
+    let nids: Vec<i64> = nids.into_iter().collect();
+    let pdus = rooms.pdus(room, &nids).await?;
+    Ok(pdus
+        .iter()
+        .filter(|pdu| filter::passes(&filter.room.state, pdu))
+        .map(|pdu| to_client(pdu, Shape::Sync, Map::new()))
+        .collect())
+}
+
+/// Counts, and who the room can be named after.
+async fn summary(scope: Scope<'_>, room: &Room, state: &Entries) -> Result<Value, Error> {
+    let rooms = scope.rooms;
+    let mut conn = rooms.ctx().db.conn().await?;
+    let (joined, invited) = storage::sync::member_counts(&mut conn, room.nid).await?;
+    let mut summary = json!({
+        "m.joined_member_count": joined,
+        "m.invited_member_count": invited,
+    });
+    drop(conn);
+    let named = [
+        (StateEventType::RoomName, String::new()),
+        (StateEventType::RoomCanonicalAlias, String::new()),
+    ];
+    let slice = rooms.state_events(room, state, &named).await?;
+    let has = |pdu: &Arc<Pdu>| {
+        let content: Map<String, Value> = pdu.content_as().unwrap_or_default();
+        ["name", "alias"].iter().any(|key| {
+            content
+                .get(*key)
+                .and_then(Value::as_str)
+                .is_some_and(|text| !text.is_empty())
+        })
+    };
+    if !slice.iter().any(|(_, pdu)| has(pdu)) {
+        let mut conn = rooms.ctx().db.conn().await?;
+        let heroes = storage::sync::heroes(&mut conn, room.nid, scope.session.user_nid).await?;
+        drop(conn);
+        summary["m.heroes"] = json!(rooms.ctx().db.ids.user_ids_of(&heroes).await?);
+    }
+    Ok(summary)
+}
+
+/// Candidates for rooms that the user is in, with few queries for all of them.
+pub(super) async fn candidates(
+    scope: Scope<'_>,
+    wanted: &[(storage::RoomNid, bool)],
+) -> Result<Vec<Candidate>, Error> {
+    let Scope {
+        rooms,
+        filter,
+        since,
+        upto,
+        ..
+    } = scope;
+    let limit = filter::limit(&filter.room.timeline) + 1;
+    let (fresh, known): (Vec<_>, Vec<_>) = wanted.iter().partition(|(_, fresh)| *fresh);
+    let nids = |list: &[(storage::RoomNid, bool)]| -> Vec<i64> {
+        list.iter().map(|(room, _)| room.0).collect()
+    };
+    let (fresh, known) = (nids(&fresh), nids(&known));
+    let mut conn = rooms.ctx().db.conn().await?;
+    let mut stored = Vec::new();
+    if !fresh.is_empty() {
+        stored.extend(storage::events::newest(&mut conn, &fresh, (0, upto), limit).await?);
+    }
+    let mut told = HashMap::new();
+    if !known.is_empty() {
+        stored.extend(storage::events::newest(&mut conn, &known, (since, upto), limit).await?);
+        told = storage::sync::last_told(&mut conn, &known, since).await?;
+    }
+    drop(conn);
+    let mut by_room: HashMap<storage::RoomNid, Vec<storage::events::Stored>> = HashMap::new();
+    for event in stored {
+        by_room.entry(event.room).or_default().push(event);
+    }
+    let mut candidates = Vec::with_capacity(wanted.len());
+    for (nid, fresh) in wanted {
+        let Some(room) = rooms.find(*nid).await? else {
+            continue;
+        };
+        let events = by_room.remove(nid).unwrap_or_default();
+        let events = rooms.parse(&room, events)?;
+        let told = match told.get(nid) {
+            Some((snap, change)) => {
+                let mut entries = rooms.state_of(*nid, *snap).await?.entries;
+                if let Some((skey, event)) = change {
+                    entries.insert(*skey, *event);
+                }
+                Some(entries)
+            }
+            None => None,
+        };
+        candidates.push(Candidate {
+            room,
+            events,
+            fresh: *fresh,
+            told,
+        });
+    }
+    Ok(candidates)
+}

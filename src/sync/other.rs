@@ -1,0 +1,125 @@
+//! Parts of an answer for rooms that the user is not in, and ephemeral parts.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json, value::RawValue};
+
+use super::{
+    Error,
+    joined::{Candidate, Scope, assemble},
+};
+use crate::{
+    event::client::{Shape, to_client},
+    rooms::membership,
+    storage::{self, RoomNid, memberships::UserRoom},
+};
+
+/// Stripped state of an invitation or a knock.
+pub(super) async fn stripped(scope: Scope<'_>, row: &UserRoom) -> Result<Box<RawValue>, Error> {
+    let json = match &row.stripped {
+        Some(json) => json.clone(),
+        None => {
+            let Some(room) = scope.rooms.find(row.room).await? else {
+                return Ok(RawValue::from_string("[]".to_owned())
+                    .unwrap_or_else(|_| RawValue::NULL.to_owned()));
+            };
+            let sender = match row.sender {
+                Some(sender) => Some(scope.rooms.ctx().db.ids.user_id(sender).await?),
+                None => None,
+            };
+            let events = membership::invite::preview(scope.rooms, &room, sender.as_deref()).await?;
+            let own = match row.event {
+                Some(event) => scope.rooms.pdus(&room, &[event]).await?.pop(),
+                None => None,
+            };
+            membership::invite::stripped(&events, own.as_deref())
+        }
+    };
+    Ok(RawValue::from_string(json).unwrap_or_else(|_| RawValue::NULL.to_owned()))
+}
+
+/// A room that the user left: its timeline up to that.
+pub(super) async fn left(scope: Scope<'_>, row: &UserRoom) -> Result<Map<String, Value>, Error> {
+    let Some(room) = scope.rooms.find(row.room).await? else {
+        // An invitation that was refused, or a knock that was taken back.
+        let mut answer = Map::new();
+        answer.insert(
+            "timeline".to_owned(),
+            json!({ "events": [], "limited": false }),
+        );
+        return Ok(answer);
+    };
+    let scope = Scope {
+        upto: row.pos.min(scope.upto),
+        ..scope
+    };
+    let mut found = super::joined::candidates(scope, &[(row.room, false)]).await?;
+    let Some(candidate) = found.pop() else {
+        return Ok(Map::new());
+    };
+    match assemble(
+        scope,
+        Candidate {
+            fresh: scope.since == 0,
+            ..candidate
+        },
+    )
+    .await
+    {
+        Ok(mut answer) => {
+            answer.remove("summary");
+            Ok(answer)
+        }
+        // Somebody who never was inside sees the end of the invitation and nothing else.
+        Err(Error::Rooms(crate::rooms::Error::NotJoined { .. })) => {
+            let own = match row.event {
+                Some(event) => scope.rooms.pdus(&room, &[event]).await?,
+                None => Vec::new(),
+            };
+            let events: Vec<Box<RawValue>> = own
+                .iter()
+                .map(|pdu| to_client(pdu, Shape::Sync, Map::new()))
+                .collect();
+            let mut answer = Map::new();
+            let timeline = json!({ "events": events, "limited": false });
+            answer.insert("timeline".to_owned(), timeline);
+            Ok(answer)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Receipts by room, as content of one `m.receipt` event each.
+pub(super) async fn receipts(
+    scope: Scope<'_>,
+    rooms: &[i64],
+) -> Result<HashMap<RoomNid, Value>, Error> {
+    let mut conn = scope.rooms.ctx().db.conn().await?;
+    let range = (scope.since, scope.upto);
+    let rows = storage::receipts::list(&mut conn, rooms, range, scope.session.user_nid).await?;
+    drop(conn);
+    let mut contents: HashMap<RoomNid, Value> = HashMap::new();
+    for row in rows {
+        let user = scope
+            .rooms
+            .ctx()
+            .db
+            .ids
+            .user_id(storage::UserNid(row.user_nid))
+            .await?;
+        let mut data = json!({ "ts": row.ts });
+        if !row.thread_id.is_empty() {
+            data["thread_id"] = json!(row.thread_id);
+        }
+        let kind = if row.kind == 1 {
+            "m.read"
+        } else {
+            "m.read.private"
+        };
+        let content = contents
+            .entry(RoomNid(row.room_nid))
+            .or_insert_with(|| json!({}));
+        content[&row.event_id][kind][user.as_str()] = data;
+    }
+    Ok(contents)
+}

@@ -1,0 +1,71 @@
+//! Sync tokens: a stream position, and how far typing was told.
+
+use std::{fmt, str::FromStr};
+
+use super::Error;
+use crate::storage::Pos;
+
+/// `s1_POSITION_TYPING`. The same on every node, but for typing, which is told again at worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Everything up to this position was told.
+    pub pos: Pos,
+    /// Serial of the last typing change that was told.
+    pub typing: i64,
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s1_{}_{}", self.pos, self.typing)
+    }
+}
+
+impl FromStr for Token {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let mut parts = text.strip_prefix("s1_").ok_or(Error::BadToken)?.split('_');
+        let mut next = || {
+            parts
+                .next()?
+                .parse::<i64>()
+                .ok()
+                .filter(|number| *number >= 0)
+        };
+        match (next(), next(), parts.next()) {
+            (Some(pos), Some(typing), None) => Ok(Self { pos, typing }),
+            _ => Err(Error::BadToken),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Token;
+
+    proptest! {
+        #[test]
+        fn tokens_round_trip(pos in 0..i64::MAX, typing in 0..i64::MAX) {
+            let token = Token { pos, typing };
+            prop_assert_eq!(token.to_string().parse::<Token>().unwrap(), token);
+        }
+
+        #[test]
+        fn nonsense_is_refused_without_panic(text in ".{0,40}") {
+            if let Ok(token) = text.parse::<Token>() {
+                prop_assert!(token.pos >= 0);
+            }
+        }
+    }
+
+    #[test]
+    fn broken_tokens_are_refused() {
+        for text in [
+            "", "s1_", "s1_1", "s1_-1_0", "s1_1_0_0", "t5", "s1_x_0", "s2_1_1",
+        ] {
+            assert!(text.parse::<Token>().is_err(), "{text}");
+        }
+    }
+}
