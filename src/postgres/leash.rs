@@ -60,7 +60,7 @@ fn keep(folder: &Path, programs: &Path, socket: &Path) -> anyhow::Result<()> {
     let data = folder.join("data");
     stop_leftovers(&data)?;
     let mut postgres = start(folder, programs, socket)?;
-    let ready = wait_until_ready(&mut postgres, socket, programs);
+    let ready = wait_until_ready(&mut postgres, socket);
     if let Err(error) = ready {
         stop(&mut postgres);
         return Err(error);
@@ -155,41 +155,27 @@ fn start(folder: &Path, programs: &Path, socket: &Path) -> anyhow::Result<Child>
         .context("cannot start PostgreSQL")
 }
 
-fn wait_until_ready(postgres: &mut Child, socket: &Path, programs: &Path) -> anyhow::Result<()> {
+fn wait_until_ready(postgres: &mut Child, socket: &Path) -> anyhow::Result<()> {
     let deadline = Instant::now() + START_WAIT;
-    let psql = |database: &str, sql: &str| {
-        Command::new(programs.join("psql"))
-            .args(["-X", "-q", "-U", NAME, "-d", database, "-Atc", sql, "-h"])
-            .arg(socket)
-            .output()
-    };
+    let options = sqlx::postgres::PgConnectOptions::new_without_pgpass()
+        .socket(socket)
+        .username(NAME)
+        .database("postgres");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     loop {
         if let Some(status) = postgres.try_wait()? {
             bail!("PostgreSQL ended at once ({status})");
         }
-        if psql("postgres", "SELECT 1")
-            .context("cannot run psql")?
-            .status
-            .success()
-        {
-            break;
-        }
-        if Instant::now() > deadline {
-            bail!("PostgreSQL does not answer");
-        }
-        std::thread::sleep(STEP);
-    }
-    let exists = psql(
-        "postgres",
-        "SELECT 1 FROM pg_database WHERE datname = 'amtsbote'",
-    )?;
-    if exists.stdout.is_empty() {
-        let made = psql("postgres", "CREATE DATABASE amtsbote")?;
-        if !made.status.success() {
-            bail!("{}", String::from_utf8_lossy(&made.stderr).trim());
+        match runtime.block_on(crate::storage::create_database(&options, NAME)) {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error).context("PostgreSQL does not answer");
+            }
+            Err(_) => std::thread::sleep(STEP),
         }
     }
-    Ok(())
 }
 
 /// Returns when standard input ends, or PostgreSQL.

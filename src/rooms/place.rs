@@ -3,10 +3,7 @@
 
 use std::sync::Arc;
 
-use ruma::{
-    OwnedEventId,
-    events::{StateEventType, TimelineEventType},
-};
+use ruma::{OwnedEventId, events::TimelineEventType};
 
 use super::{
     ATTEMPTS_MAX, Error, Rooms,
@@ -14,7 +11,7 @@ use super::{
     persist::{Accepted, Plan, Written, is_local},
     resident::{Head, Room},
     resolve::resolve,
-    send::has_redact_power,
+    send::{has_redact_power, with_create},
     state::State,
 };
 use crate::{
@@ -202,14 +199,9 @@ pub(super) async fn slice_for(
     )
     // An event whose content authorization cannot read fails the check that follows.
     .unwrap_or_default();
-    let mut keys = keys;
-    if !keys
-        .iter()
-        .any(|(kind, _)| *kind == StateEventType::RoomCreate)
-    {
-        keys.push((StateEventType::RoomCreate, String::new()));
-    }
-    rooms.state_events(room, &state.entries, &keys).await
+    rooms
+        .state_events(room, &state.entries, &with_create(keys))
+        .await
 }
 
 async fn passes(rooms: &Rooms, room: &Room, state: &State, pdu: &Arc<Pdu>) -> Result<bool, Error> {

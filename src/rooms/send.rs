@@ -145,7 +145,22 @@ pub(super) async fn auth_slice(
         &room.version,
     )
     .map_err(Error::Invalid)?;
-    rooms.state_events(room, &head.state.entries, &keys).await
+    rooms
+        .state_events(room, &head.state.entries, &with_create(keys))
+        .await
+}
+
+/// Authorization reads the create event in every room version, also where no event names it.
+pub(super) fn with_create(
+    mut keys: Vec<(StateEventType, String)>,
+) -> Vec<(StateEventType, String)> {
+    if !keys
+        .iter()
+        .any(|(kind, _)| *kind == StateEventType::RoomCreate)
+    {
+        keys.push((StateEventType::RoomCreate, String::new()));
+    }
+    keys
 }
 
 /// Where an event built now goes in the graph.
@@ -252,7 +267,10 @@ pub(super) async fn add_local(
         .filter(|(_, id)| pdu.prev_events.contains(id))
         .map(|(nid, _)| *nid)
         .collect();
-    let auth_nids = auth.iter().map(|(nid, _)| nid).collect();
+    let named = auth
+        .iter()
+        .filter(|(_, auth)| pdu.auth_events.contains(&auth.event_id));
+    let auth_nids = named.map(|(nid, _)| nid).collect();
     let out = Some(owed_to(rooms, &pdu).await?);
     plan.add(
         rooms,

@@ -149,3 +149,22 @@ pub async fn migrate(options: PgConnectOptions) -> Result<(), Error> {
     MIGRATOR.run(&mut conn).await?;
     Ok(())
 }
+
+/// Makes a database on a server where it is not there yet.
+pub async fn create_database(options: &PgConnectOptions, name: &str) -> Result<(), Error> {
+    use sqlx::{ConnectOptions, Connection};
+    let mut conn = options.connect().await?;
+    let exists = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT 1 FROM pg_database WHERE datname = $1) AS "exists!""#,
+        name
+    );
+    if !exists.fetch_one(&mut conn).await? {
+        // dynamic: a statement that makes a database takes no parameters; the name is ours.
+        let create = format!("CREATE DATABASE \"{name}\"");
+        sqlx::query(sqlx::AssertSqlSafe(create))
+            .execute(&mut conn)
+            .await?;
+    }
+    conn.close().await?;
+    Ok(())
+}
