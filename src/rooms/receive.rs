@@ -92,7 +92,7 @@ async fn known_verdict(rooms: &Rooms, room: &Room, pdu: &Pdu) -> Result<Option<V
 }
 
 /// Of some ids those that are no part of our graph.
-async fn lacking(
+pub(super) async fn lacking(
     rooms: &Rooms,
     room: &Room,
     ids: &[OwnedEventId],

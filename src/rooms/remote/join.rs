@@ -20,6 +20,7 @@ use crate::{
     rooms::{
         Error, Rooms,
         persist::{Accepted, Plan, Written},
+        receive::lacking,
         resident::{Head, Room},
         state::{Entries, State},
     },
@@ -303,12 +304,8 @@ impl Answer {
             .skey("m.room.member", join.sender.as_str())
             .await?
             .0;
-        let missing: Vec<OwnedEventId> = join
-            .prev_events
-            .iter()
-            .filter(|id| !nids.contains_key(*id))
-            .cloned()
-            .collect();
+        // Outliers have no place in the timeline: what is before them is a hole as well.
+        let missing = lacking(rooms, room, &join.prev_events).await?;
         let accepted = Accepted {
             pdu: join.clone(),
             nid,
@@ -419,6 +416,8 @@ fn authorized(version: &RoomVersion, all: HashMap<OwnedEventId, Pdu>) -> Vec<Arc
         .find(|pdu| pdu.kind == TimelineEventType::RoomCreate)
         .cloned();
     let create = create.map(Arc::new);
+    // From v12 on every event leans on the create event without naming it: it comes first.
+    ready.sort_by_key(|id| all[*id].kind == TimelineEventType::RoomCreate);
     while let Some(id) = ready.pop() {
         let mut pdu = Arc::new(all[id].clone());
         let by_key: HashMap<(String, &str), &Arc<Pdu>> = pdu
