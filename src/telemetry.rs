@@ -8,9 +8,17 @@ use crate::config::Log;
 
 /// Starts logging to standard error: text for people, or a JSON object a line.
 pub fn start_logging(log: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.level).context("[log] level")?;
+    // A plain level is about us: libraries tell every step of theirs at `info`.
+    let plain = ["error", "warn", "info", "debug", "trace"].contains(&log.level.as_str());
+    let filter = if plain {
+        format!("warn,amtsbote={0},ruma_state_res=error", log.level)
+    } else {
+        log.level.clone()
+    };
+    let filter = EnvFilter::try_new(filter).context("[log] level")?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(std::io::stderr);
     let started = if log.json {
         builder.json().with_span_list(false).try_init()

@@ -1,0 +1,4 @@
+//! Servers among themselves.
+
+mod requests;
+pub(crate) mod rooms;

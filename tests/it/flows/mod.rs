@@ -1,0 +1,5 @@
+//! Stories with clients and servers that nobody here wrote, and with power cuts.
+
+mod crash;
+mod nio;
+mod synapse;

@@ -1,0 +1,214 @@
+//! Our server as a process of its own, with its private PostgreSQL.
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::{eventually, free_port, tls::Tls, user::User};
+
+static FOLDERS: AtomicU32 = AtomicU32::new(0);
+
+/// A folder that goes when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("amtsbote-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running server.
+pub(crate) struct Server {
+    process: Option<Child>,
+    folder: Folder,
+    pub(crate) port: u16,
+    pub(crate) federation_port: u16,
+    pub(crate) name: String,
+    http: reqwest::Client,
+}
+
+impl Server {
+    /// A server that federates under `localhost:PORT`, with open registration.
+    pub(crate) async fn start() -> Self {
+        Self::with(
+            "[registration]\nopen = true\nshared_secret = \"test secret\"\n",
+            None,
+        )
+        .await
+    }
+
+    /// The same with a certificate of a given authority.
+    pub(crate) async fn with_tls(tls: &Tls) -> Self {
+        Self::with("[registration]\nopen = true\n", Some(tls)).await
+    }
+
+    /// A server with more configuration.
+    pub(crate) async fn with(more: &str, tls: Option<&Tls>) -> Self {
+        // Fails when it was done before, which is fine.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let folder = Folder::new();
+        let (port, federation_port) = (free_port(), free_port());
+        let name = format!("localhost:{federation_port}");
+        let mut config = format!(
+            "server_name = \"{name}\"\n\
+             data_dir = \"{data}\"\n\
+             [[listener]]\n\
+             bind = \"127.0.0.1:{port}\"\n\
+             serve = [\"client\", \"federation\", \"admin\", \"metrics\"]\n",
+            data = folder.0.join("data").display(),
+        );
+        let mut outbound = "allow_ip_ranges = [\"127.0.0.0/8\", \"::1/128\"]\n".to_owned();
+        if let Some(tls) = tls {
+            config.push_str(&format!(
+                "[[listener]]\n\
+                 bind = \"127.0.0.1:{federation_port}\"\n\
+                 serve = [\"federation\"]\n\
+                 tls = {{ certificate = \"{}\", key = \"{}\" }}\n",
+                tls.certificate.display(),
+                tls.key.display(),
+            ));
+            outbound.push_str(&format!("extra_ca = [\"{}\"]\n", tls.ca.display()));
+        }
+        config.push_str(&format!(
+            "[outbound]\n{outbound}[rate_limits]\nenabled = false\n[log]\nlevel = \"warn\"\n{more}"
+        ));
+        std::fs::write(folder.0.join("amtsbote.toml"), config).unwrap();
+        let mut server = Self {
+            process: None,
+            folder,
+            port,
+            federation_port,
+            name,
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+        };
+        server.restart().await;
+        server
+    }
+
+    /// Starts the process and waits until it serves.
+    pub(crate) async fn restart(&mut self) {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.folder.0.join("log"))
+            .unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_amtsbote"))
+            .arg("serve")
+            .arg("--config")
+            .arg(self.folder.0.join("amtsbote.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.process = Some(process);
+        let url = self.url("/health");
+        eventually("the server to serve", async || {
+            let ended = self.process.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "the server ended: {}", self.log());
+            let answer = self.http.get(&url).send().await.ok()?;
+            answer.status().is_success().then_some(())
+        })
+        .await;
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.0.join("log")).unwrap_or_default()
+    }
+
+    /// Ends the process at once, as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        let mut process = self.process.take().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    /// Kills the private PostgreSQL, all of it.
+    pub(crate) fn kill_database(&self) {
+        let data = self
+            .folder
+            .0
+            .join("data/postgres/data")
+            .canonicalize()
+            .unwrap();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let pid = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<i32>().ok());
+            let cwd = std::fs::read_link(entry.path().join("cwd"));
+            if let (Some(pid), Ok(cwd)) = (pid, cwd)
+                && cwd == data
+            {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+    }
+
+    /// Asks the process to end, and waits for it.
+    pub(crate) fn stop(&mut self) {
+        let mut process = self.process.take().unwrap();
+        let pid = Pid::from_raw(i32::try_from(process.id()).unwrap());
+        kill(pid, Signal::SIGTERM).unwrap();
+        assert!(process.wait().unwrap().success(), "{}", self.log());
+    }
+
+    /// Waits until the process has ended by itself.
+    pub(crate) async fn ended(&mut self) {
+        eventually("the server to end", async || {
+            self.process
+                .as_mut()
+                .unwrap()
+                .try_wait()
+                .unwrap()
+                .map(|_| ())
+        })
+        .await;
+        self.process = None;
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// Registers a user.
+    pub(crate) async fn user(&self, name: &str) -> User {
+        User::register(&self.url(""), name).await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        // The keeper of the database sees our end and stops it; its folder goes after that.
+        self.kill_database_quietly();
+    }
+}
+
+impl Server {
+    fn kill_database_quietly(&self) {
+        if self.folder.0.join("data/postgres/data").exists() {
+            self.kill_database();
+        }
+    }
+}

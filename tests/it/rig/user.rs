@@ -1,0 +1,191 @@
+//! A user with a client that speaks HTTP, and remembers what it saw.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{enc, eventually};
+
+static TXNS: AtomicU32 = AtomicU32::new(0);
+
+/// A logged-in user.
+pub(crate) struct User {
+    base: String,
+    http: reqwest::Client,
+    pub(crate) id: String,
+    pub(crate) token: String,
+    pub(crate) device: String,
+    pub(crate) since: Option<String>,
+    /// Timeline events that syncs brought: (room, event).
+    pub(crate) seen: Vec<(String, Value)>,
+}
+
+impl User {
+    pub(crate) async fn register(base: &str, name: &str) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let mut body = json!({ "username": name, "password": format!("password of {name}") });
+        let url = format!("{base}/_matrix/client/v3/register");
+        let first: Value = http
+            .post(&url)
+            .body(body.to_string())
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        body["auth"] = json!({ "type": "m.login.dummy", "session": first["session"] });
+        let answer: Value = http
+            .post(&url)
+            .body(body.to_string())
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        let text = |key: &str| {
+            answer[key]
+                .as_str()
+                .unwrap_or_else(|| panic!("no {key} in {answer}"))
+                .to_owned()
+        };
+        Self {
+            base: base.to_owned(),
+            http,
+            id: text("user_id"),
+            token: text("access_token"),
+            device: text("device_id"),
+            since: None,
+            seen: Vec::new(),
+        }
+    }
+
+    /// Where a path below `/_matrix/client/v3` is.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}/_matrix/client/v3{path}", self.base)
+    }
+
+    /// Status and body of any request below `/_matrix/client/v3`.
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> (u16, Value) {
+        let url = self.url(path);
+        let mut request = self.http.request(method, url).bearer_auth(&self.token);
+        if let Some(body) = body {
+            request = request.body(body.to_string());
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.json().await.unwrap_or_default())
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
+        self.call(Method::GET, path, None).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: Value) -> (u16, Value) {
+        self.call(Method::PUT, path, Some(body)).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> (u16, Value) {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    pub(crate) async fn create_room(&self, options: Value) -> String {
+        let (status, body) = self.post("/createRoom", options).await;
+        assert_eq!(status, 200, "{body}");
+        body["room_id"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn join(&self, room: &str) {
+        let (status, body) = self.post(&format!("/join/{}", enc(room)), json!({})).await;
+        assert_eq!(status, 200, "{body}");
+    }
+
+    /// Sends a text message; returns its event id.
+    pub(crate) async fn say(&self, room: &str, text: &str) -> String {
+        let txn = format!("t{}", TXNS.fetch_add(1, Ordering::Relaxed));
+        let path = format!("/rooms/{}/send/m.room.message/{txn}", enc(room));
+        let (status, body) = self
+            .put(&path, json!({ "msgtype": "m.text", "body": text }))
+            .await;
+        assert_eq!(status, 200, "{body}");
+        body["event_id"].as_str().unwrap().to_owned()
+    }
+
+    /// One sync; timeline events are kept in `seen`.
+    pub(crate) async fn sync(&mut self, timeout_ms: u32) -> Value {
+        let since = self
+            .since
+            .as_ref()
+            .map(|since| format!("&since={since}"))
+            .unwrap_or_default();
+        let (status, body) = self
+            .get(&format!("/sync?timeout={timeout_ms}{since}"))
+            .await;
+        assert_eq!(status, 200, "{body}");
+        self.since = Some(body["next_batch"].as_str().unwrap().to_owned());
+        for (room, part) in body["rooms"]["join"].as_object().into_iter().flatten() {
+            for event in part["timeline"]["events"].as_array().into_iter().flatten() {
+                self.seen.push((room.clone(), event.clone()));
+            }
+        }
+        body
+    }
+
+    /// Syncs until an event that fits has come.
+    pub(crate) async fn wait_for(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let this = tokio::sync::Mutex::new(self);
+        eventually(what, async || {
+            let mut user = this.lock().await;
+            if let Some((_, event)) = user.seen.iter().find(|(_, event)| fits(event)) {
+                return Some(event.clone());
+            }
+            user.sync(1_000).await;
+            None
+        })
+        .await
+    }
+
+    /// Syncs until a message with that text has come.
+    pub(crate) async fn hears(&mut self, text: &str) -> Value {
+        self.wait_for(text, |event| event["content"]["body"] == text)
+            .await
+    }
+
+    /// Syncs until an invitation to a room has come.
+    pub(crate) async fn is_invited(&mut self, room: &str) -> Value {
+        let this = tokio::sync::Mutex::new(self);
+        eventually("an invitation", async || {
+            let body = this.lock().await.sync(1_000).await;
+            body["rooms"]["invite"].get(room).cloned()
+        })
+        .await
+    }
+
+    /// Texts of all messages of a room, oldest first, by paging back.
+    pub(crate) async fn history(&self, room: &str) -> Vec<String> {
+        let mut texts = Vec::new();
+        let mut from = String::new();
+        loop {
+            let path = format!("/rooms/{}/messages?dir=b&limit=50{from}", enc(room));
+            let (status, page) = self.get(&path).await;
+            assert_eq!(status, 200, "{page}");
+            for event in page["chunk"].as_array().unwrap() {
+                texts.extend(event["content"]["body"].as_str().map(ToOwned::to_owned));
+            }
+            match page["end"].as_str() {
+                Some(end) => from = format!("&from={end}"),
+                None => break,
+            }
+        }
+        texts.reverse();
+        texts
+    }
+}
