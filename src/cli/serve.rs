@@ -11,9 +11,16 @@ pub(super) fn serve(config: Config) -> anyhow::Result<()> {
     telemetry::start_logging(&config.log)?;
     install_cryptography();
     let metrics = telemetry::start_metrics()?;
-    with_database(&config, async |options| {
+    with_database(&config, async |options, gone| {
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone()));
+        let stop_without_database = stop.clone();
+        let lost = gone.clone();
+        tokio::spawn(async move {
+            lost.cancelled().await;
+            tracing::error!("the private PostgreSQL has ended");
+            stop_without_database.cancel();
+        });
         for listener in &config.listeners {
             let scheme = if listener.tls.is_some() {
                 "https"
@@ -28,13 +35,15 @@ pub(super) fn serve(config: Config) -> anyhow::Result<()> {
         if !config.registration.open {
             eprintln!("amtsbote: make an account with `amtsbote user create NAME --admin`");
         }
-        server::run(config.clone(), options, Some(metrics.clone()), stop).await
+        server::run(config.clone(), options, Some(metrics.clone()), stop).await?;
+        anyhow::ensure!(!gone.is_cancelled(), "the private PostgreSQL has ended");
+        Ok(())
     })
 }
 
 /// Brings the database up to date.
 pub(super) fn migrate(config: Config) -> anyhow::Result<()> {
-    with_database(&config, async |options| {
+    with_database(&config, async |options, _| {
         storage::migrate(options).await?;
         println!("the database is up to date");
         Ok(())
@@ -74,7 +83,7 @@ pub(super) fn explain(config: &Config) {
 /// Runs something with the configured database, or with the private one, which runs meanwhile.
 pub(super) fn with_database(
     config: &Config,
-    run: impl AsyncFnOnce(PgConnectOptions) -> anyhow::Result<()>,
+    run: impl AsyncFnOnce(PgConnectOptions, CancellationToken) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     install_cryptography();
     let runtime = tokio::runtime::Runtime::new()?;
@@ -82,11 +91,11 @@ pub(super) fn with_database(
         match &config.database_url {
             Some(url) => {
                 let options = url.0.parse().context("[database] url")?;
-                run(options).await
+                run(options, CancellationToken::new()).await
             }
             None => {
                 let private = Private::start(config).await?;
-                let done = run(private.options()).await;
+                let done = run(private.options(), private.gone()).await;
                 private.stop().await;
                 done
             }

@@ -43,7 +43,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
     };
     let password = Zeroizing::new(password.lines().next().unwrap_or_default().to_owned());
     let config = create.config.load()?;
-    serve::with_database(&config, async |options| {
+    serve::with_database(&config, async |options, _| {
         crate::storage::migrate(options.clone()).await?;
         let user = registration::user_id(&config.server_name, &create.name)?;
         let db = Db::connect(options).await?;

@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use sqlx::postgres::PgConnectOptions;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 
@@ -26,6 +27,7 @@ pub struct Private {
     keeper: Child,
     socket: PathBuf,
     role: String,
+    gone: CancellationToken,
 }
 
 impl Private {
@@ -41,6 +43,11 @@ impl Private {
             .socket(&self.socket)
             .username(&self.role)
             .database(NAME)
+    }
+
+    /// Fires when it has ended by itself: nothing can be served any more.
+    pub fn gone(&self) -> CancellationToken {
+        self.gone.clone()
     }
 
     /// Stops it in good order.
@@ -61,11 +68,13 @@ fn start(config: &Config) -> anyhow::Result<Private> {
     let account = account::choose(&folder, config.private_database.account.as_deref())?;
     let programs = programs::find(&folder, config.private_database.programs.as_deref())?;
     cluster::prepare(&folder, &programs, &account)?;
-    let (keeper, socket) = run_keeper(&folder, &programs, &account)?;
+    let gone = CancellationToken::new();
+    let (keeper, socket) = run_keeper(&folder, &programs, &account, &gone)?;
     Ok(Private {
         keeper,
         socket,
         role: NAME.to_owned(),
+        gone,
     })
 }
 
@@ -74,6 +83,7 @@ fn run_keeper(
     folder: &Path,
     programs: &Path,
     account: &account::Account,
+    gone: &CancellationToken,
 ) -> anyhow::Result<(Child, PathBuf)> {
     let socket = cluster::socket_folder(folder, account)?;
     let mut command = Command::new(std::env::current_exe()?);
@@ -88,9 +98,18 @@ fn run_keeper(
         .context("cannot start the keeper of PostgreSQL")?;
     let output = keeper.stdout.take().context("the keeper has no output")?;
     let mut said = String::new();
-    BufReader::new(output).read_line(&mut said)?;
+    let mut output = BufReader::new(output);
+    output.read_line(&mut said)?;
     match said.trim_end() {
-        "ready" => Ok((keeper, socket)),
+        "ready" => {
+            let gone = gone.clone();
+            std::thread::spawn(move || {
+                // It says no more: this returns when it ends.
+                let _ = output.read_line(&mut String::new());
+                gone.cancel();
+            });
+            Ok((keeper, socket))
+        }
         why => {
             let _ = keeper.wait();
             if why.is_empty() {

@@ -80,7 +80,9 @@ pub async fn run(
     if tokio::time::timeout(GRACE, requests.wait()).await.is_err() {
         tracing::warn!("requests were still under way and are cut off");
     }
-    ctx.db.close().await;
+    if tokio::time::timeout(GRACE, ctx.db.close()).await.is_err() {
+        tracing::warn!("connections to the database did not close");
+    }
     Ok(())
 }
 

@@ -39,7 +39,6 @@ pub(crate) struct Server {
     process: Option<Child>,
     folder: Folder,
     pub(crate) port: u16,
-    pub(crate) federation_port: u16,
     pub(crate) name: String,
     http: reqwest::Client,
 }
@@ -94,7 +93,6 @@ impl Server {
             process: None,
             folder,
             port,
-            federation_port,
             name,
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
         };
