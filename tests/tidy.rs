@@ -1,5 +1,10 @@
 //! House rules that a machine can check (docs/STYLE.md, docs/ARCHITECTURE.md).
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails where something is not as it has to be"
+)]
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -43,7 +48,10 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
         }
     }
     let mut found = Vec::new();
-    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut found);
+    walk(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join(folder),
+        &mut found,
+    );
     found
 }
 
@@ -55,7 +63,13 @@ fn without_tests(text: &str) -> &str {
 fn module_of(path: &Path) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let inside = path.strip_prefix(root).unwrap();
-    let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
+    let first = inside
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_str()
+        .unwrap();
     first.trim_end_matches(".rs").to_owned()
 }
 
@@ -64,14 +78,20 @@ fn floor(module: &str) -> Option<usize> {
 }
 
 fn report(problems: &BTreeSet<String>) {
-    assert!(problems.is_empty(), "\n{}", problems.iter().cloned().collect::<Vec<_>>().join("\n"));
+    assert!(
+        problems.is_empty(),
+        "\n{}",
+        problems.iter().cloned().collect::<Vec<_>>().join("\n")
+    );
 }
 
 /// Modules named after `crate::` in a file: `crate::a::…` and `crate::{a, b::…}`.
 fn imports(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let name = |text: &str| -> String {
-        text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
+        text.chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+            .collect()
     };
     for rest in text.split("crate::").skip(1) {
         if let Some(list) = rest.strip_prefix('{') {
@@ -113,7 +133,10 @@ fn imports_go_down() {
                 || floor(&import).is_none_or(|other| other < own)
                 || EXCEPTIONS.contains(&(module.as_str(), import.as_str()));
             if !allowed {
-                problems.insert(format!("{}: {module} may not import {import}", path.display()));
+                problems.insert(format!(
+                    "{}: {module} may not import {import}",
+                    path.display()
+                ));
             }
         }
     }

@@ -57,8 +57,8 @@ impl ConfigFile {
 /// Runs the command of the command line.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Serve(file) => file.load().and_then(serve::serve),
-        Command::Migrate(file) => file.load().and_then(serve::migrate),
+        Command::Serve(file) => file.load().and_then(|config| serve::serve(&config)),
+        Command::Migrate(file) => file.load().and_then(|config| serve::migrate(&config)),
         Command::CheckConfig(file) => file.load().map(|config| serve::explain(&config)),
         Command::User(command) => user::run(command),
         Command::GenerateSigningKey(arguments) => keys::generate(&arguments),

@@ -7,11 +7,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{config::Config, federation, postgres::Private, server, storage, telemetry};
 
 /// Runs the server until it is told to stop.
-pub(super) fn serve(config: Config) -> anyhow::Result<()> {
+pub(super) fn serve(config: &Config) -> anyhow::Result<()> {
     telemetry::start_logging(&config.log)?;
     install_cryptography();
     let metrics = telemetry::start_metrics()?;
-    with_database(&config, async |options, gone| {
+    with_database(config, async |options, gone| {
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone()));
         let stop_without_database = stop.clone();
@@ -42,8 +42,8 @@ pub(super) fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 /// Brings the database up to date.
-pub(super) fn migrate(config: Config) -> anyhow::Result<()> {
-    with_database(&config, async |options, _| {
+pub(super) fn migrate(config: &Config) -> anyhow::Result<()> {
+    with_database(config, async |options, _| {
         storage::migrate(options).await?;
         println!("the database is up to date");
         Ok(())
@@ -88,17 +88,14 @@ pub(super) fn with_database(
     install_cryptography();
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        match &config.database_url {
-            Some(url) => {
-                let options = url.0.parse().context("[database] url")?;
-                run(options, CancellationToken::new()).await
-            }
-            None => {
-                let private = Private::start(config).await?;
-                let done = run(private.options(), private.gone()).await;
-                private.stop().await;
-                done
-            }
+        if let Some(url) = &config.database_url {
+            let options = url.0.parse().context("[database] url")?;
+            run(options, CancellationToken::new()).await
+        } else {
+            let private = Private::start(config).await?;
+            let done = run(private.options(), private.gone()).await;
+            private.stop().await;
+            done
         }
     })
 }

@@ -6,7 +6,8 @@ use ruma::{
     EventId, UserId,
     events::{StateEventType, TimelineEventType},
     state_res::{
-        auth_types_for_event, check_state_dependent_auth_rules, check_state_independent_auth_rules,
+        Event, auth_types_for_event, check_state_dependent_auth_rules,
+        check_state_independent_auth_rules,
         events::{RoomCreateEvent, RoomPowerLevelsEvent},
     },
 };
@@ -105,7 +106,6 @@ impl Power {
         let Some(levels) = &self.levels else {
             return default;
         };
-        use ruma::state_res::Event;
         serde_json::from_str::<Levels>(levels.content().get())
             .ok()
             .and_then(|content| content.0.get(action).and_then(serde_json::Value::as_i64))
@@ -116,7 +116,6 @@ impl Power {
 impl Power {
     /// The level that sending a state event of a type takes.
     pub fn needed_for_state(&self, kind: &str) -> i64 {
-        use ruma::state_res::Event;
         let Some(levels) = &self.levels else { return 0 };
         let content: serde_json::Value =
             serde_json::from_str(levels.content().get()).unwrap_or_default();

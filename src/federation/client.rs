@@ -26,7 +26,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for an ordinary request.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for an answer that may be large.
-const TIMEOUT_LARGE: Duration = Duration::from_secs(120);
+const TIMEOUT_LARGE: Duration = Duration::from_mins(2);
 /// Bytes of an ordinary answer.
 const BODY_MAX: usize = 20 << 20;
 /// Bytes of the state of a room.
@@ -81,7 +81,7 @@ impl Client {
             own,
             resting: Cache::builder()
                 .max_capacity(100_000)
-                .time_to_live(Duration::from_secs(3_600))
+                .time_to_live(Duration::from_hours(1))
                 .build(),
         })))
     }

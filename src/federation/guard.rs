@@ -83,7 +83,7 @@ impl GuardedDns {
     pub fn new(guard: Guard) -> Self {
         let targets = Cache::builder()
             .max_capacity(10_000)
-            .time_to_live(std::time::Duration::from_secs(3_600))
+            .time_to_live(std::time::Duration::from_hours(1))
             .build();
         Self { guard, targets }
     }

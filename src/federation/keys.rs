@@ -31,7 +31,7 @@ const FETCHES_MAX: usize = 20;
 /// Keys of one server that are kept.
 const KEYS_MAX: usize = 50;
 /// How long a server whose keys could not be had is not asked again.
-const NEGATIVE: Duration = Duration::from_secs(60);
+const NEGATIVE: Duration = Duration::from_mins(1);
 
 /// `GET /_matrix/key/v2/server`: our keys, signed.
 pub fn document(keys: &SigningKeys) -> Result<CanonicalJsonObject, event::Error> {
@@ -61,7 +61,7 @@ impl PeerKeys {
     pub(super) fn new(db: Db, own: Arc<SigningKeys>) -> Self {
         let cache = Cache::builder()
             .max_capacity(20_000)
-            .time_to_live(Duration::from_secs(3_600))
+            .time_to_live(Duration::from_hours(1))
             .build();
         let failed = Cache::builder()
             .max_capacity(20_000)

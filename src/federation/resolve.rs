@@ -29,11 +29,11 @@ const WELL_KNOWN_MAX: usize = 50 << 10;
 /// Time for a well-known document.
 const WELL_KNOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a delegation is kept when its headers do not say.
-const WELL_KNOWN_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
+const WELL_KNOWN_DEFAULT: Duration = Duration::from_hours(24);
 /// The longest it is kept.
-const WELL_KNOWN_LONGEST: Duration = Duration::from_secs(48 * 3_600);
+const WELL_KNOWN_LONGEST: Duration = Duration::from_hours(48);
 /// How long it is remembered that there is none, or that it could not be had.
-const WELL_KNOWN_NEGATIVE: Duration = Duration::from_secs(900);
+const WELL_KNOWN_NEGATIVE: Duration = Duration::from_mins(15);
 
 /// Finds servers. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -213,12 +213,12 @@ fn lifetime(headers: &reqwest::header::HeaderMap) -> Duration {
     for directive in control.split(',').map(str::trim) {
         if directive.eq_ignore_ascii_case("no-store") || directive.eq_ignore_ascii_case("no-cache")
         {
-            return Duration::from_secs(60);
+            return Duration::from_mins(1);
         }
         if let Some(seconds) = directive.strip_prefix("max-age=")
             && let Ok(seconds) = seconds.parse()
         {
-            return Duration::from_secs(seconds).clamp(Duration::from_secs(60), WELL_KNOWN_LONGEST);
+            return Duration::from_secs(seconds).clamp(Duration::from_mins(1), WELL_KNOWN_LONGEST);
         }
     }
     WELL_KNOWN_DEFAULT

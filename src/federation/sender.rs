@@ -35,7 +35,10 @@ const BACKOFF_FIRST_MS: i64 = 1_000;
 /// Longest pause.
 const BACKOFF_LONGEST_MS: i64 = 3_600_000;
 /// A task without work ends after this long.
-const IDLE: Duration = Duration::from_secs(300);
+const IDLE: Duration = Duration::from_mins(5);
+
+/// EDUs by what they are about.
+type Edus = BTreeMap<String, Raw<Edu>>;
 
 /// Sends to peers. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -55,7 +58,7 @@ struct Inner {
 struct Queue {
     wake: Notify,
     /// Latest EDU by what it is about: a newer one takes the place of an older one.
-    edus: Mutex<BTreeMap<String, Raw<Edu>>>,
+    edus: Mutex<Edus>,
     /// Position below which it is owed nothing when it is new.
     floor: Pos,
     /// The peer spoke to us: try at once.
@@ -240,11 +243,14 @@ async fn round(sender: &Sender, server: ServerNid, queue: &Queue) -> Result<bool
     }
 }
 
+/// Whether the peer took a transaction.
+type Sent = Result<(), Error>;
+
 async fn send(
     sender: &Sender,
     server: ServerNid,
-    (owed, edus): (&[(Pos, String)], &BTreeMap<String, Raw<Edu>>),
-) -> Result<Result<(), Error>, storage::Error> {
+    (owed, edus): (&[(Pos, String)], &Edus),
+) -> Result<Sent, storage::Error> {
     let name = sender.0.db.ids.server_name(server).await?;
     // The same PDUs after a crash give the same id; EDUs alone get one of their own.
     let id = match (owed.first(), owed.last()) {
@@ -276,7 +282,7 @@ async fn send(
         }))
 }
 
-fn take_edus(queue: &Queue) -> BTreeMap<String, Raw<Edu>> {
+fn take_edus(queue: &Queue) -> Edus {
     let mut edus = queue.edus.lock().unwrap_or_else(PoisonError::into_inner);
     let mut taken = BTreeMap::new();
     while taken.len() < EDUS_MAX
@@ -287,7 +293,7 @@ fn take_edus(queue: &Queue) -> BTreeMap<String, Raw<Edu>> {
     taken
 }
 
-fn give_back(queue: &Queue, edus: BTreeMap<String, Raw<Edu>>) {
+fn give_back(queue: &Queue, edus: Edus) {
     let mut waiting = queue.edus.lock().unwrap_or_else(PoisonError::into_inner);
     for (about, edu) in edus {
         waiting.entry(about).or_insert(edu);

@@ -11,7 +11,7 @@ use rustls_platform_verifier::Verifier;
 
 use super::Error;
 
-/// The cryptography we use. All of rustls's suites are AEAD with forward secrecy; ChaCha20 is not
+/// The cryptography we use. All of rustls's suites are AEAD with forward secrecy; `ChaCha20` is not
 /// among the recommendations of TR-02102-2 and is left out.
 pub fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();

@@ -14,7 +14,7 @@ use crate::users::registration;
 /// Nonces that wait to be used.
 const NONCES_MAX: u64 = 1_000;
 /// How long a nonce is good.
-const NONCE_LIFE: Duration = Duration::from_secs(60);
+const NONCE_LIFE: Duration = Duration::from_mins(1);
 
 /// Nonces that were given out. Cheap to clone.
 #[derive(Clone, Debug)]

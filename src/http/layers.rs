@@ -21,7 +21,7 @@ use tracing::Instrument;
 use super::error::ApiError;
 
 /// The longest a request may take; long polls end before.
-const TIMEOUT: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_mins(3);
 /// Smaller answers are not worth compressing.
 const COMPRESS_FROM: u64 = 1_024;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -55,7 +55,7 @@ impl Limits {
     pub fn new(enabled: bool) -> Self {
         let buckets = Cache::builder()
             .max_capacity(BUCKETS_MAX)
-            .time_to_idle(Duration::from_secs(3_600))
+            .time_to_idle(Duration::from_hours(1))
             .build();
         Self { enabled, buckets }
     }

@@ -86,6 +86,10 @@ pub fn router(app: App, serve: &[Serve]) -> Router {
 
 /// Mounts a handler under every path of its request type (stable ones, `r0`, unstable ones), so
 /// that path and method cannot drift from the types.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a handler is a function item: there is nothing to borrow"
+)]
 pub(crate) fn mount<R, H, T>(router: Router<App>, handler: H) -> Router<App>
 where
     R: Metadata,

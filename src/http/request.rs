@@ -191,7 +191,7 @@ async fn read(body: axum::body::Body, max: usize) -> Result<Bytes, ApiError> {
         use std::error::Error;
         let too_large = error
             .source()
-            .is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
+            .is_some_and(<dyn std::error::Error + 'static>::is::<http_body_util::LengthLimitError>);
         if too_large {
             ApiError::too_large()
         } else {

@@ -69,7 +69,7 @@ async fn servers(
 
 async fn sweep(rooms: Rooms) {
     loop {
-        tokio::time::sleep(Duration::from_secs(600)).await;
+        tokio::time::sleep(Duration::from_mins(10)).await;
         if let Err(error) = sweep_once(&rooms).await {
             tracing::warn!(%error, "sweeping");
         }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use sha2::{Digest, Sha256};
 
 use super::{NAME, account::Account};
 
@@ -148,14 +149,9 @@ pub(super) fn socket_folder(folder: &Path, account: &Account) -> anyhow::Result<
     let chosen = if own.as_os_str().len() <= SOCKET_PATH_MAX {
         own
     } else {
-        use sha2::{Digest, Sha256};
         let hash = Sha256::digest(folder.as_os_str().as_encoded_bytes());
-        let name: String = hash
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        std::env::temp_dir().join(format!("amtsbote-{name}"))
+        let name = u64::from_be_bytes(std::array::from_fn(|at| hash[at]));
+        std::env::temp_dir().join(format!("amtsbote-{name:016x}"))
     };
     private_folder(&chosen, account)?;
     Ok(chosen)

@@ -24,7 +24,7 @@ use super::NAME;
 /// How long to wait for another keeper to end.
 const LOCK_WAIT: Duration = Duration::from_secs(15);
 /// How long PostgreSQL may take to recover from a crash and answer.
-const START_WAIT: Duration = Duration::from_secs(300);
+const START_WAIT: Duration = Duration::from_mins(5);
 /// How long it may take to stop before it is asked less politely.
 const STOP_WAIT: Duration = Duration::from_secs(20);
 const STEP: Duration = Duration::from_millis(50);
@@ -203,10 +203,10 @@ fn stop(postgres: &mut Child) {
         return;
     };
     let started = Instant::now();
-    let mut last = Instant::now() - STEP * 100;
+    let mut last: Option<Instant> = None;
     while matches!(postgres.try_wait(), Ok(None)) {
-        if last.elapsed() > STEP * 40 {
-            last = Instant::now();
+        if last.is_none_or(|last| last.elapsed() > STEP * 40) {
+            last = Some(Instant::now());
             let signal = if started.elapsed() < STOP_WAIT {
                 Signal::SIGINT
             } else {

@@ -63,6 +63,10 @@ pub(super) async fn more(rooms: &Rooms, room: &Arc<Room>) -> Result<bool, Error>
 }
 
 /// Stores events below all that we have, newest first; how many.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one pass over the events, each leaning on the one before"
+)]
 async fn store(
     rooms: &Rooms,
     room: &Arc<Room>,

@@ -55,7 +55,7 @@ const PDU_BYTES_MAX: u64 = 48 << 20;
 /// Transaction ids that are remembered for the echo of events to their sender.
 const ECHOES_MAX: u64 = 50_000;
 /// How long.
-const ECHO_LIFE: std::time::Duration = std::time::Duration::from_secs(1_800);
+const ECHO_LIFE: std::time::Duration = std::time::Duration::from_mins(30);
 /// News for peers that wait to be picked up.
 const NEWS_MAX: usize = 4_096;
 /// States of old snapshots in memory.

@@ -201,6 +201,10 @@ struct Problem {
 }
 
 impl Problem {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one look-up after the other, each for the next"
+    )]
     async fn load(
         rooms: &Rooms,
         room: &Room,
@@ -299,7 +303,7 @@ impl Problem {
     ) -> Result<StateMap<OwnedEventId>, Error> {
         let mut unknown: HashSet<OwnedEventId> = HashSet::new();
         for _ in 0..ROUNDS_MAX {
-            let (resolved, missing) = self.attempt(room, rules, &unknown);
+            let (resolved, missing) = self.attempt(room, *rules, &unknown);
             if missing.is_empty() {
                 return resolved.map_err(|error| Error::Invalid(format!("resolution: {error}")));
             }
@@ -319,7 +323,7 @@ impl Problem {
     fn attempt(
         &self,
         room: &Room,
-        rules: &ruma::room_version_rules::StateResolutionV2Rules,
+        rules: ruma::room_version_rules::StateResolutionV2Rules,
         unknown: &HashSet<OwnedEventId>,
     ) -> (
         state_res::Result<StateMap<OwnedEventId>>,
@@ -335,7 +339,7 @@ impl Problem {
         };
         let resolved = state_res::resolve(
             &room.version.rules.authorization,
-            rules,
+            &rules,
             self.maps.iter(),
             self.chains.clone(),
             fetch,

@@ -68,26 +68,26 @@ impl State {
     }
 
     fn stored(&self, room: i64, snap: i64, delta: &[Change], entries: Entries) -> (Self, Rows) {
-        let root = self.snap == 0;
+        let is_root = self.snap == 0;
         let mut next = Self {
             snap,
-            generation: if root { 0 } else { self.generation + 1 },
-            since: if root { 0 } else { self.since + 1 },
+            generation: if is_root { 0 } else { self.generation + 1 },
+            since: if is_root { 0 } else { self.since + 1 },
             entries,
         };
         let checkpoint = next.since >= interval(next.entries.len())
-            || (root && delta.len() >= CHECKPOINT_ROOT_FROM);
+            || (is_root && delta.len() >= CHECKPOINT_ROOT_FROM);
         if checkpoint {
             next.since = 0;
         }
         let row = SnapRow {
             room,
             nid: snap,
-            parent: (!root).then_some(self.snap),
+            parent: (!is_root).then_some(self.snap),
             generation: next.generation,
             since: next.since,
             // A root with a checkpoint needs no delta: there is nothing to go back to.
-            delta: if root && checkpoint {
+            delta: if is_root && checkpoint {
                 Vec::new()
             } else {
                 encode_delta(delta)

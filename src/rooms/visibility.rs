@@ -232,7 +232,7 @@ pub async fn filter_for(
             && event.pdu.target() == Some(&viewer.user_id)
             && event.pdu.state_key.is_some();
         let before = moments.before(event, visibility_skey, viewer.skey);
-        let after = moments.after(event, before.clone(), own);
+        let after = Moments::after(event, before.clone(), own);
         let joined_after = viewer.joined_after(event.stored.seq.unwrap_or(i64::MAX));
         allows(&before.0, &before.1, joined_after) || allows(&after.0, &after.1, joined_after)
     });
@@ -265,7 +265,7 @@ pub async fn server_may_see(
                 .pdu
                 .target()
                 .is_some_and(|target| target.server_name() == server);
-            let after = moments.after(event, before.clone(), own);
+            let after = Moments::after(event, before.clone(), own);
             // A server in the room has users who joined after the event, or before it.
             allows(&before.0, &before.1, true) || allows(&after.0, &after.1, true)
         })
@@ -326,7 +326,7 @@ impl Moments {
         }
     }
 
-    fn after(&self, event: &Event, before: Moment, own: bool) -> Moment {
+    fn after(event: &Event, before: Moment, own: bool) -> Moment {
         if event.pdu.kind == TimelineEventType::RoomHistoryVisibility
             && event.pdu.state_key.as_deref() == Some("")
         {

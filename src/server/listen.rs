@@ -83,7 +83,7 @@ where
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(Some(Duration::from_secs(60)))
+        .keep_alive_interval(Some(Duration::from_mins(1)))
         .max_concurrent_streams(200);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);

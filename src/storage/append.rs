@@ -187,6 +187,10 @@ macro_rules! column {
 }
 
 /// Writes a batch in one statement, which is its own transaction. All of a room or nothing of it.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one statement with a parameter for each column"
+)]
 pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Result<Outcome, Error> {
     let Batch {
         rooms,

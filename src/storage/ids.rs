@@ -51,11 +51,11 @@ nid! {
 pub struct Ids {
     pool: PgPool,
     users: Cache<OwnedUserId, UserNid>,
-    user_ids: Cache<UserNid, OwnedUserId>,
+    user_names: Cache<UserNid, OwnedUserId>,
     servers: Cache<OwnedServerName, ServerNid>,
     server_names: Cache<ServerNid, OwnedServerName>,
     rooms: Cache<OwnedRoomId, RoomNid>,
-    room_ids: Cache<RoomNid, OwnedRoomId>,
+    room_names: Cache<RoomNid, OwnedRoomId>,
     types: Cache<String, TypeNid>,
     type_names: Cache<TypeNid, String>,
     skeys: Cache<(TypeNid, String), SKeyNid>,
@@ -71,11 +71,11 @@ impl Ids {
         Self {
             pool,
             users: Cache::new(CACHED_MAX),
-            user_ids: Cache::new(CACHED_MAX),
+            user_names: Cache::new(CACHED_MAX),
             servers: Cache::new(CACHED_MAX),
             server_names: Cache::new(CACHED_MAX),
             rooms: Cache::new(CACHED_MAX),
-            room_ids: Cache::new(CACHED_MAX),
+            room_names: Cache::new(CACHED_MAX),
             types: Cache::new(CACHED_MAX),
             type_names: Cache::new(CACHED_MAX),
             skeys: Cache::new(CACHED_MAX),
@@ -140,7 +140,7 @@ impl Ids {
     fn keep_user(&self, nid: UserNid, mxid: &str) -> Result<OwnedUserId, Error> {
         let id = UserId::parse(mxid).map_err(|_| lost("mx_user", mxid))?;
         self.users.insert(id.clone(), nid);
-        self.user_ids.insert(nid, id.clone());
+        self.user_names.insert(nid, id.clone());
         Ok(id)
     }
 
@@ -168,7 +168,7 @@ impl Ids {
     pub async fn user_ids_of(&self, nids: &[UserNid]) -> Result<Vec<OwnedUserId>, Error> {
         let missing: Vec<i64> = nids
             .iter()
-            .filter(|nid| !self.user_ids.contains_key(*nid))
+            .filter(|nid| !self.user_names.contains_key(*nid))
             .map(|nid| nid.0)
             .collect();
         let mut fresh = std::collections::HashMap::new();
@@ -189,7 +189,7 @@ impl Ids {
                 fresh
                     .get(nid)
                     .cloned()
-                    .or_else(|| self.user_ids.get(nid))
+                    .or_else(|| self.user_names.get(nid))
                     .ok_or_else(|| lost("mx_user", nid.0))
             })
             .collect()
@@ -263,7 +263,7 @@ impl Ids {
             .map(RoomNid);
         if let Some(nid) = nid {
             self.rooms.insert(id.to_owned(), nid);
-            self.room_ids.insert(nid, id.to_owned());
+            self.room_names.insert(nid, id.to_owned());
         }
         Ok(nid)
     }
@@ -277,7 +277,7 @@ impl Ids {
     pub async fn room_ids_of(&self, nids: &[RoomNid]) -> Result<Vec<OwnedRoomId>, Error> {
         let missing: Vec<i64> = nids
             .iter()
-            .filter(|nid| !self.room_ids.contains_key(*nid))
+            .filter(|nid| !self.room_names.contains_key(*nid))
             .map(|nid| nid.0)
             .collect();
         let mut fresh = std::collections::HashMap::new();
@@ -291,7 +291,7 @@ impl Ids {
             for row in rows {
                 let id = RoomId::parse(&row.room_id).map_err(|_| lost("room", &row.room_id))?;
                 self.rooms.insert(id.clone(), RoomNid(row.room_nid));
-                self.room_ids.insert(RoomNid(row.room_nid), id.clone());
+                self.room_names.insert(RoomNid(row.room_nid), id.clone());
                 fresh.insert(RoomNid(row.room_nid), id);
             }
         }
@@ -300,7 +300,7 @@ impl Ids {
                 fresh
                     .get(nid)
                     .cloned()
-                    .or_else(|| self.room_ids.get(nid))
+                    .or_else(|| self.room_names.get(nid))
                     .ok_or_else(|| lost("room", nid.0))
             })
             .collect()
@@ -446,7 +446,7 @@ impl Ids {
     }
 }
 
-fn lost(table: &'static str, what: impl ToString) -> Error {
+fn lost(table: &'static str, what: impl std::fmt::Display) -> Error {
     Error::Inconsistent {
         table,
         what: what.to_string(),

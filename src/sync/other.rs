@@ -16,24 +16,23 @@ use crate::{
 
 /// Stripped state of an invitation or a knock.
 pub(super) async fn stripped(scope: Scope<'_>, row: &UserRoom) -> Result<Box<RawValue>, Error> {
-    let json = match &row.stripped {
-        Some(json) => json.clone(),
-        None => {
-            let Some(room) = scope.rooms.find(row.room).await? else {
-                return Ok(RawValue::from_string("[]".to_owned())
-                    .unwrap_or_else(|_| RawValue::NULL.to_owned()));
-            };
-            let sender = match row.sender {
-                Some(sender) => Some(scope.rooms.ctx().db.ids.user_id(sender).await?),
-                None => None,
-            };
-            let events = membership::invite::preview(scope.rooms, &room, sender.as_deref()).await?;
-            let own = match row.event {
-                Some(event) => scope.rooms.pdus(&room, &[event]).await?.pop(),
-                None => None,
-            };
-            membership::invite::stripped(&events, own.as_deref())
-        }
+    let json = if let Some(json) = &row.stripped {
+        json.clone()
+    } else {
+        let Some(room) = scope.rooms.find(row.room).await? else {
+            return Ok(RawValue::from_string("[]".to_owned())
+                .unwrap_or_else(|_| RawValue::NULL.to_owned()));
+        };
+        let sender = match row.sender {
+            Some(sender) => Some(scope.rooms.ctx().db.ids.user_id(sender).await?),
+            None => None,
+        };
+        let events = membership::invite::preview(scope.rooms, &room, sender.as_deref()).await?;
+        let own = match row.event {
+            Some(event) => scope.rooms.pdus(&room, &[event]).await?.pop(),
+            None => None,
+        };
+        membership::invite::stripped(&events, own.as_deref())
     };
     Ok(RawValue::from_string(json).unwrap_or_else(|_| RawValue::NULL.to_owned()))
 }

@@ -17,7 +17,7 @@ use crate::{
 /// How long an access token lives that comes with a refresh token.
 const ACCESS_LIFE_MS: i64 = 5 * 60 * 1000;
 /// How long a node trusts what it knows of a token without asking the database.
-const CACHED: Duration = Duration::from_secs(60);
+const CACHED: Duration = Duration::from_mins(1);
 /// Tokens known to a node.
 const CACHED_MAX: u64 = 100_000;
 

@@ -1,5 +1,10 @@
 //! Integration tests: the real server on a real PostgreSQL, seen as its users and peers see it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails where something is not as it has to be"
+)]
+
 mod client;
 mod federation;
 mod flows;

@@ -54,20 +54,19 @@ async fn local(
                     "you are in none of the rooms that give access to this one".to_owned(),
                 ));
             }
-            Restriction::Met => match local_inviter(rooms, room_id).await? {
-                Some(inviter) => {
+            Restriction::Met => {
+                if let Some(inviter) = local_inviter(rooms, room_id).await? {
                     content.insert(
                         "join_authorised_via_users_server".to_owned(),
                         json!(inviter),
                     );
-                }
-                None => {
+                } else {
                     // None of us may let anybody in: a server that can has to.
                     let via = candidates(rooms, room_id, user, via).await?;
                     let draft = draft_with_profile(rooms, user, content).await?;
                     return remote::join::join(rooms, room_id, user, &via, &draft).await;
                 }
-            },
+            }
         }
     }
     let draft = draft_with_profile(rooms, user, content).await?;

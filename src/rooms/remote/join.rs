@@ -55,8 +55,8 @@ pub async fn join(
 fn worse(one: Error, other: Error) -> Error {
     match (&one, &other) {
         (Error::Forbidden(_), _) => one,
-        (_, Error::Storage(_) | Error::Forbidden(_) | Error::UnsupportedVersion(_)) => other,
-        (Error::RoomNotFound(_), _) => other,
+        (_, Error::Storage(_) | Error::Forbidden(_) | Error::UnsupportedVersion(_))
+        | (Error::RoomNotFound(_), _) => other,
         _ => one,
     }
 }
@@ -154,7 +154,7 @@ impl Answer {
         for pdu in auth_chain.into_iter().filter(ours).chain(state) {
             all.entry(pdu.event_id.clone()).or_insert(pdu);
         }
-        let events = authorized(version, all);
+        let events = authorized(version, &all);
         let good: HashMap<&OwnedEventId, &Arc<Pdu>> = events
             .iter()
             .filter(|pdu| !pdu.rejected)
@@ -388,11 +388,11 @@ fn check_create(create: &Pdu, version: &RoomVersion) -> Result<(), Error> {
 
 /// Puts events after those that authorize them and marks those that fail authorization against
 /// their auth events. Events in a circle, or that lean on unknown ones, are left out.
-fn authorized(version: &RoomVersion, all: HashMap<OwnedEventId, Pdu>) -> Vec<Arc<Pdu>> {
+fn authorized(version: &RoomVersion, all: &HashMap<OwnedEventId, Pdu>) -> Vec<Arc<Pdu>> {
     let mut children: HashMap<&OwnedEventId, Vec<&OwnedEventId>> = HashMap::new();
     let mut waits: HashMap<&OwnedEventId, usize> = HashMap::new();
     let mut ready: Vec<&OwnedEventId> = Vec::new();
-    for (id, pdu) in &all {
+    for (id, pdu) in all {
         let known: Vec<&OwnedEventId> = pdu
             .auth_events
             .iter()

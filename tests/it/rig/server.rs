@@ -1,6 +1,7 @@
 //! Our server as a process of its own, with its private PostgreSQL.
 
 use std::{
+    fmt::Write as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -75,19 +76,23 @@ impl Server {
         );
         let mut outbound = "allow_ip_ranges = [\"127.0.0.0/8\", \"::1/128\"]\n".to_owned();
         if let Some(tls) = tls {
-            config.push_str(&format!(
+            write!(
+                config,
                 "[[listener]]\n\
                  bind = \"127.0.0.1:{federation_port}\"\n\
                  serve = [\"federation\"]\n\
                  tls = {{ certificate = \"{}\", key = \"{}\" }}\n",
                 tls.certificate.display(),
-                tls.key.display(),
-            ));
-            outbound.push_str(&format!("extra_ca = [\"{}\"]\n", tls.ca.display()));
+                tls.key.display()
+            )
+            .unwrap();
+            writeln!(outbound, "extra_ca = [\"{}\"]", tls.ca.display()).unwrap();
         }
-        config.push_str(&format!(
+        write!(
+            config,
             "[outbound]\n{outbound}[rate_limits]\nenabled = false\n[log]\nlevel = \"warn\"\n{more}"
-        ));
+        )
+        .unwrap();
         std::fs::write(folder.0.join("amtsbote.toml"), config).unwrap();
         let mut server = Self {
             process: None,

@@ -15,7 +15,6 @@ pub(crate) struct User {
     http: reqwest::Client,
     pub(crate) id: String,
     pub(crate) token: String,
-    pub(crate) device: String,
     pub(crate) since: Option<String>,
     /// Timeline events that syncs brought: (room, event).
     pub(crate) seen: Vec<(String, Value)>,
@@ -57,7 +56,6 @@ impl User {
             http,
             id: text("user_id"),
             token: text("access_token"),
-            device: text("device_id"),
             since: None,
             seen: Vec::new(),
         }
