@@ -1,13 +1,18 @@
 //! Every migration applies to a database with data of before, and every column says what it is.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where something is not as it has to be")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails where something is not as it has to be"
+)]
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 fn names(folder: &str) -> BTreeSet<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let entries = fs::read_dir(folder).unwrap().flatten();
-    entries.map(|entry| entry.file_name().into_string().unwrap()).collect()
+    entries
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect()
 }
 
 fn read(path: &str) -> String {

@@ -8,6 +8,7 @@
 mod client;
 mod federation;
 mod flows;
+mod migrations;
 mod rig;
 
 pub(crate) use federation::rooms::a_life_together as federation_life;

@@ -1,1 +1,6 @@
+//! The client-server API, as a client sees it.
 
+mod account;
+mod bad_input;
+mod rooms;
+mod sync;

@@ -132,6 +132,11 @@ impl Server {
         .await;
     }
 
+    /// Where the private PostgreSQL listens.
+    pub(crate) fn socket_folder(&self) -> PathBuf {
+        self.folder.0.join("data/postgres/run")
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.folder.0.join("log")).unwrap_or_default()
     }

@@ -1,0 +1,143 @@
+//! What clients should not send, and what they are told.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::rig::{enc, server::Server};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_requests_get_the_specified_errors() {
+    let server = Server::start().await;
+    let alice = server.user("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let send = format!(
+        "/_matrix/client/v3/rooms/{}/send/m.room.message/",
+        enc(&room)
+    );
+    let long = "x".repeat(70_000);
+    let large = json!({ "msgtype": "m.text", "body": long }).to_string();
+    let long_type = format!(
+        "/_matrix/client/v3/rooms/{}/state/{}",
+        enc(&room),
+        "t".repeat(300)
+    );
+    let cases: Vec<(Method, String, &str, u16, &str)> = vec![
+        (Method::PUT, format!("{send}1"), "{", 400, "M_NOT_JSON"),
+        (Method::PUT, format!("{send}2"), "[]", 400, "M_BAD_JSON"),
+        (
+            Method::PUT,
+            format!("{send}3"),
+            r#"{"a":1.5}"#,
+            400,
+            "M_BAD_JSON",
+        ),
+        (
+            Method::PUT,
+            format!("{send}4"),
+            r#"{"a":9007199254740993}"#,
+            400,
+            "M_BAD_JSON",
+        ),
+        (Method::PUT, format!("{send}5"), &large, 413, "M_TOO_LARGE"),
+        (Method::PUT, long_type, "{}", 413, "M_TOO_LARGE"),
+        (
+            Method::POST,
+            "/_matrix/client/v3/createRoom".into(),
+            r#"{"name":1}"#,
+            400,
+            "M_BAD_JSON",
+        ),
+        (
+            Method::POST,
+            "/_matrix/client/v3/createRoom".into(),
+            r#"{"room_version":"99"}"#,
+            400,
+            "M_UNSUPPORTED_ROOM_VERSION",
+        ),
+        (
+            Method::GET,
+            "/_matrix/client/v3/sync?since=x".into(),
+            "",
+            400,
+            "M_INVALID_PARAM",
+        ),
+        (
+            Method::GET,
+            "/_matrix/client/v3/sync?filter=99".into(),
+            "",
+            400,
+            "M_INVALID_PARAM",
+        ),
+        (
+            Method::GET,
+            "/_matrix/client/v3/nonsense".into(),
+            "",
+            404,
+            "M_UNRECOGNIZED",
+        ),
+        (
+            Method::PATCH,
+            "/_matrix/client/v3/sync".into(),
+            "",
+            405,
+            "M_UNRECOGNIZED",
+        ),
+        (
+            Method::GET,
+            "/_matrix/client/v3/rooms/x/state".into(),
+            "",
+            400,
+            "M_INVALID_PARAM",
+        ),
+        (
+            Method::POST,
+            "/_matrix/client/v3/join/x".into(),
+            "{}",
+            400,
+            "M_INVALID_PARAM",
+        ),
+    ];
+    for (method, path, body, status, errcode) in cases {
+        let request = http
+            .request(method.clone(), server.url(&path))
+            .bearer_auth(&alice.token)
+            .body(body.to_owned());
+        let answer = request.send().await.unwrap();
+        let got = answer.status().as_u16();
+        let said: Value = answer.json().await.unwrap_or_default();
+        let what: String = format!("{method} {path} {body}")
+            .chars()
+            .take(160)
+            .collect();
+        assert_eq!(
+            (got, said["errcode"].as_str()),
+            (status, Some(errcode)),
+            "{what}: {said}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_asked_for_and_checked() {
+    let server = Server::start().await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = server.url("/_matrix/client/v3/joined_rooms");
+    for (header, errcode) in [
+        (None, "M_MISSING_TOKEN"),
+        (Some("Basic abc"), "M_MISSING_TOKEN"),
+        (Some("Bearer nonsense"), "M_UNKNOWN_TOKEN"),
+    ] {
+        let mut request = http.get(&url);
+        if let Some(header) = header {
+            request = request.header("Authorization", header);
+        }
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 401);
+        let said: Value = answer.json().await.unwrap();
+        assert_eq!(said["errcode"], errcode, "{header:?}");
+    }
+    let options = http.request(Method::OPTIONS, &url).send().await.unwrap();
+    assert!(options.status().is_success());
+    assert_eq!(options.headers()["access-control-allow-origin"], "*");
+}

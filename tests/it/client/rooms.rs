@@ -1,0 +1,212 @@
+//! Rooms: membership, state, redaction, history, aliases.
+
+use serde_json::json;
+
+use crate::rig::{enc, server::Server};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn membership_follows_the_rules() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    for version in ["10", "11", "12"] {
+        let room = alice.create_room(json!({ "room_version": version })).await;
+        let path = |action: &str| format!("/rooms/{}/{action}", enc(&room));
+        let target = json!({ "user_id": bob.id });
+        let (status, body) = bob.post(&path("join"), json!({})).await;
+        assert_eq!(
+            (status, &body["errcode"]),
+            (403, &json!("M_FORBIDDEN")),
+            "not invited"
+        );
+        for (user, action, body, expected) in [
+            (&alice, "invite", &target, 200),
+            (&bob, "join", &json!({}), 200),
+            (&bob, "kick", &json!({ "user_id": alice.id }), 403),
+            (&alice, "kick", &target, 200),
+            (&alice, "unban", &target, 403),
+            (&alice, "ban", &target, 200),
+            (&alice, "invite", &target, 403),
+            (&bob, "join", &json!({}), 403),
+            (&alice, "unban", &target, 200),
+            (&alice, "invite", &target, 200),
+            (&bob, "join", &json!({}), 200),
+            (&bob, "forget", &json!({}), 400),
+            (&bob, "leave", &json!({}), 200),
+            (&bob, "forget", &json!({}), 200),
+        ] {
+            let (status, answer) = user.post(&path(action), body.clone()).await;
+            assert_eq!(status, expected, "v{version} {action}: {answer}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn knocking_asks_to_be_let_in() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice
+        .create_room(json!({ "initial_state": [
+            { "type": "m.room.join_rules", "state_key": "", "content": { "join_rule": "knock" } },
+        ]}))
+        .await;
+    let (status, body) = bob.post(&format!("/knock/{}", enc(&room)), json!({})).await;
+    assert_eq!(status, 200, "{body}");
+    let invite = format!("/rooms/{}/invite", enc(&room));
+    let (status, body) = alice.post(&invite, json!({ "user_id": bob.id })).await;
+    assert_eq!(status, 200, "{body}");
+    bob.join(&room).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redacted_event_loses_its_content_everywhere() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    for version in ["10", "12"] {
+        let room = alice
+            .create_room(json!({ "room_version": version, "preset": "public_chat" }))
+            .await;
+        bob.join(&room).await;
+        let event = alice.say(&room, "secret").await;
+        let path = format!("/rooms/{}/redact/{}/r", enc(&room), enc(&event));
+        let (status, body) = bob.put(&path, json!({})).await;
+        assert_eq!(
+            (status, &body["errcode"]),
+            (403, &json!("M_FORBIDDEN")),
+            "no power"
+        );
+        let (status, body) = alice.put(&path, json!({ "reason": "oops" })).await;
+        assert_eq!(status, 200, "{body}");
+        let seen = format!("/rooms/{}/event/{}", enc(&room), enc(&event));
+        let (status, body) = bob.get(&seen).await;
+        assert_eq!((status, &body["content"]), (200, &json!({})));
+        let because = &body["unsigned"]["redacted_because"];
+        assert_eq!(because["content"]["reason"], "oops", "{body}");
+        assert!(!bob.history(&room).await.contains(&"secret".to_owned()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_is_shown_from_where_visibility_says() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    for (visibility, sees_before) in [
+        ("world_readable", true),
+        ("shared", true),
+        ("invited", false),
+        ("joined", false),
+    ] {
+        let room = alice
+            .create_room(json!({ "preset": "public_chat", "initial_state": [{
+                "type": "m.room.history_visibility",
+                "state_key": "",
+                "content": { "history_visibility": visibility },
+            }]}))
+            .await;
+        alice.say(&room, "before").await;
+        bob.join(&room).await;
+        alice.say(&room, "while in").await;
+        let history = bob.history(&room).await;
+        assert_eq!(
+            history.contains(&"before".to_owned()),
+            sees_before,
+            "{visibility}"
+        );
+        assert!(history.contains(&"while in".to_owned()), "{visibility}");
+        let (status, _) = bob
+            .post(&format!("/rooms/{}/leave", enc(&room)), json!({}))
+            .await;
+        assert_eq!(status, 200);
+        alice.say(&room, "after").await;
+        let history = bob.history(&room).await;
+        let after = history.contains(&"after".to_owned());
+        assert_eq!(after, visibility == "world_readable", "{visibility}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aliases_and_the_directory_lead_to_rooms() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice
+        .create_room(json!({
+            "visibility": "public",
+            "room_alias_name": "amt",
+            "name": "Bürgeramt",
+        }))
+        .await;
+    let alias = format!("#amt:{}", server.name);
+    let (status, body) = bob.get(&format!("/directory/room/{}", enc(&alias))).await;
+    assert_eq!((status, &body["room_id"]), (200, &json!(room)));
+    let (status, body) = bob.get("/publicRooms").await;
+    assert_eq!(
+        (status, &body["chunk"][0]["name"]),
+        (200, &json!("Bürgeramt")),
+        "{body}"
+    );
+    let taken = json!({ "room_alias_name": "amt" });
+    let (status, body) = bob.post("/createRoom", taken).await;
+    assert_eq!((status, &body["errcode"]), (400, &json!("M_ROOM_IN_USE")));
+    let path = format!("/directory/room/{}", enc(&alias));
+    let (status, _) = bob.call(reqwest::Method::DELETE, &path, None).await;
+    assert_eq!(status, 403);
+    let (status, _) = alice.call(reqwest::Method::DELETE, &path, None).await;
+    assert_eq!(status, 200);
+    let (status, body) = bob.get(&path).await;
+    assert_eq!((status, &body["errcode"]), (404, &json!("M_NOT_FOUND")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn state_context_and_members_can_be_read() {
+    let server = Server::start().await;
+    let (alice, eve) = (server.user("alice").await, server.user("eve").await);
+    let room = alice.create_room(json!({ "name": "Akte" })).await;
+    let base = format!("/rooms/{}", enc(&room));
+    for path in ["/state/m.room.name", "/state/m.room.name/"] {
+        let (status, body) = alice.get(&format!("{base}{path}")).await;
+        assert_eq!((status, &body["name"]), (200, &json!("Akte")), "{path}");
+    }
+    let custom = format!("{base}/state/de.example.custom/a%2Fb");
+    assert_eq!(alice.put(&custom, json!({ "x": 1 })).await.0, 200);
+    assert_eq!(alice.get(&custom).await, (200, json!({ "x": 1 })));
+    let middle = alice.say(&room, "1").await;
+    alice.say(&room, "2").await;
+    let (status, body) = alice
+        .get(&format!("{base}/context/{}?limit=2", enc(&middle)))
+        .await;
+    assert_eq!(
+        (status, &body["events_after"][0]["content"]["body"]),
+        (200, &json!("2"))
+    );
+    let (status, body) = alice.get(&format!("{base}/joined_members")).await;
+    assert_eq!((status, body["joined"][&alice.id].is_object()), (200, true));
+    let (status, body) = alice.get(&format!("{base}/members")).await;
+    assert_eq!((status, body["chunk"].as_array().unwrap().len()), (200, 1));
+    for path in ["/state", "/members", "/messages?dir=b", "/joined_members"] {
+        let (status, body) = eve.get(&format!("{base}{path}")).await;
+        assert_eq!(
+            (status, &body["errcode"]),
+            (403, &json!("M_FORBIDDEN")),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_transaction_makes_one_event_also_across_a_restart() {
+    let mut server = Server::start().await;
+    let alice = server.user("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let path = format!("/rooms/{}/send/m.room.message/once", enc(&room));
+    let body = json!({ "msgtype": "m.text", "body": "once" });
+    let (first, second) = tokio::join!(
+        alice.put(&path, body.clone()),
+        alice.put(&path, body.clone())
+    );
+    server.stop();
+    server.restart().await;
+    let third = alice.put(&path, body).await;
+    assert_eq!(first.0, 200, "{}", first.1);
+    assert_eq!(first, second);
+    assert_eq!(first, third);
+    assert_eq!(alice.history(&room).await, ["once"]);
+}

@@ -1,0 +1,197 @@
+//! Sync v2.
+
+use std::collections::HashSet;
+
+use serde_json::json;
+
+use crate::rig::{enc, server::Server};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_many_writers_nothing_is_missed_and_nothing_comes_twice() {
+    const EACH: usize = 40;
+    let server = Server::start().await;
+    let mut reader = server.user("reader").await;
+    let mut rooms = Vec::new();
+    for i in 0..3 {
+        let room = reader
+            .create_room(json!({ "preset": "public_chat", "name": format!("{i}") }))
+            .await;
+        rooms.push(room);
+    }
+    reader.sync(0).await;
+    reader.seen.clear();
+    let mut writers = Vec::new();
+    for i in 0..4 {
+        let writer = server.user(&format!("writer{i}")).await;
+        for room in &rooms {
+            writer.join(room).await;
+        }
+        let rooms = rooms.clone();
+        writers.push(tokio::spawn(async move {
+            for n in 0..EACH {
+                writer
+                    .say(&rooms[n % rooms.len()], &format!("{i} {n}"))
+                    .await;
+            }
+        }));
+    }
+    let expected: HashSet<String> = (0..4)
+        .flat_map(|i| (0..EACH).map(move |n| format!("{i} {n}")))
+        .collect();
+    let this = tokio::sync::Mutex::new(&mut reader);
+    crate::rig::eventually("all messages", async || {
+        let mut reader = this.lock().await;
+        let filter = enc(r#"{"room":{"timeline":{"limit":100}}}"#);
+        let since = reader.since.clone().unwrap();
+        let (status, body) = reader
+            .get(&format!("/sync?timeout=500&since={since}&filter={filter}"))
+            .await;
+        assert_eq!(status, 200, "{body}");
+        reader.since = Some(body["next_batch"].as_str().unwrap().to_owned());
+        for (room, part) in body["rooms"]["join"].as_object().unwrap() {
+            assert_eq!(part["timeline"]["limited"], false, "{part}");
+            for event in part["timeline"]["events"].as_array().unwrap() {
+                reader.seen.push((room.clone(), event.clone()));
+            }
+        }
+        let texts: Vec<String> = reader
+            .seen
+            .iter()
+            .filter_map(|(_, event)| event["content"]["body"].as_str().map(ToOwned::to_owned))
+            .collect();
+        let unique: HashSet<String> = texts.iter().cloned().collect();
+        assert_eq!(unique.len(), texts.len(), "something came twice");
+        (unique == expected).then_some(())
+    })
+    .await;
+    for writer in writers {
+        writer.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_marked_and_can_be_paged_over() {
+    let server = Server::start().await;
+    let mut alice = server.user("alice").await;
+    let room = alice.create_room(json!({})).await;
+    alice.sync(0).await;
+    for i in 0..25 {
+        alice.say(&room, &format!("{i}")).await;
+    }
+    let body = alice.sync(0).await;
+    let timeline = &body["rooms"]["join"][&room]["timeline"];
+    assert_eq!(timeline["limited"], true);
+    assert_eq!(timeline["events"].as_array().unwrap().len(), 10);
+    let from = timeline["prev_batch"].as_str().unwrap();
+    let path = format!("/rooms/{}/messages?dir=b&limit=15&from={from}", enc(&room));
+    let (_, page) = alice.get(&path).await;
+    let texts: Vec<&str> = page["chunk"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|event| event["content"]["body"].as_str())
+        .collect();
+    let expected: Vec<String> = (0..15).rev().map(|i| i.to_string()).collect();
+    assert_eq!(texts, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_are_loaded_lazily_and_all_on_demand() {
+    let server = Server::start().await;
+    let alice = server.user("alice").await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    for i in 0..5 {
+        server.user(&format!("member{i}")).await.join(&room).await;
+    }
+    let last = server.user("last").await;
+    last.join(&room).await;
+    for i in 0..12 {
+        last.say(&room, &format!("{i}")).await;
+    }
+    let members = |body: &serde_json::Value| {
+        let events = body["rooms"]["join"][&room]["state"]["events"]
+            .as_array()
+            .unwrap()
+            .clone();
+        events
+            .into_iter()
+            .filter(|event| event["type"] == "m.room.member")
+            .count()
+    };
+    let (_, all) = alice.get("/sync").await;
+    assert_eq!(members(&all), 7);
+    let filter = enc(r#"{"room":{"state":{"lazy_load_members":true}}}"#);
+    let (_, lazy) = alice.get(&format!("/sync?filter={filter}")).await;
+    assert_eq!(members(&lazy), 2, "who speaks, and oneself");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_counts_typing_and_receipts_follow_what_happens() {
+    let server = Server::start().await;
+    let (alice, mut bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    bob.sync(0).await;
+    alice.say(&room, "one").await;
+    let last = alice.say(&room, "two").await;
+    let path = format!("/rooms/{}/send/m.room.message/mention", enc(&room));
+    let mention =
+        json!({ "msgtype": "m.text", "body": "bob?", "m.mentions": { "user_ids": [bob.id] } });
+    assert_eq!(alice.put(&path, mention).await.0, 200);
+    let body = bob.sync(0).await;
+    let unread = &body["rooms"]["join"][&room]["unread_notifications"];
+    assert_eq!(
+        (&unread["notification_count"], &unread["highlight_count"]),
+        (&json!(3), &json!(1))
+    );
+
+    let receipt = format!("/rooms/{}/receipt/m.read/{}", enc(&room), enc(&last));
+    assert_eq!(bob.post(&receipt, json!({})).await.0, 200);
+    let body = bob.sync(0).await;
+    let part = &body["rooms"]["join"][&room];
+    assert_eq!(
+        part["unread_notifications"]["notification_count"], 1,
+        "{part}"
+    );
+    let told = &part["ephemeral"]["events"][0];
+    assert!(
+        told["content"][&last]["m.read"][&bob.id]["ts"].is_number(),
+        "{told}"
+    );
+
+    let typing = format!("/rooms/{}/typing/{}", enc(&room), enc(&alice.id));
+    assert_eq!(
+        alice
+            .put(&typing, json!({ "typing": true, "timeout": 30_000 }))
+            .await
+            .0,
+        200
+    );
+    let body = bob.sync(10_000).await;
+    let told = &body["rooms"]["join"][&room]["ephemeral"]["events"][0];
+    assert_eq!(told["content"]["user_ids"], json!([alice.id]), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn account_data_tags_and_filters_come_back_as_they_were() {
+    let server = Server::start().await;
+    let mut alice = server.user("alice").await;
+    let room = alice.create_room(json!({})).await;
+    alice.sync(0).await;
+    let user = enc(&alice.id);
+    let data = json!({ "de.bwi.anything": [1, { "deep": null }] });
+    let path = format!("/user/{user}/account_data/de.bwi.notes");
+    assert_eq!(alice.put(&path, data.clone()).await.0, 200);
+    assert_eq!(alice.get(&path).await, (200, data.clone()));
+    let tag = format!("/user/{user}/rooms/{}/tags/m.favourite", enc(&room));
+    assert_eq!(alice.put(&tag, json!({ "order": 0.5 })).await.0, 200);
+    let body = alice.sync(0).await;
+    assert_eq!(body["account_data"]["events"][0]["content"], data);
+    let tags = &body["rooms"]["join"][&room]["account_data"]["events"][0];
+    assert_eq!(
+        tags["content"]["tags"]["m.favourite"]["order"], 0.5,
+        "{tags}"
+    );
+    let rules = format!("/user/{user}/account_data/m.push_rules");
+    assert_eq!(alice.put(&rules, json!({})).await.0, 405);
+}
