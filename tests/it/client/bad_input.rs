@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::rig::{enc, server::Server};
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn bad_requests_get_the_specified_errors() {
     let server = Server::start().await;
     let alice = server.user("alice").await;
