@@ -7,7 +7,7 @@
 //! 5. Authorized by the state before it, else it is rejected.
 //! 6. Authorized by the current state, else it is soft-failed.
 //!
-//! 1 to 3 are [`remote::verify_all`], 5 and 6 are [`place`](super::place::place).
+//! 1 to 3 are `remote::verify_all`, 5 and 6 are the module [`place`](super::place).
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -86,6 +86,8 @@ async fn set_profile_field(
     parts: http::request::Parts,
     body: axum::body::Bytes,
 ) -> Result<Object, ApiError> {
+    // Who may not ask is told so first, whatever else is wrong.
+    request::session(&parts, &app).await?;
     let body: Value = serde_json::from_slice(&body).map_err(|_| ApiError::not_json("not JSON"))?;
     let value = body.get(&field).cloned();
     let value = value.ok_or_else(|| ApiError::missing_param(&field))?;

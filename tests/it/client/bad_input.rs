@@ -138,6 +138,9 @@ async fn tokens_are_asked_for_and_checked() {
         let said: Value = answer.json().await.unwrap();
         assert_eq!(said["errcode"], errcode, "{header:?}");
     }
+    let profile = server.url("/_matrix/client/v3/profile/@a:b/displayname");
+    let answer = http.put(profile).body("nonsense").send().await.unwrap();
+    assert_eq!(answer.status(), 401, "before anything else is looked at");
     let options = http.request(Method::OPTIONS, &url).send().await.unwrap();
     assert!(options.status().is_success());
     assert_eq!(options.headers()["access-control-allow-origin"], "*");
