@@ -1,6 +1,12 @@
 //! Our signing key.
 
-use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use base64::{
+    Engine, alphabet,
+    engine::{
+        DecodePaddingMode,
+        general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD_NO_PAD},
+    },
+};
 use ruma::{
     CanonicalJsonObject, OwnedServerName, ServerName,
     signatures::{Ed25519KeyPair, sign_json},
@@ -13,6 +19,15 @@ use super::Error;
 const PKCS8_PREFIX: [u8; 16] = [
     0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20,
 ];
+
+/// Keys of other servers' making may end in bits that mean nothing, as that of the specification's
+/// own example does.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The key that signs for our server. `Debug` shows its name only.
 pub struct SigningKeys {
@@ -47,9 +62,7 @@ impl SigningKeys {
         {
             return Err(bad("the version may hold letters, digits and _ only"));
         }
-        let seed = STANDARD_NO_PAD
-            .decode(seed.trim_end_matches('='))
-            .map(Zeroizing::new);
+        let seed = LENIENT.decode(seed).map(Zeroizing::new);
         let seed = seed.map_err(|_| bad("not base64"))?;
         if seed.len() != 32 {
             return Err(bad("a key has 32 bytes"));
