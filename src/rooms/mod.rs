@@ -20,6 +20,7 @@ pub mod receive;
 pub mod remote;
 pub mod render;
 
+mod once;
 mod pdus;
 mod persist;
 mod resolve;
@@ -153,6 +154,7 @@ struct Inner {
     open: Cache<i64, bool>,
     nids: Mutex<std::ops::Range<i64>>,
     writers: Writers,
+    underway: once::Underway,
     typing: Typing,
     /// Who sent an event under which transaction id, for the echo to the same device.
     echoes: Cache<OwnedEventId, Echo>,
@@ -195,6 +197,7 @@ impl Rooms {
             open: Cache::new(SMALL_MAX),
             nids: Mutex::new(0..0),
             writers,
+            underway: once::Underway::default(),
             typing: Typing::default(),
             echoes: Cache::builder()
                 .max_capacity(ECHOES_MAX)

@@ -61,8 +61,13 @@ pub async fn send(
     draft: &Draft,
     txn: Option<Txn>,
 ) -> Result<Sent, Error> {
+    let claim = match txn {
+        Some(txn) => Some(rooms.0.underway.claim(txn.0).await),
+        None => None,
+    };
+    let is_second = claim.as_ref().is_some_and(|claim| claim.is_second);
     for attempt in 0..ATTEMPTS_MAX {
-        if attempt > 0
+        if (attempt > 0 || is_second)
             && let Some(txn) = txn
             && let Some(event_id) = find_repeated(rooms, txn).await?
         {

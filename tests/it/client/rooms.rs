@@ -198,10 +198,12 @@ async fn one_transaction_makes_one_event_also_across_a_restart() {
     let room = alice.create_room(json!({})).await;
     let path = format!("/rooms/{}/send/m.room.message/once", enc(&room));
     let body = json!({ "msgtype": "m.text", "body": "once" });
-    let (first, second) = tokio::join!(
+    let (first, second, fourth) = tokio::join!(
+        alice.put(&path, body.clone()),
         alice.put(&path, body.clone()),
         alice.put(&path, body.clone())
     );
+    assert_eq!(first, fourth);
     server.stop();
     server.restart().await;
     let third = alice.put(&path, body).await;

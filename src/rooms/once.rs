@@ -1,0 +1,67 @@
+//! Client transactions under way: of two equal requests at once, the second waits for the first.
+//!
+//! The table `client_txn` is what makes a transaction happen once, also between nodes. This only
+//! keeps two copies of a request out of one batch, where the second would spoil the first.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// Transactions under way, by their hash; one entry for each running request.
+#[derive(Debug, Default)]
+pub(super) struct Underway(Mutex<HashMap<Uuid, watch::Receiver<()>>>);
+
+/// The right to do a transaction; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Claim<'a> {
+    underway: &'a Underway,
+    hash: Uuid,
+    /// Another request with the same transaction was waited for: look for what it did.
+    pub(super) is_second: bool,
+    /// Who waits sees it dropped.
+    _done: watch::Sender<()>,
+}
+
+impl Underway {
+    /// Waits until nobody else does this transaction.
+    pub(super) async fn claim(&self, hash: Uuid) -> Claim<'_> {
+        let (done, waiting) = watch::channel(());
+        let mut is_second = false;
+        loop {
+            let mut other = {
+                let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                match map.get(&hash) {
+                    Some(other) => other.clone(),
+                    None => {
+                        map.insert(hash, waiting);
+                        break;
+                    }
+                }
+            };
+            is_second = true;
+            // Fails when the other is done, which is what we wait for.
+            let _ = other.changed().await;
+        }
+        Claim {
+            underway: self,
+            hash,
+            is_second,
+            _done: done,
+        }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut map = self
+            .underway
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        map.remove(&self.hash);
+    }
+}
