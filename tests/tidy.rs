@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
@@ -198,4 +199,43 @@ fn nothing_is_called_a_service_or_a_helper() {
         }
     }
     report(&problems);
+}
+
+/// Method and path of every endpoint, as the comments above the handlers say.
+fn endpoints() -> BTreeSet<(String, String)> {
+    let mut found = BTreeSet::new();
+    for (_, text) in sources("src/http") {
+        for line in text.lines() {
+            let Some(rest) = line.trim().strip_prefix("/// `") else {
+                continue;
+            };
+            let code = rest.split('`').next().unwrap_or_default();
+            let Some((method, path)) = code.split_once(' ') else {
+                continue;
+            };
+            if method.chars().all(|c| c.is_ascii_uppercase()) && path.starts_with('/') {
+                found.insert((path.to_owned(), method.to_owned()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn endpoints_are_listed() {
+    let mut text = "# Endpoints\n\nWhat this server serves. Written by `./dev endpoints` from the \
+        comments above the handlers; a test holds it true.\n\n| method | path |\n|---|---|\n"
+        .to_owned();
+    for (path, method) in endpoints() {
+        writeln!(text, "| {method} | `{path}` |").unwrap();
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ENDPOINTS.md");
+    if std::env::var_os("AMTSBOTE_WRITE_ENDPOINTS").is_some() {
+        fs::write(&file, &text).unwrap();
+    }
+    let listed = fs::read_to_string(&file).unwrap_or_default();
+    assert_eq!(
+        listed, text,
+        "docs/ENDPOINTS.md is out of date: ./dev endpoints"
+    );
 }

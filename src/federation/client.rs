@@ -263,14 +263,23 @@ pub struct Keys<'a>(&'a Client);
 
 impl Keys<'_> {
     /// Keys for verifying: those needed, by server, as far as they can be had.
-    pub async fn public_key_map(
+    pub async fn known(
         &self,
         needed: &std::collections::BTreeMap<
             ruma::OwnedServerName,
             std::collections::BTreeSet<String>,
         >,
-    ) -> ruma::signatures::PublicKeyMap {
+    ) -> super::keys::KnownKeys {
         self.0.0.peer_keys.map(self.0, needed).await
+    }
+
+    /// The newest key document of a peer as it signed it, good until `until` if it can be had.
+    pub async fn document(
+        &self,
+        server: &ruma::OwnedServerName,
+        until: i64,
+    ) -> Result<Option<String>, Error> {
+        self.0.0.peer_keys.document(self.0, server, until).await
     }
 }
 

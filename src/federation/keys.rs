@@ -48,6 +48,31 @@ pub fn document(keys: &SigningKeys) -> Result<CanonicalJsonObject, event::Error>
     Ok(object)
 }
 
+/// Keys of some servers, as far as they could be had.
+#[derive(Clone, Debug, Default)]
+pub struct KnownKeys(BTreeMap<OwnedServerName, Arc<Vec<ServerKey>>>);
+
+impl KnownKeys {
+    /// Those of them that are asked for; with `at`, those that were good then.
+    pub fn select(
+        &self,
+        wanted: &BTreeMap<OwnedServerName, BTreeSet<String>>,
+        at: Option<i64>,
+    ) -> PublicKeyMap {
+        let sets = wanted.iter().map(|(server, ids)| {
+            let keys = self.0.get(server).map_or(&[][..], |keys| keys.as_slice());
+            let fitting = keys
+                .iter()
+                .filter(|key| ids.contains(&key.key_id) && at.is_none_or(|at| key.was_good_at(at)));
+            let set: PublicKeySet = fitting
+                .map(|key| (key.key_id.clone(), Base64::new(key.public_key.clone())))
+                .collect();
+            (server.to_string(), set)
+        });
+        sets.collect()
+    }
+}
+
 /// Keys of peers.
 #[derive(Debug)]
 pub(super) struct PeerKeys {
@@ -79,13 +104,13 @@ impl PeerKeys {
         &self,
         client: &Client,
         needed: &BTreeMap<OwnedServerName, BTreeSet<String>>,
-    ) -> PublicKeyMap {
+    ) -> KnownKeys {
         let jobs: Vec<_> = needed
             .iter()
             .map(|(server, ids)| self.of_server(client, server, ids))
             .collect();
-        let sets: Vec<PublicKeySet> = stream::iter(jobs).buffered(FETCHES_MAX).collect().await;
-        needed.keys().map(ToString::to_string).zip(sets).collect()
+        let sets: Vec<_> = stream::iter(jobs).buffered(FETCHES_MAX).collect().await;
+        KnownKeys(needed.keys().cloned().zip(sets).collect())
     }
 
     async fn of_server(
@@ -93,10 +118,15 @@ impl PeerKeys {
         client: &Client,
         server: &OwnedServerName,
         ids: &BTreeSet<String>,
-    ) -> PublicKeySet {
+    ) -> Arc<Vec<ServerKey>> {
         if *server == self.own.server_name {
-            let key = Base64::new(self.own.public_key().to_vec());
-            return [(self.own.key_id(), key)].into();
+            return Arc::new(vec![ServerKey {
+                key_id: self.own.key_id(),
+                public_key: self.own.public_key().to_vec(),
+                valid_until_ts: i64::MAX,
+                expired_ts: None,
+                fetched_ts: now_ms(),
+            }]);
         }
         let mut known = self.known(server).await;
         let satisfied = |known: &[ServerKey]| {
@@ -116,10 +146,39 @@ impl PeerKeys {
             }
         }
         known
-            .iter()
-            .filter(|key| ids.contains(&key.key_id))
-            .map(|key| (key.key_id.clone(), Base64::new(key.public_key.clone())))
-            .collect()
+    }
+
+    /// The newest key document of a peer as it signed it, good until `until` if it can be had.
+    pub(super) async fn document(
+        &self,
+        client: &Client,
+        server: &OwnedServerName,
+        until: i64,
+    ) -> Result<Option<String>, Error> {
+        let mut conn = self.db.conn().await?;
+        let kept = storage::server_keys::find_document(&mut conn, server).await?;
+        drop(conn);
+        if let Some((body, valid_until)) = &kept
+            && *valid_until >= until.max(now_ms())
+        {
+            return Ok(Some(body.clone()));
+        }
+        if !self.failed.contains_key(server) {
+            match self.fetch(client, server).await {
+                Ok(_) => {
+                    let mut conn = self.db.conn().await?;
+                    let fresh = storage::server_keys::find_document(&mut conn, server).await?;
+                    return Ok(fresh.map(|(body, _)| body));
+                }
+                Err(Error::Storage(error)) => return Err(error.into()),
+                Err(error) => {
+                    tracing::info!(%error, %server, "signing keys could not be had");
+                    self.failed.insert(server.clone(), ());
+                }
+            }
+        }
+        // What we have of a server that is gone still verifies what it signed then.
+        Ok(kept.map(|(body, _)| body))
     }
 
     async fn known(&self, server: &OwnedServerName) -> Arc<Vec<ServerKey>> {
@@ -152,6 +211,10 @@ impl PeerKeys {
         })?;
         let mut conn = self.db.conn().await?;
         storage::server_keys::upsert(&mut conn, server, &fresh).await?;
+        if let (Ok(text), Some(key)) = (std::str::from_utf8(&body), fresh.first()) {
+            let times = (key.valid_until_ts, now_ms());
+            storage::server_keys::upsert_document(&mut conn, server, text, times).await?;
+        }
         let all = Arc::new(storage::server_keys::list(&mut conn, server).await?);
         self.cache.insert(server.clone(), all.clone());
         Ok(all)

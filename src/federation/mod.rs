@@ -3,6 +3,7 @@
 pub mod client;
 pub mod guard;
 pub mod keys;
+pub mod notary;
 pub mod resolve;
 pub mod sender;
 pub mod tls;

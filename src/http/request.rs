@@ -61,6 +61,26 @@ pub struct Signed<R> {
     pub request: R,
 }
 
+/// A JSON body, whatever its content type says: clients of Matrix often say nothing.
+#[derive(Debug)]
+pub struct Body<T>(pub T);
+
+impl<T: serde::de::DeserializeOwned> FromRequest<App> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &App) -> Result<Self, ApiError> {
+        let body = read(request.into_body(), CLIENT_BODY_MAX).await?;
+        let parsed = serde_json::from_slice(&body);
+        parsed.map(Self).map_err(|error| {
+            if error.is_data() {
+                ApiError::bad_json(&error.to_string())
+            } else {
+                ApiError::not_json("not JSON")
+            }
+        })
+    }
+}
+
 /// Requests that anybody may make.
 pub trait ForAnybody {}
 impl ForAnybody for NoAuthentication {}
@@ -153,7 +173,8 @@ async fn verify(parts: &Parts, body: &Bytes, claimed: &XMatrix, app: &App) -> Re
         [claimed.key.to_string()].into_iter().collect(),
     )]
     .into();
-    let keys = app.ctx.federation.keys().public_key_map(&needed).await;
+    let keys = app.ctx.federation.keys().known(&needed).await;
+    let keys = keys.select(&needed, None);
     let mut view = http::Request::new(body.as_ref());
     *view.method_mut() = parts.method.clone();
     *view.uri_mut() = parts.uri.clone();

@@ -13,6 +13,8 @@ use crate::{
 
 /// How long a client transaction is remembered, and a log row kept.
 const KEEP_MS: i64 = 48 * 3_600_000;
+/// How long every event is kept ready for peers that are away; after that, the newest of each room.
+const KEEP_OUTBOX_MS: i64 = 14 * 24 * 3_600_000;
 /// How long a peer's transaction is remembered.
 const KEEP_RECEIVED_MS: i64 = 24 * 3_600_000;
 /// Rows deleted at once.
@@ -83,5 +85,22 @@ async fn sweep_once(rooms: &Rooms) -> Result<(), storage::Error> {
     while storage::events::delete_old_txns(&mut conn, now - KEEP_MS, SWEEP_ROWS).await? > 0 {}
     let received = now - KEEP_RECEIVED_MS;
     while storage::outbox::delete_received(&mut conn, received, SWEEP_ROWS).await? > 0 {}
-    Ok(())
+    sweep_stream(&mut conn, rooms.ctx().db.stream.horizon(), now).await
+}
+
+/// Log and outbox know positions only: marks tell which one was reached when.
+async fn sweep_stream(
+    conn: &mut sqlx::PgConnection,
+    horizon: storage::Pos,
+    now: i64,
+) -> Result<(), storage::Error> {
+    use storage::keeping;
+    keeping::insert_mark(conn, now, horizon).await?;
+    if let Some(pos) = keeping::find_mark(conn, now - KEEP_MS).await? {
+        while storage::stream::delete_before(conn, pos, SWEEP_ROWS).await? > 0 {}
+    }
+    if let Some(pos) = keeping::find_mark(conn, now - KEEP_OUTBOX_MS).await? {
+        while keeping::delete_outbox(conn, pos, SWEEP_ROWS).await? > 0 {}
+    }
+    keeping::delete_marks(conn, now - 2 * KEEP_OUTBOX_MS).await
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ruma::{RoomAliasId, RoomId, UserId, events::StateEventType};
+use ruma::{RoomAliasId, RoomId, ServerName, UserId, events::StateEventType};
 use serde_json::{Map, Value, json};
 
 use super::{Error, Rooms, membership::require_joined, resident::Room};
@@ -10,6 +10,20 @@ use crate::{event::auth::Power, storage};
 
 /// Rooms in one page.
 const PAGE_MAX: i64 = 500;
+
+/// A page of a server's directory (`None`: ours) as JSON.
+pub async fn list_of(
+    rooms: &Rooms,
+    server: Option<&ServerName>,
+    limit: Option<i64>,
+    since: Option<&str>,
+    search: Option<&str>,
+) -> Result<Value, Error> {
+    match server.filter(|server| *server != rooms.ctx().server_name()) {
+        Some(server) => super::remote::directory(rooms, server, limit, since, search).await,
+        None => list(rooms, limit, since, search).await,
+    }
+}
 
 /// A page of the directory as JSON. `since` is the token of an earlier page.
 pub async fn list(

@@ -34,12 +34,11 @@ impl Underway {
         loop {
             let mut other = {
                 let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                match map.get(&hash) {
-                    Some(other) => other.clone(),
-                    None => {
-                        map.insert(hash, waiting);
-                        break;
-                    }
+                if let Some(other) = map.get(&hash) {
+                    other.clone()
+                } else {
+                    map.insert(hash, waiting);
+                    break;
                 }
             };
             is_second = true;

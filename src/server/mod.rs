@@ -64,7 +64,8 @@ pub async fn run(
     let requests = TaskTracker::new();
     for listener in &listeners {
         let router = crate::http::router(app.clone(), &listener.serve);
-        let tls = listener.tls.as_ref().map(tls::acceptor).transpose()?;
+        let tls = listener.tls.as_ref();
+        let tls = tls.map(|files| tls::acceptor(files, &stop)).transpose()?;
         let socket = tokio::net::TcpListener::bind(listener.bind)
             .await
             .with_context(|| format!("cannot listen on {}", listener.bind))?;

@@ -25,6 +25,11 @@ impl ServerKey {
     pub fn is_usable(&self, now: i64) -> bool {
         self.expired_ts.is_some() || self.valid_until_ts > now
     }
+
+    /// Whether what it signed at a time counts (room versions from 5 on).
+    pub fn was_good_at(&self, ts: i64) -> bool {
+        self.expired_ts.unwrap_or(self.valid_until_ts) >= ts
+    }
 }
 
 /// Keys of a server.
@@ -64,6 +69,43 @@ pub async fn upsert(
         &valid,
         &expired as &[Option<i64>],
         &fetched
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The newest key document of a server, and until when it is good.
+pub async fn find_document(
+    conn: &mut PgConnection,
+    server: &ServerName,
+) -> Result<Option<(String, i64)>, Error> {
+    let row = sqlx::query!(
+        "SELECT body, valid_until_ts FROM key_document WHERE server_name = $1",
+        server.as_str()
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| (row.body, row.valid_until_ts)))
+}
+
+/// Stores a key document that was verified. Times: until when it is good, when it was fetched.
+pub async fn upsert_document(
+    conn: &mut PgConnection,
+    server: &ServerName,
+    body: &str,
+    (valid_until_ts, fetched_ts): (i64, i64),
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO key_document (server_name, body, valid_until_ts, fetched_ts)
+         VALUES ($1, $2, $3, $4)
+         ON CONFLICT ON CONSTRAINT key_document_pkey DO UPDATE SET
+           body = EXCLUDED.body, valid_until_ts = EXCLUDED.valid_until_ts,
+           fetched_ts = EXCLUDED.fetched_ts",
+        server.as_str(),
+        body,
+        valid_until_ts,
+        fetched_ts
     )
     .execute(conn)
     .await?;

@@ -226,29 +226,3 @@ pub async fn delete_old_uia(conn: &mut PgConnection, ts: i64) -> Result<(), Erro
         .await?;
     Ok(())
 }
-
-/// Whether a registration token can be used now.
-pub async fn is_token_valid(conn: &mut PgConnection, token: &str, now: i64) -> Result<bool, Error> {
-    let found = sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT 1 FROM registration_token
-             WHERE token = $1 AND (uses_allowed IS NULL OR completed < uses_allowed)
-               AND (expires_ts IS NULL OR expires_ts > $2)) AS "found!""#,
-        token,
-        now
-    );
-    Ok(found.fetch_one(conn).await?)
-}
-
-/// Uses a registration token up by one; `false`: it cannot be used (any more).
-pub async fn use_token(conn: &mut PgConnection, token: &str, now: i64) -> Result<bool, Error> {
-    let done = sqlx::query!(
-        "UPDATE registration_token SET completed = completed + 1
-         WHERE token = $1 AND (uses_allowed IS NULL OR completed < uses_allowed)
-           AND (expires_ts IS NULL OR expires_ts > $2)",
-        token,
-        now
-    )
-    .execute(conn)
-    .await?;
-    Ok(done.rows_affected() > 0)
-}

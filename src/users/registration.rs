@@ -3,7 +3,11 @@
 use ruma::{OwnedUserId, ServerName, UserId};
 
 use super::{Error, passwords};
-use crate::{clock::now_ms, context::Context, storage};
+use crate::{
+    clock::now_ms,
+    context::Context,
+    storage::{self, registration_tokens::RegistrationToken},
+};
 
 /// A user id out of what somebody wants to be called.
 pub fn user_id(server_name: &ServerName, name: &str) -> Result<OwnedUserId, Error> {
@@ -82,13 +86,64 @@ pub async fn create_account(
     Ok(())
 }
 
+/// Most characters of a registration token (specification).
+const TOKEN_LENGTH_MAX: usize = 64;
+
+/// Makes a registration token: the one given, or a random one of `length` characters.
+pub async fn create_token(
+    ctx: &Context,
+    token: Option<String>,
+    length: usize,
+    (uses_allowed, expires_ts): (Option<i32>, Option<i64>),
+) -> Result<RegistrationToken, Error> {
+    check_limits(uses_allowed, expires_ts)?;
+    if !(1..=TOKEN_LENGTH_MAX).contains(&length) {
+        return Err(Error::Invalid("length must be from 1 to 64"));
+    }
+    let token = token.unwrap_or_else(|| random_token(length));
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || "._~-".contains(c);
+    if token.is_empty() || token.len() > TOKEN_LENGTH_MAX || !token.chars().all(is_legal) {
+        return Err(Error::Invalid(
+            "a token has 1 to 64 characters of A-Z a-z 0-9 . _ ~ -",
+        ));
+    }
+    let mut conn = ctx.db.conn().await?;
+    let made =
+        storage::registration_tokens::insert(&mut conn, &token, uses_allowed, expires_ts).await?;
+    if !made {
+        return Err(Error::Invalid("there is a token of that name"));
+    }
+    Ok(RegistrationToken {
+        token,
+        uses_allowed,
+        completed: 0,
+        expires_ts,
+    })
+}
+
+/// Checks what an operator wants of a token.
+pub fn check_limits(uses_allowed: Option<i32>, expires_ts: Option<i64>) -> Result<(), Error> {
+    if uses_allowed.is_some_and(|uses| uses < 0) {
+        return Err(Error::Invalid("uses_allowed must not be negative"));
+    }
+    if expires_ts.is_some_and(|end| end < now_ms()) {
+        return Err(Error::Invalid("expiry_time must be in the future"));
+    }
+    Ok(())
+}
+
+fn random_token(length: usize) -> String {
+    use rand::distr::{Alphanumeric, SampleString};
+    Alphanumeric.sample_string(&mut rand::rng(), length)
+}
+
 /// Uses a registration token up by one: those of the configuration have no limit.
 pub async fn use_token(ctx: &Context, token: &str) -> Result<(), Error> {
     if is_configured(ctx, token) {
         return Ok(());
     }
     let mut conn = ctx.db.conn().await?;
-    if storage::users::use_token(&mut conn, token, now_ms()).await? {
+    if storage::registration_tokens::use_one(&mut conn, token, now_ms()).await? {
         Ok(())
     } else {
         Err(Error::WrongToken)
@@ -101,7 +156,7 @@ pub async fn is_token_valid(ctx: &Context, token: &str) -> Result<bool, Error> {
         return Ok(true);
     }
     let mut conn = ctx.db.conn().await?;
-    Ok(storage::users::is_token_valid(&mut conn, token, now_ms()).await?)
+    Ok(storage::registration_tokens::is_valid(&mut conn, token, now_ms()).await?)
 }
 
 fn is_configured(ctx: &Context, token: &str) -> bool {

@@ -100,25 +100,15 @@ async fn set_room_visibility(
     Ok(Object(json!({})))
 }
 
-/// Rooms of other servers are asked for with the rest of the server API.
-fn require_ours(rooms: &Rooms, server: Option<&ruma::ServerName>) -> Result<(), ApiError> {
-    if server.is_none_or(|server| server == rooms.ctx().server_name()) {
-        return Ok(());
-    }
-    Err(ApiError::not_found(
-        "directories of other servers are not asked",
-    ))
-}
-
 /// `GET /_matrix/client/v3/publicRooms`
 async fn get_public_rooms(
     State(rooms): State<Rooms>,
     Public { request, .. }: Public<get_public_rooms::v3::Request>,
 ) -> Result<Object, ApiError> {
-    require_ours(&rooms, request.server.as_deref())?;
     let limit = request.limit.map(i64::from);
+    let (server, since) = (request.server.as_deref(), request.since.as_deref());
     Ok(Object(
-        directory::list(&rooms, limit, request.since.as_deref(), None).await?,
+        directory::list_of(&rooms, server, limit, since, None).await?,
     ))
 }
 
@@ -127,10 +117,10 @@ async fn get_public_rooms_filtered(
     State(rooms): State<Rooms>,
     Authenticated { request, .. }: Authenticated<get_public_rooms_filtered::v3::Request>,
 ) -> Result<Object, ApiError> {
-    require_ours(&rooms, request.server.as_deref())?;
     let limit = request.limit.map(i64::from);
     let search = request.filter.generic_search_term.as_deref();
+    let (server, since) = (request.server.as_deref(), request.since.as_deref());
     Ok(Object(
-        directory::list(&rooms, limit, request.since.as_deref(), search).await?,
+        directory::list_of(&rooms, server, limit, since, search).await?,
     ))
 }

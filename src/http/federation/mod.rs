@@ -2,8 +2,10 @@
 
 mod authorization;
 mod backfill;
+mod directory;
 mod discovery;
 mod event;
+mod keys;
 mod membership;
 mod query;
 mod transactions;
@@ -21,8 +23,10 @@ pub(super) fn routes() -> Router<App> {
     [
         authorization::routes,
         backfill::routes,
+        directory::routes,
         discovery::routes,
         event::routes,
+        keys::routes,
         membership::routes,
         query::routes,
         transactions::routes,

@@ -6,20 +6,23 @@ pub mod join;
 pub mod knock;
 pub mod leave;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, RoomVersionId, UserId,
-    events::room::member::MembershipState,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, RoomVersionId, ServerName, UserId,
+    api::federation::directory::get_public_rooms_filtered, events::room::member::MembershipState,
 };
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 
 use super::{Error, Rooms};
 use crate::{
     clock::now_ms,
     event::{build::Draft, check, pdu::Pdu, version::RoomVersion},
-    federation,
+    federation::{self, keys::KnownKeys},
 };
+
+/// Events whose signatures are worth a thread.
+const SHARE_MIN: usize = 50;
 
 /// Completes a template (`make_join` and its kin) with our content, and signs it. What the peer put
 /// into the template is taken only where the specification says so, and checked.
@@ -113,15 +116,67 @@ pub(super) async fn verify_all(
             needed.entry(server).or_default().extend(ids);
         }
     }
-    let keys = rooms.ctx().federation.keys().public_key_map(&needed).await;
-    let version = version.clone();
-    // Signatures of a large room are seconds of work: not on a thread that serves requests.
-    let verified = tokio::task::spawn_blocking(move || {
-        let pdus = objects.into_iter().filter_map(|object| {
-            let object = check::verify(object, &keys, &version).ok()?;
-            Pdu::from_object(object, &version).ok()
-        });
-        pdus.collect()
-    });
-    verified.await.unwrap_or_default()
+    let keys = Arc::new(rooms.ctx().federation.keys().known(&needed).await);
+    // Signatures of a large room are seconds of work: not on threads that serve requests, and on
+    // as many others as there are cores.
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let share = objects.len().div_ceil(cores).max(SHARE_MIN);
+    let mut objects = objects.into_iter().peekable();
+    let mut jobs = Vec::new();
+    while objects.peek().is_some() {
+        let part: Vec<CanonicalJsonObject> = objects.by_ref().take(share).collect();
+        let (keys, version) = (keys.clone(), version.clone());
+        jobs.push(tokio::task::spawn_blocking(move || {
+            let pdus = part
+                .into_iter()
+                .filter_map(|object| verify_one(object, &keys, &version));
+            pdus.collect::<Vec<Pdu>>()
+        }));
+    }
+    let parts = futures_util::future::join_all(jobs).await;
+    parts
+        .into_iter()
+        .flat_map(Result::unwrap_or_default)
+        .collect()
+}
+
+fn verify_one(object: CanonicalJsonObject, keys: &KnownKeys, version: &RoomVersion) -> Option<Pdu> {
+    let wanted = check::required_keys(&object, version).ok()?;
+    let sent = object
+        .get("origin_server_ts")
+        .and_then(CanonicalJsonValue::as_integer)
+        .map(i64::from);
+    let at = sent.filter(|_| version.rules.enforce_key_validity);
+    let object = check::verify(object, &keys.select(&wanted, at), version).ok()?;
+    Pdu::from_object(object, version).ok()
+}
+
+/// A page of a peer's public room directory, as it gave it.
+pub(super) async fn directory(
+    rooms: &Rooms,
+    server: &ServerName,
+    limit: Option<i64>,
+    since: Option<&str>,
+    search: Option<&str>,
+) -> Result<serde_json::Value, Error> {
+    let mut request = get_public_rooms_filtered::v1::Request::new();
+    request.limit = limit.and_then(|limit| limit.clamp(1, 500).try_into().ok());
+    request.since = since.map(ToOwned::to_owned);
+    request.filter.generic_search_term = search.map(ToOwned::to_owned);
+    let answer = rooms.ctx().federation.request(server, request).await;
+    let answer = answer.map_err(refused)?;
+    let mut page = json!({ "chunk": answer.chunk });
+    let tokens = [
+        ("next_batch", answer.next_batch),
+        ("prev_batch", answer.prev_batch),
+    ];
+    for (key, token) in tokens {
+        if let Some(token) = token {
+            page[key] = json!(token);
+        }
+    }
+    if let Some(total) = answer.total_room_count_estimate {
+        page["total_room_count_estimate"] = json!(total);
+    }
+    Ok(page)
 }

@@ -123,6 +123,119 @@ async fn registration_can_be_closed_or_take_a_token() {
     assert_eq!(status, 400, "no shared secret: {body}");
 }
 
+/// Registers with the shared secret, as `register_new_matrix_user` does; returns the token.
+async fn register_with_secret(server: &Server, name: &str, secret: &str) -> (u16, Value) {
+    use std::fmt::Write as _;
+
+    use hmac::{Hmac, KeyInit, Mac};
+    let nonce: Value = reqwest::get(server.url("/_synapse/admin/v1/register"))
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let nonce = nonce["nonce"].as_str().unwrap();
+    let mut mac = Hmac::<sha1::Sha1>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(
+        [nonce, name, "a password of some length", "admin"]
+            .join("\0")
+            .as_bytes(),
+    );
+    let mut hex = String::new();
+    for byte in mac.finalize().into_bytes() {
+        write!(hex, "{byte:02x}").unwrap();
+    }
+    let body = json!({
+        "nonce": nonce, "username": name, "password": "a password of some length",
+        "admin": true, "mac": hex,
+    });
+    post(server, "/_synapse/admin/v1/register", body).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_give_out_registration_tokens() {
+    let server = Server::with(
+        "[registration]\nrequire_token = true\nshared_secret = \"test secret\"\n",
+        None,
+    )
+    .await;
+    let (status, body) = register_with_secret(&server, "root", "another secret").await;
+    assert_eq!((status, &body["errcode"]), (403, &json!("M_FORBIDDEN")));
+    let (status, root) = register_with_secret(&server, "root", "test secret").await;
+    assert_eq!(status, 200, "{root}");
+    let root = root["access_token"].as_str().unwrap();
+
+    let http = reqwest::Client::new();
+    let tokens = server.url("/_synapse/admin/v1/registration_tokens");
+    let admin = async |method, path: &str, body: Value| -> (u16, Value) {
+        let request = http.request(method, format!("{tokens}{path}"));
+        let answer = request
+            .bearer_auth(root)
+            .header("content-type", "application/json");
+        let answer = answer.body(body.to_string()).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    };
+    let wish = json!({ "token": "welcome", "uses_allowed": 1 });
+    let (status, made) = admin(reqwest::Method::POST, "/new", wish.clone()).await;
+    assert_eq!((status, &made["uses_allowed"]), (200, &json!(1)), "{made}");
+    let (status, _) = admin(reqwest::Method::POST, "/new", wish).await;
+    assert_eq!(status, 400, "names are given once");
+    for bad in [
+        json!({ "token": "with space" }),
+        json!({ "token": "x".repeat(65) }),
+        json!({ "length": 0 }),
+        json!({ "uses_allowed": -1 }),
+        json!({ "expiry_time": 1 }),
+    ] {
+        let (status, body) = admin(reqwest::Method::POST, "/new", bad).await;
+        assert_eq!(status, 400, "{body}");
+    }
+
+    let register = async |name: &str, token: &str| {
+        let mut wish = json!({ "username": name, "password": format!("password of {name}") });
+        let path = "/_matrix/client/v3/register";
+        let (status, challenge) = post(&server, path, wish.clone()).await;
+        assert_eq!(status, 401, "{challenge}");
+        assert_eq!(
+            challenge["flows"][0]["stages"][0],
+            "m.login.registration_token"
+        );
+        wish["auth"] = json!({
+            "type": "m.login.registration_token", "token": token, "session": challenge["session"],
+        });
+        post(&server, path, wish).await.0
+    };
+    assert_eq!(register("eve", "guessed").await, 401);
+    assert_eq!(register("alice", "welcome").await, 200);
+    assert_eq!(register("bob", "welcome").await, 401, "used up");
+    let (_, shown) = admin(reqwest::Method::GET, "/welcome", json!(null)).await;
+    assert_eq!(shown["completed"], 1);
+    let more = json!({ "uses_allowed": null });
+    let (status, _) = admin(reqwest::Method::PUT, "/welcome", more).await;
+    assert_eq!(status, 200);
+    assert_eq!(register("bob", "welcome").await, 200);
+    let (status, _) = admin(reqwest::Method::DELETE, "/welcome", json!(null)).await;
+    assert_eq!(status, 200);
+    let (status, body) = admin(reqwest::Method::GET, "/welcome", json!(null)).await;
+    assert_eq!((status, &body["errcode"]), (404, &json!("M_NOT_FOUND")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_operators_do_is_closed_to_others() {
+    let server = Server::start().await;
+    let alice = server.user("alice").await;
+    let url = server.url("/_synapse/admin/v1/registration_tokens");
+    let http = reqwest::Client::new();
+    assert_eq!(http.get(&url).send().await.unwrap().status(), 401);
+    let asked = http
+        .get(&url)
+        .bearer_auth(&alice.token)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(asked.status(), 403);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn profiles_are_read_by_all_and_written_by_their_owner() {
     let server = Server::start().await;

@@ -145,3 +145,22 @@ async fn tokens_are_asked_for_and_checked() {
     assert!(options.status().is_success());
     assert_eq!(options.headers()["access-control-allow-origin"], "*");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_endpoint_that_is_listed_is_served() {
+    let server = Server::start().await;
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/ENDPOINTS.md");
+    let http = reqwest::Client::new();
+    for line in std::fs::read_to_string(file).unwrap().lines().skip(6) {
+        let (method, path) = line.trim_matches(['|', ' ']).split_once(" | ").unwrap();
+        let path = path.trim_matches('`').replace(['{', '}'], "");
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let answer = http
+            .request(method, server.url(&path))
+            .send()
+            .await
+            .unwrap();
+        let body = answer.text().await.unwrap();
+        assert!(!body.contains("M_UNRECOGNIZED"), "{line}: {body}");
+    }
+}

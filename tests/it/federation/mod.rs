@@ -1,4 +1,5 @@
 //! Servers among themselves.
 
+mod graph;
 mod requests;
 pub(crate) mod rooms;

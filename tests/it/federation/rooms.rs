@@ -9,7 +9,7 @@ use crate::rig::{
     user::User,
 };
 
-async fn two_servers() -> (Folder, Server, Server) {
+pub(crate) async fn two_servers() -> (Folder, Server, Server) {
     let folder = Folder::new();
     let tls = Tls::new(&folder.0);
     let one = Server::with_tls(&tls).await;

@@ -2,4 +2,5 @@
 
 mod crash;
 mod nio;
+mod operating;
 mod synapse;

@@ -122,3 +122,38 @@ impl Drop for Synapse {
         }
     }
 }
+
+/// A peer that answers whatever it is asked with the same bytes, and hangs up; returns its port.
+pub(crate) fn answer_always(tls: &Tls, answer: Vec<u8>) -> u16 {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let chain = CertificateDer::pem_file_iter(&tls.certificate)
+        .unwrap()
+        .collect::<Result<Vec<_>, _>>()
+        .unwrap();
+    let key = PrivateKeyDer::from_pem_file(&tls.key).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let socket = tokio::net::TcpListener::from_std(socket).unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = socket.accept().await {
+            let (acceptor, answer) = (acceptor.clone(), answer.clone());
+            tokio::spawn(async move {
+                // Whoever calls may hang up at any point.
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    let mut asked = [0; 4096];
+                    let _ = stream.read(&mut asked).await;
+                    let _ = stream.write_all(&answer).await;
+                    let _ = stream.shutdown().await;
+                }
+            });
+        }
+    });
+    port
+}

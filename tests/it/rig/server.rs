@@ -137,7 +137,23 @@ impl Server {
         self.folder.0.join("data/postgres/run")
     }
 
-    fn log(&self) -> String {
+    /// Process id.
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.process.as_ref().unwrap().id()).unwrap()
+    }
+
+    /// Runs the program once more with the same configuration, to its end.
+    pub(crate) fn run_again(&self, words: &[&str]) -> std::process::Output {
+        Command::new(env!("CARGO_BIN_EXE_amtsbote"))
+            .args(words)
+            .arg("--config")
+            .arg(self.folder.0.join("amtsbote.toml"))
+            .output()
+            .unwrap()
+    }
+
+    /// What it logged.
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.0.join("log")).unwrap_or_default()
     }
 

@@ -1,14 +1,14 @@
-//! Operators of the agency: registration by shared secret, as Synapse has it.
+//! Registration by shared secret.
 
 use std::time::Duration;
 
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{Router, extract::State, routing::get};
 use hmac::{Hmac, KeyInit, Mac};
 use moka::sync::Cache;
 use serde_json::json;
 use sha1::Sha1;
 
-use super::{App, error::ApiError, reply::Object};
+use crate::http::{App, error::ApiError, reply::Object, request::Body};
 use crate::users::registration;
 
 /// Nonces that wait to be used.
@@ -32,14 +32,7 @@ impl Default for Nonces {
 }
 
 pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/_synapse/admin/v1/register", get(nonce).post(register))
-        .route("/_synapse/admin/v1/server_version", get(version))
-}
-
-/// `GET /_synapse/admin/v1/server_version`
-async fn version() -> Object {
-    Object(json!({ "server_version": concat!("Amtsbote ", env!("CARGO_PKG_VERSION")) }))
+    Router::new().route("/_synapse/admin/v1/register", get(nonce).post(register))
 }
 
 /// `GET /_synapse/admin/v1/register`
@@ -80,9 +73,8 @@ struct Registration {
 /// `POST /_synapse/admin/v1/register`
 async fn register(
     State(app): State<App>,
-    body: Result<Json<Registration>, axum::extract::rejection::JsonRejection>,
+    Body(wanted): Body<Registration>,
 ) -> Result<Object, ApiError> {
-    let Json(wanted) = body.map_err(|error| ApiError::bad_json(&error.body_text()))?;
     let secret = secret(&app)?;
     // Taken out before it is judged: a nonce is good for one try.
     if app.nonces.0.remove(&wanted.nonce).is_none() {

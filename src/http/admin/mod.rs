@@ -1,0 +1,42 @@
+//! Operators of the agency: Synapse's admin API, as far as operators' tools use it.
+
+mod register;
+mod registration_tokens;
+
+use std::sync::Arc;
+
+use axum::{Router, extract::FromRequestParts, routing::get};
+use http::request::Parts;
+use serde_json::json;
+
+pub use self::register::Nonces;
+use super::{App, error::ApiError, reply::Object, request::session};
+use crate::users::tokens::Session;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/_synapse/admin/v1/server_version", get(version))
+        .merge(register::routes())
+        .merge(registration_tokens::routes())
+}
+
+/// `GET /_synapse/admin/v1/server_version`
+async fn version() -> Object {
+    Object(json!({ "server_version": concat!("Amtsbote ", env!("CARGO_PKG_VERSION")) }))
+}
+
+/// A server administrator asks.
+#[derive(Clone, Debug)]
+pub struct Admin(pub Arc<Session>);
+
+impl FromRequestParts<App> for Admin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let session = session(parts, app).await?;
+        if !session.admin {
+            return Err(ApiError::forbidden("you are not a server administrator"));
+        }
+        Ok(Self(session))
+    }
+}
