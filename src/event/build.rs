@@ -140,8 +140,12 @@ pub fn unsigned_object(
     put("sender", CanonicalJsonValue::String(sender.to_string()));
     put("origin_server_ts", integer(draft.ts.unwrap_or(now_ms)));
     put("depth", integer(place.depth.min(DEPTH_MAX)));
-    put("prev_events", ids(&place.prev_events));
-    put("auth_events", ids(&place.auth_events));
+    put("prev_events", ids(&place.prev_events, version));
+    put("auth_events", ids(&place.auth_events, version));
+    if version.has_given_ids() {
+        let id = CanonicalJsonValue::String(new_id(sender.server_name()));
+        put("event_id", id);
+    }
     if let Some(room_id) = place.room_id {
         put("room_id", CanonicalJsonValue::String(room_id.to_string()));
     }
@@ -164,9 +168,21 @@ fn integer(value: i64) -> CanonicalJsonValue {
     CanonicalJsonValue::Integer(Int::try_from(value).unwrap_or_default())
 }
 
-fn ids(ids: &[OwnedEventId]) -> CanonicalJsonValue {
-    let ids = ids
-        .iter()
-        .map(|id| CanonicalJsonValue::String(id.to_string()));
+/// An event id as servers made them up in room versions 1 and 2.
+pub fn new_id(server: &ruma::ServerName) -> String {
+    format!("${:032x}:{server}", rand::random::<u128>())
+}
+
+fn ids(ids: &[OwnedEventId], version: &RoomVersion) -> CanonicalJsonValue {
+    let ids = ids.iter().map(|id| {
+        let id = CanonicalJsonValue::String(id.to_string());
+        if version.has_given_ids() {
+            // The second part once held hashes.
+            let hashes = CanonicalJsonValue::Object(CanonicalJsonObject::new());
+            CanonicalJsonValue::Array(vec![id, hashes])
+        } else {
+            id
+        }
+    });
     CanonicalJsonValue::Array(ids.collect())
 }

@@ -7,6 +7,7 @@ pub mod client;
 pub mod keys;
 pub mod pdu;
 pub mod redact;
+pub mod resolve_v1;
 pub mod version;
 
 /// Why something is not an event, or not a good one.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ruma::{
-    CanonicalJsonObject, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
-    OwnedUserId, RoomId, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId,
+    OwnedRoomId, OwnedUserId, RoomId, UserId,
     events::{TimelineEventType, room::member::MembershipState},
     state_res::Event,
 };
@@ -56,11 +56,44 @@ struct Fields {
     state_key: Option<String>,
     content: Box<RawValue>,
     #[serde(default)]
-    prev_events: Vec<OwnedEventId>,
+    prev_events: Vec<Reference>,
     #[serde(default)]
-    auth_events: Vec<OwnedEventId>,
+    auth_events: Vec<Reference>,
     redacts: Option<OwnedEventId>,
     depth: i64,
+}
+
+/// How an event names another: by its id, or (v1 and v2) by its id and hashes that nobody reads.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Reference {
+    Id(OwnedEventId),
+    Pair(OwnedEventId, serde::de::IgnoredAny),
+}
+
+impl Reference {
+    fn id(self) -> OwnedEventId {
+        match self {
+            Self::Id(id) | Self::Pair(id, _) => id,
+        }
+    }
+}
+
+/// The id of an event: the reference hash, or (v1 and v2) what the event says.
+pub fn id_of(object: &CanonicalJsonObject, version: &RoomVersion) -> Result<OwnedEventId, Error> {
+    let text = if version.has_given_ids() {
+        object
+            .get("event_id")
+            .and_then(CanonicalJsonValue::as_str)
+            .filter(|id| id.contains(':') && id.len() <= 255)
+            .ok_or_else(|| Error::Format("event_id is missing".to_owned()))?
+            .to_owned()
+    } else {
+        let hash = ruma::signatures::reference_hash(object, &version.rules)
+            .map_err(|error| Error::Format(error.to_string()))?;
+        format!("${hash}")
+    };
+    EventId::parse(text).map_err(|error| Error::Format(error.to_string()))
 }
 
 #[derive(Deserialize)]
@@ -74,17 +107,14 @@ struct Membership {
 }
 
 impl Pdu {
-    /// Parses an event and computes its id (the reference hash, room version 3 on). `unsigned` is
+    /// Parses an event and finds its id. `unsigned` is
     /// dropped: what other servers put there is hearsay.
     pub fn from_object(
         mut object: CanonicalJsonObject,
         version: &RoomVersion,
     ) -> Result<Self, Error> {
         object.remove("unsigned");
-        let hash = ruma::signatures::reference_hash(&object, &version.rules)
-            .map_err(|error| Error::Format(error.to_string()))?;
-        let event_id =
-            EventId::parse(format!("${hash}")).map_err(|error| Error::Format(error.to_string()))?;
+        let event_id = id_of(&object, version)?;
         let json =
             serde_json::to_string(&object).map_err(|error| Error::Json(error.to_string()))?;
         Self::from_stored(event_id, json, version, false)
@@ -121,8 +151,8 @@ impl Pdu {
             kind: fields.kind,
             state_key: fields.state_key,
             content: fields.content,
-            prev_events: fields.prev_events,
-            auth_events: fields.auth_events,
+            prev_events: fields.prev_events.into_iter().map(Reference::id).collect(),
+            auth_events: fields.auth_events.into_iter().map(Reference::id).collect(),
             redacts,
             depth: fields.depth,
             rejected,

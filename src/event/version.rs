@@ -16,10 +16,21 @@ pub struct RoomVersion {
     pub rules: Arc<RoomVersionRules>,
 }
 
-/// Versions in which rooms can be created and joined, oldest first. 1 to 9 are known to the code
-/// and wait for state resolution v1 and their own tests.
-pub const SUPPORTED: [RoomVersionId; 3] =
-    [RoomVersionId::V10, RoomVersionId::V11, RoomVersionId::V12];
+/// Versions in which rooms can be created and joined, oldest first.
+pub const SUPPORTED: [RoomVersionId; 12] = [
+    RoomVersionId::V1,
+    RoomVersionId::V2,
+    RoomVersionId::V3,
+    RoomVersionId::V4,
+    RoomVersionId::V5,
+    RoomVersionId::V6,
+    RoomVersionId::V7,
+    RoomVersionId::V8,
+    RoomVersionId::V9,
+    RoomVersionId::V10,
+    RoomVersionId::V11,
+    RoomVersionId::V12,
+];
 
 impl RoomVersion {
     /// The rules of a version; `None`: unknown.
@@ -42,6 +53,11 @@ impl RoomVersion {
     /// Whether the room id is the hash of the create event (v12 on).
     pub fn has_hashed_room_id(&self) -> bool {
         self.rules.authorization.room_create_event_id_as_room_id
+    }
+
+    /// Whether the sender makes up event ids and puts them into the event (v1 and v2).
+    pub fn has_given_ids(&self) -> bool {
+        matches!(self.rules.event_id_format, EventIdFormatVersion::V1)
     }
 
     /// Whether event ids are hashes in standard base64 (v3), not the URL-safe one (v4 on).

@@ -323,8 +323,8 @@ impl Rooms {
         let hashes = storage::events::list(&mut conn, nid, &head.extremities).await?;
         let extremities = hashes
             .into_iter()
-            .map(|stored| (stored.nid.0, pdus::event_id(&version, &stored.hash)))
-            .collect::<Vec<(i64, OwnedEventId)>>();
+            .map(|stored| Ok((stored.nid.0, pdus::event_id(&version, &stored)?)))
+            .collect::<Result<Vec<(i64, OwnedEventId)>, Error>>()?;
         let seen = head.last_pos;
         let head = Head {
             rev: head.rev,

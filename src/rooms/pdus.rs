@@ -17,8 +17,24 @@ use crate::{
     },
 };
 
-/// The id that a reference hash makes.
-pub(super) fn event_id(version: &RoomVersion, hash: &[u8; 32]) -> OwnedEventId {
+/// The id of a stored event: what its hash makes, or (v1 and v2) what it says itself.
+pub(super) fn event_id(version: &RoomVersion, stored: &Stored) -> Result<OwnedEventId, Error> {
+    #[derive(serde::Deserialize)]
+    struct Given {
+        event_id: OwnedEventId,
+    }
+    if !version.has_given_ids() {
+        return Ok(id_of_hash(version, &stored.hash));
+    }
+    let given: Given =
+        serde_json::from_str(&stored.json).map_err(|error| storage::Error::Inconsistent {
+            table: "event",
+            what: format!("event {}: {error}", stored.nid.0),
+        })?;
+    Ok(given.event_id)
+}
+
+fn id_of_hash(version: &RoomVersion, hash: &[u8; 32]) -> OwnedEventId {
     let text = if version.has_standard_base64_ids() {
         STANDARD_NO_PAD.encode(hash)
     } else {
@@ -28,9 +44,14 @@ pub(super) fn event_id(version: &RoomVersion, hash: &[u8; 32]) -> OwnedEventId {
     EventId::parse(format!("${text}")).expect("a hash in base64 is an event id")
 }
 
-/// The reference hash in an id; `None`: no id of room version 3 or later.
+/// What an event is found by: the reference hash in its id, or the hash of an id that its sender
+/// made up (v1 and v2); `None`: no event id.
 pub(super) fn hash_of(id: &EventId) -> Option<[u8; 32]> {
+    use sha2::{Digest, Sha256};
     let text = id.as_str().strip_prefix('$')?;
+    if text.contains(':') {
+        return Some(Sha256::digest(id.as_str()).into());
+    }
     let bytes = URL_SAFE_NO_PAD
         .decode(text)
         .or_else(|_| STANDARD_NO_PAD.decode(text))
@@ -50,7 +71,7 @@ pub struct Event {
 impl Event {
     /// Parses what storage read. The JSON moves into the event.
     pub(super) fn parse(version: &RoomVersion, mut stored: Stored) -> Result<Self, Error> {
-        let id = event_id(version, &stored.hash);
+        let id = event_id(version, &stored)?;
         let json = std::mem::take(&mut stored.json);
         let pdu = Pdu::from_stored(id, json, version, stored.is_rejected()).map_err(|error| {
             storage::Error::Inconsistent {

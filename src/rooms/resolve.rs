@@ -8,7 +8,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     event::{
-        auth,
+        self, auth,
         pdu::{Pdu, PduRef},
     },
     storage::{self, SKeyNid},
@@ -53,7 +53,7 @@ pub(super) async fn resolve(
         return Ok(first.entries.clone());
     }
     let Some(rules) = room.version.rules.state_res.v2_rules().copied() else {
-        return Err(Error::UnsupportedVersion(room.version.id.to_string()));
+        return resolve_v1(rooms, room, states, &keys).await;
     };
     let mut conn = rooms.ctx().db.conn().await?;
     let mut edges: Edges = storage::events::auth_edges(&mut conn, room.nid)
@@ -77,6 +77,53 @@ pub(super) async fn resolve(
             Some(nid) => entries.insert(*skey, *nid),
             None => entries.remove(skey),
         };
+    }
+    Ok(entries)
+}
+
+/// The same in room version 1, where a key that some states lack is no conflict.
+async fn resolve_v1(
+    rooms: &Rooms,
+    room: &Room,
+    states: &[State],
+    keys: &[i64],
+) -> Result<Entries, Error> {
+    let mut entries = states[0].entries.clone();
+    let mut disputed: BTreeMap<i64, BTreeSet<i64>> = BTreeMap::new();
+    for skey in keys {
+        let events: BTreeSet<i64> = states.iter().filter_map(|state| state.get(*skey)).collect();
+        if let (1, Some(event)) = (events.len(), events.first()) {
+            entries.insert(*skey, *event);
+        } else {
+            entries.remove(skey);
+            disputed.insert(*skey, events);
+        }
+    }
+    let all: Vec<i64> = disputed.values().flatten().copied().collect();
+    let mut wanted = BTreeSet::new();
+    let mut conflicted: BTreeMap<event::resolve_v1::Key, Vec<Arc<Pdu>>> = BTreeMap::new();
+    let mut nids = HashMap::new();
+    for (nid, pdu) in all.iter().zip(rooms.pdus(room, &all).await?) {
+        let key = pdu.state_key.as_deref();
+        let types = auth::types(&pdu.kind, &pdu.sender, key, &pdu.content, &room.version);
+        wanted.extend(types.unwrap_or_default());
+        nids.insert(pdu.event_id.clone(), *nid);
+        if let Some(key) = key {
+            let at = (pdu.kind.to_string().into(), key.to_owned());
+            conflicted.entry(at).or_default().push(pdu);
+        }
+    }
+    let wanted: Vec<_> = wanted.into_iter().collect();
+    let slice = rooms.state_events(room, &entries, &wanted).await?;
+    let settled = wanted
+        .into_iter()
+        .filter_map(|key| Some((key.clone(), slice.get(&key.0, &key.1)?)))
+        .collect();
+    for ((kind, key), pdu) in event::resolve_v1::resolve(&room.version, conflicted, settled) {
+        let skey = rooms.ctx().db.ids.skey(&kind.to_string(), &key).await?;
+        if let Some(nid) = nids.get(&pdu.event_id) {
+            entries.insert(skey.0, *nid);
+        }
     }
     Ok(entries)
 }

@@ -108,7 +108,7 @@ async fn find_repeated(rooms: &Rooms, txn: Txn) -> Result<Option<OwnedEventId>, 
     let Some(room) = rooms.find(room).await? else {
         return Ok(None);
     };
-    Ok(Some(event_id(&room.version, &stored.hash)))
+    Ok(Some(event_id(&room.version, &stored)?))
 }
 
 async fn plan(

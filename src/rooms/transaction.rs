@@ -10,7 +10,11 @@ use ruma::{
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{Error, Rooms, receipts, receive, serve::admitted, typing};
-use crate::{clock::now_ms, event::version::RoomVersion, storage};
+use crate::{
+    clock::now_ms,
+    event::{pdu::id_of, version::RoomVersion},
+    storage,
+};
 
 /// PDUs in a transaction (specification).
 const PDUS_MAX: usize = 50;
@@ -130,8 +134,8 @@ fn ids(events: &[Box<RawValue>], version: &RoomVersion) -> Vec<String> {
         .iter()
         .filter_map(|raw| serde_json::from_str::<CanonicalJsonObject>(raw.get()).ok());
     objects
-        .filter_map(|object| ruma::signatures::reference_hash(&object, &version.rules).ok())
-        .map(|hash| format!("${hash}"))
+        .filter_map(|object| id_of(&object, version).ok())
+        .map(|id| id.to_string())
         .collect()
 }
 

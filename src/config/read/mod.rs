@@ -14,7 +14,7 @@ use super::{
     Rooms, Secret, Serve, Tls, WellKnown, source::Source,
 };
 
-/// Room versions that we make rooms of.
+/// Room versions that can be the default: older ones are made only where a client asks for them.
 const ROOM_VERSIONS: [RoomVersionId; 3] =
     [RoomVersionId::V10, RoomVersionId::V11, RoomVersionId::V12];
 

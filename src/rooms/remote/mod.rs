@@ -68,6 +68,10 @@ fn complete(
     for key in ["event_id", "hashes", "signatures", "unsigned", "redacts"] {
         object.remove(key);
     }
+    if version.has_given_ids() {
+        let id = crate::event::build::new_id(rooms.ctx().server_name());
+        object.insert("event_id".to_owned(), CanonicalJsonValue::String(id));
+    }
     ruma::signatures::hash_and_sign_event(
         rooms.ctx().server_name().as_str(),
         rooms.ctx().keys.pair(),
