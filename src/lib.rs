@@ -7,6 +7,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod context;
+pub mod devices;
 pub mod event;
 pub mod federation;
 pub mod http;

@@ -14,7 +14,7 @@ use std::{
 
 /// Floors, lowest first. A module imports lower floors only; two of one floor do not know each
 /// other, but for `storage`, `event` and their like, which are one module each.
-const FLOORS: [&[&str]; 12] = [
+const FLOORS: [&[&str]; 13] = [
     &["clock"],
     &["config"],
     &["event", "telemetry", "postgres"],
@@ -22,6 +22,7 @@ const FLOORS: [&[&str]; 12] = [
     &["federation"],
     &["context"],
     &["users"],
+    &["devices"],
     &["rooms"],
     &["sync", "jobs"],
     &["http"],

@@ -96,3 +96,96 @@ fn newest(
         .or(events.last())
         .cloned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ruma::RoomVersionId;
+    use serde_json::{Value, json};
+
+    use super::{BTreeMap, Key, Pdu, RoomVersion, resolve};
+
+    fn event(kind: &str, key: &str, sender: &str, depth: i64, content: &Value) -> Arc<Pdu> {
+        let version = RoomVersion::of(&RoomVersionId::V1).unwrap();
+        let json = json!({
+            "event_id": format!("${kind}_{}_{depth}:a.example", &sender[1..4]),
+            "room_id": "!r:a.example", "type": kind, "state_key": key, "sender": sender,
+            "origin_server_ts": 1, "depth": depth, "content": content,
+            "prev_events": [], "auth_events": [],
+        });
+        let object = serde_json::from_value(json).unwrap();
+        Arc::new(Pdu::from_object(object, &version).unwrap())
+    }
+
+    fn settled() -> BTreeMap<Key, Arc<Pdu>> {
+        let alice = "@alice:a.example";
+        let bob = "@bob:a.example";
+        let join = json!({ "membership": "join" });
+        [
+            event("m.room.create", "", alice, 1, &json!({ "creator": alice })),
+            event("m.room.member", alice, alice, 2, &join),
+            event("m.room.member", bob, bob, 3, &join),
+        ]
+        .into_iter()
+        .map(|pdu| {
+            (
+                (pdu.kind.to_string().into(), pdu.state_key.clone().unwrap()),
+                pdu,
+            )
+        })
+        .collect()
+    }
+
+    /// What stands, by type and key, for one order of the inputs.
+    fn stands(events: &[Arc<Pdu>]) -> Vec<String> {
+        let version = RoomVersion::of(&RoomVersionId::V1).unwrap();
+        let mut conflicted: BTreeMap<Key, Vec<Arc<Pdu>>> = BTreeMap::new();
+        for pdu in events {
+            let key = (pdu.kind.to_string().into(), pdu.state_key.clone().unwrap());
+            conflicted.entry(key).or_default().push(pdu.clone());
+        }
+        let resolved = resolve(&version, conflicted, settled());
+        resolved
+            .values()
+            .map(|pdu| pdu.event_id.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn order_of_inputs_never_matters_and_power_is_settled_first() {
+        let (alice, bob) = ("@alice:a.example", "@bob:a.example");
+        let levels = |bob_level: i64| json!({ "users": { alice: 100, bob: bob_level }, "state_default": 50 });
+        let mut events = vec![
+            event("m.room.power_levels", "", alice, 5, &levels(0)),
+            event("m.room.power_levels", "", alice, 4, &levels(50)),
+            event("m.room.topic", "", bob, 9, &json!({ "topic": "of bob" })),
+            event(
+                "m.room.topic",
+                "",
+                alice,
+                6,
+                &json!({ "topic": "of alice" }),
+            ),
+        ];
+        let first = stands(&events);
+        // Bob has no power in the levels that stand, so the deeper topic of his does not.
+        assert!(
+            first
+                .iter()
+                .any(|id| id.contains("topic") && id.contains("ali")),
+            "{first:?}"
+        );
+        assert!(
+            first
+                .iter()
+                .any(|id| id.contains("power_levels") && id.contains('5'))
+        );
+        for _ in 0..events.len() {
+            events.rotate_left(1);
+            assert_eq!(stands(&events), first);
+            events.swap(0, 1);
+            assert_eq!(stands(&events), first);
+        }
+    }
+}

@@ -26,8 +26,9 @@ use crate::{
 
 /// PDUs in a transaction (specification).
 const PDUS_MAX: i64 = 50;
-/// EDUs in a transaction (specification).
+/// EDUs in a transaction (specification), and how many of those may be durable ones.
 const EDUS_MAX: usize = 100;
+const DURABLE_MAX: i64 = 50;
 /// Requests to peers under way at once.
 const REQUESTS_MAX: usize = 64;
 /// Pause after the first failure.
@@ -150,7 +151,16 @@ async fn follow(sender: Sender) {
     };
     loop {
         let relevant = match rows.recv().await {
-            Ok(batch) => batch.iter().any(|row| row.kind == LogKind::Event),
+            Ok(batch) => {
+                if batch
+                    .iter()
+                    .any(|row| matches!(row.kind, LogKind::DeviceList | LogKind::ToDevice))
+                    && let Err(error) = look_for_edus(&sender).await
+                {
+                    tracing::warn!(%error, "federation: EDUs could not be read");
+                }
+                batch.iter().any(|row| row.kind == LogKind::Event)
+            }
             Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => true,
             Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
         };
@@ -175,7 +185,20 @@ async fn catch_up(sender: &Sender) -> Result<Pos, storage::Error> {
         sender.poke(server, acked);
     }
     sender.look(acked, horizon).await?;
+    look_for_edus(sender).await?;
     Ok(horizon)
+}
+
+/// Wakes the tasks of peers that durable EDUs wait for.
+async fn look_for_edus(sender: &Sender) -> Result<(), storage::Error> {
+    let db = &sender.0.db;
+    let mut conn = db.conn().await?;
+    let servers = storage::to_device::list_edu_servers(&mut conn).await?;
+    drop(conn);
+    for server in servers {
+        sender.poke(server, db.stream.horizon());
+    }
+    Ok(())
 }
 
 /// One peer's task: sends while there is something, then sleeps, then ends.
@@ -211,9 +234,10 @@ async fn round(sender: &Sender, server: ServerNid, queue: &Queue) -> Result<bool
     let dest = storage::outbox::find_or_insert(&mut conn, server, queue.floor).await?;
     let owed =
         storage::outbox::list_owed(&mut conn, server, (dest.acked_pos, upto), PDUS_MAX).await?;
+    let durable = storage::to_device::list_edus(&mut conn, server, DURABLE_MAX).await?;
     drop(conn);
     let edus = take_edus(queue);
-    if owed.is_empty() && edus.is_empty() {
+    if owed.is_empty() && edus.is_empty() && durable.is_empty() {
         return Ok(false);
     }
     let rest = dest.retry_at_ts - now_ms();
@@ -222,12 +246,16 @@ async fn round(sender: &Sender, server: ServerNid, queue: &Queue) -> Result<bool
         let _ = tokio::time::timeout(rest, queue.alive.notified()).await;
     }
     let last = owed.last().map(|(pos, _)| *pos);
-    let sent = send(sender, server, (&owed, &edus)).await?;
+    let sent = send(sender, server, (&owed, &durable, &edus)).await?;
     let mut conn = db.conn().await?;
     match sent {
         Ok(()) => {
             let acked = last.unwrap_or(dest.acked_pos);
             storage::outbox::update_acked(&mut conn, server, acked, now_ms()).await?;
+            let taken: Vec<i64> = durable.iter().map(|(number, _)| *number).collect();
+            if !taken.is_empty() {
+                storage::to_device::delete_edus(&mut conn, server, &taken).await?;
+            }
             Ok(true)
         }
         Err(error) => {
@@ -243,19 +271,27 @@ async fn round(sender: &Sender, server: ServerNid, queue: &Queue) -> Result<bool
     }
 }
 
+/// JSON of PDUs by position, or of EDUs by number.
+type Rows<'a> = &'a [(i64, String)];
+
 /// Whether the peer took a transaction.
 type Sent = Result<(), Error>;
 
 async fn send(
     sender: &Sender,
     server: ServerNid,
-    (owed, edus): (&[(Pos, String)], &Edus),
+    (owed, durable, edus): (Rows<'_>, Rows<'_>, &Edus),
 ) -> Result<Sent, storage::Error> {
     let name = sender.0.db.ids.server_name(server).await?;
     // The same PDUs after a crash give the same id; EDUs alone get one of their own.
-    let id = match (owed.first(), owed.last()) {
-        (Some((first, _)), Some((last, _))) => format!("p{first}_{last}"),
-        _ => format!("e{}_{:x}", now_ms(), rand::random::<u32>()),
+    let span = |rows: Rows<'_>| match (rows.first(), rows.last()) {
+        (Some((first, _)), Some((last, _))) => format!("{first}_{last}"),
+        _ => String::new(),
+    };
+    let id = if owed.is_empty() && durable.is_empty() {
+        format!("e{}_{:x}", now_ms(), rand::random::<u32>())
+    } else {
+        format!("p{}d{}", span(owed), span(durable))
     };
     let mut request = send_transaction_message::v1::Request::new(
         id.into(),
@@ -266,7 +302,12 @@ async fn send(
         .iter()
         .filter_map(|(_, json)| RawValue::from_string(json.clone()).ok())
         .collect();
-    request.edus = edus.values().cloned().collect();
+    request.edus = durable
+        .iter()
+        .filter_map(|(_, json)| RawValue::from_string(json.clone()).ok())
+        .map(Raw::from_json)
+        .chain(edus.values().cloned())
+        .collect();
     let _permit = sender.0.requests.acquire().await;
     Ok(sender
         .0
@@ -285,7 +326,7 @@ async fn send(
 fn take_edus(queue: &Queue) -> Edus {
     let mut edus = queue.edus.lock().unwrap_or_else(PoisonError::into_inner);
     let mut taken = BTreeMap::new();
-    while taken.len() < EDUS_MAX
+    while taken.len() < EDUS_MAX / 2
         && let Some((about, edu)) = edus.pop_first()
     {
         taken.insert(about, edu);

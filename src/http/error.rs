@@ -5,7 +5,7 @@ use http::{StatusCode, header::RETRY_AFTER};
 use serde_json::{Value, json};
 
 use super::reply::Object;
-use crate::{federation, rooms, storage, sync, users};
+use crate::{devices, federation, rooms, storage, sync, users};
 
 /// An error as a client or peer gets it.
 #[derive(Debug)]
@@ -177,6 +177,24 @@ impl From<rooms::Error> for ApiError {
             Error::Busy | Error::NotWritten(_) => Self::unavailable(&text),
             Error::Remote(_) => Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", &text),
             Error::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<devices::Error> for ApiError {
+    fn from(error: devices::Error) -> Self {
+        match error {
+            devices::Error::Invalid(why) => Self::invalid_param(&why),
+            devices::Error::Forbidden(why) => Self::forbidden(&why),
+            devices::Error::NotFound(what) => Self::not_found(what),
+            devices::Error::WrongBackup(ref version) => {
+                let text = error.to_string();
+                let mut error =
+                    Self::new(StatusCode::FORBIDDEN, "M_WRONG_ROOM_KEYS_VERSION", &text);
+                error.body["current_version"] = json!(version);
+                error
+            }
+            devices::Error::Storage(error) => error.into(),
         }
     }
 }

@@ -61,6 +61,18 @@ pub struct Signed<R> {
     pub request: R,
 }
 
+/// One of our users asks.
+#[derive(Clone, Debug)]
+pub struct Asking(pub Arc<Session>);
+
+impl FromRequestParts<App> for Asking {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        session(parts, app).await.map(Self)
+    }
+}
+
 /// A JSON body, whatever its content type says: clients of Matrix often say nothing.
 #[derive(Debug)]
 pub struct Body<T>(pub T);

@@ -83,6 +83,7 @@ async fn sweep_once(rooms: &Rooms) -> Result<(), storage::Error> {
     let now = now_ms();
     storage::users::delete_old_uia(&mut conn, now - 3_600_000).await?;
     while storage::events::delete_old_txns(&mut conn, now - KEEP_MS, SWEEP_ROWS).await? > 0 {}
+    while storage::to_device::delete_txns(&mut conn, now - KEEP_MS, SWEEP_ROWS).await? > 0 {}
     let received = now - KEEP_RECEIVED_MS;
     while storage::outbox::delete_received(&mut conn, received, SWEEP_ROWS).await? > 0 {}
     sweep_stream(&mut conn, rooms.ctx().db.stream.horizon(), now).await

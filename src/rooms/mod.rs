@@ -1,6 +1,7 @@
 //! The event graph: rooms, their events and their state.
 
 pub mod aliases;
+pub mod at_time;
 pub mod backfill;
 pub mod create;
 pub mod directory;
@@ -13,6 +14,7 @@ pub mod state;
 pub mod timeline;
 pub mod transaction;
 pub mod typing;
+pub mod upgrade;
 pub mod visibility;
 
 pub mod receipts;
@@ -20,6 +22,7 @@ pub mod receive;
 pub mod remote;
 pub mod render;
 
+mod ends;
 mod once;
 mod pdus;
 mod persist;

@@ -19,8 +19,9 @@ use crate::{
     storage::{self, append::flag},
 };
 
-/// Forward extremities kept; more would make every state a large merge.
-const EXTREMITIES_MAX: usize = 20;
+/// Forward extremities kept; more would make every state a large merge. They are joined long before
+/// (see [`super::ends`]), where a user of ours can.
+const EXTREMITIES_MAX: usize = 100;
 
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,7 @@ pub async fn place(
         *tip = head;
         drop(tip);
         if let Written::Yes(_) = pending.written(rooms).await? {
+            super::ends::join_if_many(rooms, &room);
             return Ok(verdict);
         }
     }

@@ -220,7 +220,10 @@ pub async fn filter_for(
     mut events: Vec<Event>,
 ) -> Result<Vec<Event>, Error> {
     // What is no part of the timeline (outliers, rejected, soft-failed) is nobody's to see.
-    events.retain(|event| event.stored.seq.is_some());
+    // Events that only join branches are nobody's either.
+    events.retain(|event| {
+        event.stored.seq.is_some() && event.pdu.kind.to_string() != super::ends::DUMMY
+    });
     let visibility_skey = visibility_skey(rooms).await?.unwrap_or(0);
     if matches!(viewer.access, Access::Joined) && always_open(rooms, room, visibility_skey).await? {
         return Ok(events);

@@ -37,6 +37,18 @@ pub async fn insert(
     Ok(())
 }
 
+/// Gives the aliases of one room to another.
+pub async fn move_all(conn: &mut PgConnection, from: RoomNid, to: RoomNid) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE room_alias SET room_nid = $2 WHERE room_nid = $1",
+        from.0,
+        to.0
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Removes an alias; `false` when there was none.
 pub async fn delete(conn: &mut PgConnection, alias: &RoomAliasId) -> Result<bool, Error> {
     let done = sqlx::query!("DELETE FROM room_alias WHERE alias = $1", alias.as_str())

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, broadcast::error::RecvError};
 
 use crate::{
     rooms::Rooms,
-    storage::{LogKind, RoomNid, UserNid},
+    storage::{self, LogKind, RoomNid, UserNid},
 };
 
 /// All waiting clients of a node. Cheap to clone.
@@ -121,6 +121,18 @@ fn remove(map: &mut HashMap<i64, HashSet<u64>>, key: i64, id: u64) {
     }
 }
 
+/// Rooms whose members are told that a user's devices changed.
+async fn rooms_of(rooms: &Rooms, user: i64) -> Vec<i64> {
+    let found = async {
+        let mut conn = rooms.ctx().db.conn().await?;
+        storage::to_device::list_rooms(&mut conn, user).await
+    };
+    found.await.unwrap_or_else(|error: storage::Error| {
+        tracing::warn!(%error, "who shares a room could not be read");
+        Vec::new()
+    })
+}
+
 async fn follow_log(hub: Hub, rooms: Rooms) {
     let mut rows = rooms.ctx().db.stream.subscribe();
     loop {
@@ -139,10 +151,11 @@ async fn follow_log(hub: Hub, rooms: Rooms) {
                         LogKind::AccountData | LogKind::ToDevice | LogKind::OutOfBand => {
                             users.insert(row.user);
                         }
-                        LogKind::DeviceList
-                        | LogKind::Profile
-                        | LogKind::KeyCounts
-                        | LogKind::Invalidate => {}
+                        LogKind::DeviceList => {
+                            users.insert(row.user);
+                            in_rooms.extend(rooms_of(&rooms, row.user).await);
+                        }
+                        LogKind::Profile | LogKind::KeyCounts | LogKind::Invalidate => {}
                     }
                 }
                 hub.wake(&in_rooms, &users);

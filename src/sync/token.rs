@@ -5,18 +5,20 @@ use std::{fmt, str::FromStr};
 use super::Error;
 use crate::storage::Pos;
 
-/// `s1_POSITION_TYPING`. The same on every node, but for typing, which is told again at worst.
+/// `s1_POSITION_TYPING_TODEVICE`. The same on every node, but for typing, which is told again at worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
     /// Everything up to this position was told.
     pub pos: Pos,
     /// Serial of the last typing change that was told.
     pub typing: i64,
+    /// Messages to the device up to this position were told.
+    pub to_device: Pos,
 }
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s1_{}_{}", self.pos, self.typing)
+        write!(f, "s1_{}_{}_{}", self.pos, self.typing, self.to_device)
     }
 }
 
@@ -32,9 +34,16 @@ impl FromStr for Token {
                 .ok()
                 .filter(|number| *number >= 0)
         };
-        match (next(), next(), parts.next()) {
-            (Some(pos), Some(typing), None) => Ok(Self { pos, typing }),
-            _ => Err(Error::BadToken),
+        let (Some(pos), Some(typing), Some(to_device)) = (next(), next(), next()) else {
+            return Err(Error::BadToken);
+        };
+        match parts.next() {
+            None => Ok(Self {
+                pos,
+                typing,
+                to_device,
+            }),
+            Some(_) => Err(Error::BadToken),
         }
     }
 }
@@ -47,8 +56,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tokens_round_trip(pos in 0..i64::MAX, typing in 0..i64::MAX) {
-            let token = Token { pos, typing };
+        fn tokens_round_trip(pos in 0..i64::MAX, typing in 0..i64::MAX, to_device in 0..i64::MAX) {
+            let token = Token { pos, typing, to_device };
             prop_assert_eq!(token.to_string().parse::<Token>().unwrap(), token);
         }
 
@@ -63,7 +72,15 @@ mod tests {
     #[test]
     fn broken_tokens_are_refused() {
         for text in [
-            "", "s1_", "s1_1", "s1_-1_0", "s1_1_0_0", "t5", "s1_x_0", "s2_1_1",
+            "",
+            "s1_",
+            "s1_1",
+            "s1_1_0",
+            "s1_-1_0_0",
+            "s1_1_0_0_0",
+            "t5",
+            "s1_x_0_0",
+            "s2_1_1_1",
         ] {
             assert!(text.parse::<Token>().is_err(), "{text}");
         }

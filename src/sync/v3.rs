@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Hub,
+    encryption::{self, News},
     filter::{load, passes_room_type, passes_type},
     joined::{Scope, assemble, candidates},
     other,
@@ -78,10 +79,16 @@ pub async fn sync(
         let typing = rooms.typing().serial();
         let told_typing = since.map_or(0, |since| since.typing);
         let answer = look(scope, &mine, told_typing).await?;
-        let wait = since.is_some() && answer.is_empty() && !request.full_state;
+        let news = encryption::look(scope, since).await?;
+        let wait = since.is_some() && news.is_empty() && answer.is_empty() && !request.full_state;
         let now = tokio::time::Instant::now();
         if !wait || now >= deadline || stopping.is_cancelled() {
-            return Ok(finish(&answer, Token { pos: upto, typing }));
+            let token = Token {
+                pos: upto,
+                typing,
+                to_device: news.told,
+            };
+            return Ok(finish(&answer, &news, token));
         }
         tokio::select! {
             () = waiter.woken() => {}
@@ -111,7 +118,7 @@ impl Answer {
     }
 }
 
-fn finish(answer: &Answer, token: Token) -> String {
+fn finish(answer: &Answer, news: &News, token: Token) -> String {
     json!({
         "next_batch": token.to_string(),
         "rooms": {
@@ -122,10 +129,10 @@ fn finish(answer: &Answer, token: Token) -> String {
         },
         "account_data": { "events": answer.account_data },
         "presence": { "events": [] },
-        "to_device": { "events": [] },
-        "device_lists": { "changed": [], "left": [] },
-        "device_one_time_keys_count": {},
-        "device_unused_fallback_key_types": [],
+        "to_device": { "events": news.to_device },
+        "device_lists": { "changed": news.changed, "left": news.left },
+        "device_one_time_keys_count": news.key_counts,
+        "device_unused_fallback_key_types": news.unused_fallback,
     })
     .to_string()
 }

@@ -147,8 +147,7 @@ impl Tokens {
         .await?;
         storage::tokens::delete_of_device(&mut tx, user_nid, no).await?;
         let granted = issue(&mut tx, (user_nid, no), device_id, with_refresh).await?;
-        tx.log_all(&[device_entry(user_nid), invalid_entry(user_nid)])
-            .await?;
+        tx.log(invalid_entry(user_nid)).await?;
         tx.commit().await?;
         self.forget(user_nid);
         Ok(granted)
@@ -188,9 +187,11 @@ impl Tokens {
         for device in devices {
             storage::tokens::delete_of_device(&mut tx, user, *device).await?;
             storage::devices::delete(&mut tx, user, *device).await?;
+            storage::device_keys::delete(&mut tx, user, *device).await?;
         }
-        tx.log_all(&[device_entry(user), invalid_entry(user)])
-            .await?;
+        tx.log(invalid_entry(user)).await?;
+        tell_peers(&self.ctx, &mut tx, user).await?;
+        storage::to_device::insert_change(&mut tx, user).await?;
         tx.commit().await?;
         self.forget(user);
         Ok(())
@@ -241,13 +242,26 @@ async fn issue(
     Ok(granted)
 }
 
-fn device_entry(user: UserNid) -> LogEntry {
-    LogEntry {
-        kind: LogKind::DeviceList,
-        room: 0,
-        user: user.0,
-        reference: 0,
-    }
+/// Tells peers that share a room that devices of a user of ours went. They are told of a gap, so
+/// that they ask for the list.
+async fn tell_peers(ctx: &Context, tx: &mut storage::Tx, user: UserNid) -> Result<(), Error> {
+    let own = ctx.db.ids.server(ctx.server_name()).await?;
+    let mut servers = storage::to_device::list_servers(tx, user).await?;
+    servers.retain(|server| *server != own.0);
+    let user_id = ctx.db.ids.user_id(user).await?;
+    let edu = serde_json::json!({
+        "edu_type": "m.device_list_update",
+        "content": {
+            "user_id": user_id,
+            "device_id": "",
+            "stream_id": rand::random::<u32>() >> 1,
+            "prev_id": [rand::random::<u32>() >> 1],
+            "deleted": true,
+        },
+    });
+    let bodies = vec![edu.to_string(); servers.len()];
+    storage::to_device::insert_edus(tx, &servers, &bodies).await?;
+    Ok(())
 }
 
 fn invalid_entry(user: UserNid) -> LogEntry {

@@ -1,11 +1,13 @@
 //! Client-server API: a file for each module of ruma's, a function for each endpoint.
 
 mod account;
+mod backup;
 mod config;
 mod device;
 mod directory;
 mod discovery;
 mod filter;
+mod keys;
 mod membership;
 mod message;
 mod profile;
@@ -17,6 +19,7 @@ mod session;
 mod state;
 mod sync;
 mod tag;
+mod to_device;
 mod typing;
 
 use axum::Router;
@@ -27,11 +30,13 @@ use super::App;
 pub(super) fn routes() -> Router<App> {
     [
         account::routes,
+        backup::routes,
         config::routes,
         device::routes,
         directory::routes,
         discovery::routes,
         filter::routes,
+        keys::routes,
         membership::routes,
         message::routes,
         profile::routes,
@@ -43,6 +48,7 @@ pub(super) fn routes() -> Router<App> {
         state::routes,
         sync::routes,
         tag::routes,
+        to_device::routes,
         typing::routes,
     ]
     .into_iter()

@@ -6,7 +6,7 @@ use ruma::{
         context::get_context,
         membership::{get_member_events, joined_members},
         redact::redact_event,
-        room::{aliases, create_room, get_room_event},
+        room::{aliases, create_room, get_event_by_timestamp, get_room_event, upgrade_room},
     },
     events::TimelineEventType,
 };
@@ -37,6 +37,8 @@ use crate::{
 pub(super) fn routes() -> Router<App> {
     let router = mount::<create_room::v3::Request, _, _>(Router::new(), create_room);
     let router = mount::<get_room_event::v3::Request, _, _>(router, get_room_event);
+    let router = mount::<upgrade_room::v3::Request, _, _>(router, upgrade_room);
+    let router = mount::<get_event_by_timestamp::v1::Request, _, _>(router, get_event_by_timestamp);
     let router = mount::<aliases::v3::Request, _, _>(router, room_aliases);
     let router = mount::<get_context::v3::Request, _, _>(router, get_context);
     let router = mount::<redact_event::v3::Request, _, _>(router, redact_event);
@@ -55,6 +57,39 @@ async fn create_room(
         .check(Kind::RoomCreation, session.user_id.as_str())?;
     let room_id = rooms::create::create(&app.rooms, &session.user_id, &request).await?;
     Ok(Object(json!({ "room_id": room_id })))
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/upgrade`
+async fn upgrade_room(
+    State(app): State<App>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<upgrade_room::v3::Request>,
+) -> Result<Object, ApiError> {
+    app.limits
+        .check(Kind::RoomCreation, session.user_id.as_str())?;
+    let (room, user) = (&request.room_id, &session.user_id);
+    let creators = &request.additional_creators;
+    let new =
+        rooms::upgrade::upgrade(&app.rooms, room, user, &request.new_version, creators).await?;
+    Ok(Object(json!({ "replacement_room": new })))
+}
+
+/// `GET /_matrix/client/v1/rooms/{roomId}/timestamp_to_event`
+async fn get_event_by_timestamp(
+    State(rooms): State<Rooms>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<get_event_by_timestamp::v1::Request>,
+) -> Result<Object, ApiError> {
+    let ts = i64::from(request.ts.get());
+    let near = (ts, request.dir == ruma::api::Direction::Backward);
+    let (room, user) = (&request.room_id, &session.user_id);
+    let event = rooms::at_time::nearest(&rooms, room, user, near).await?;
+    Ok(Object(json!({
+        "event_id": event.pdu.event_id,
+        "origin_server_ts": event.pdu.origin_server_ts,
+    })))
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/event/{eventId}`

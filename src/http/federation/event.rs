@@ -2,18 +2,26 @@
 
 use axum::{Router, extract::State};
 use ruma::api::federation::event::{
-    get_event, get_missing_events, get_room_state, get_room_state_ids,
+    get_event, get_event_by_timestamp, get_missing_events, get_room_state, get_room_state_ids,
 };
+use serde_json::json;
 
 use super::raw;
 use crate::{
     clock::now,
-    http::{App, error::ApiError, mount, reply::Reply, request::Signed},
-    rooms::{Rooms, serve::history},
+    http::{
+        App,
+        error::ApiError,
+        mount,
+        reply::{Object, Reply},
+        request::Signed,
+    },
+    rooms::{Rooms, at_time, serve::history},
 };
 
 pub(super) fn routes() -> Router<App> {
     let router = mount::<get_event::v1::Request, _, _>(Router::new(), get_event);
+    let router = mount::<get_event_by_timestamp::v1::Request, _, _>(router, get_event_by_timestamp);
     let router = mount::<get_missing_events::v1::Request, _, _>(router, get_missing_events);
     let router = mount::<get_room_state::v1::Request, _, _>(router, get_room_state);
     mount::<get_room_state_ids::v1::Request, _, _>(router, get_room_state_ids)
@@ -27,6 +35,20 @@ async fn get_event(
     let (event, _) = history::event(&rooms, &origin, &request.event_id).await?;
     let own = rooms.ctx().server_name().to_owned();
     Ok(Reply(get_event::v1::Response::new(own, now(), event.raw())))
+}
+
+/// `GET /_matrix/federation/v1/timestamp_to_event/{roomId}`
+async fn get_event_by_timestamp(
+    State(rooms): State<Rooms>,
+    Signed { origin, request }: Signed<get_event_by_timestamp::v1::Request>,
+) -> Result<Object, ApiError> {
+    let ts = i64::from(request.ts.get());
+    let near = (ts, request.dir == ruma::api::Direction::Backward);
+    let event = at_time::nearest_for_peer(&rooms, &request.room_id, &origin, near).await?;
+    Ok(Object(json!({
+        "event_id": event.pdu.event_id,
+        "origin_server_ts": event.pdu.origin_server_ts,
+    })))
 }
 
 /// `POST /_matrix/federation/v1/get_missing_events/{roomId}`

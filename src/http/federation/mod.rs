@@ -2,6 +2,7 @@
 
 mod authorization;
 mod backfill;
+mod device;
 mod directory;
 mod discovery;
 mod event;
@@ -23,6 +24,7 @@ pub(super) fn routes() -> Router<App> {
     [
         authorization::routes,
         backfill::routes,
+        device::routes,
         directory::routes,
         discovery::routes,
         event::routes,

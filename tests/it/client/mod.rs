@@ -2,5 +2,6 @@
 
 mod account;
 mod bad_input;
+pub(crate) mod keys;
 mod rooms;
 mod sync;

@@ -212,3 +212,92 @@ async fn one_transaction_makes_one_event_also_across_a_restart() {
     assert_eq!(first, third);
     assert_eq!(alice.history(&room).await, ["once"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgraded_room_takes_name_alias_and_rules_along() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    for (from, to) in [("1", "10"), ("10", "12"), ("11", "6")] {
+        let name = format!("up{from}");
+        let room = alice
+            .create_room(json!({
+                "room_version": from, "preset": "public_chat", "name": "Referat Z",
+                "room_alias_name": name, "visibility": "public",
+            }))
+            .await;
+        bob.join(&room).await;
+        let path = format!("/rooms/{}/upgrade", enc(&room));
+        let (status, body) = bob.post(&path, json!({ "new_version": to })).await;
+        assert_eq!(
+            (status, &body["errcode"]),
+            (403, &json!("M_FORBIDDEN")),
+            "{body}"
+        );
+        let (status, body) = alice.post(&path, json!({ "new_version": "99" })).await;
+        assert_eq!(
+            (status, &body["errcode"]),
+            (400, &json!("M_UNSUPPORTED_ROOM_VERSION")),
+            "{body}"
+        );
+        let (status, body) = alice.post(&path, json!({ "new_version": to })).await;
+        assert_eq!(status, 200, "{from} to {to}: {body}");
+        let new = body["replacement_room"].as_str().unwrap().to_owned();
+        let state = async |room: &str, kind: &str| {
+            let path = format!("/rooms/{}/state/{kind}/", enc(room));
+            alice.get(&path).await.1
+        };
+        assert_eq!(
+            state(&room, "m.room.tombstone").await["replacement_room"],
+            new.as_str()
+        );
+        let create = state(&new, "m.room.create").await;
+        assert_eq!(create["predecessor"]["room_id"], room.as_str(), "{create}");
+        assert_eq!(create["room_version"], to);
+        assert_eq!(state(&new, "m.room.name").await["name"], "Referat Z");
+        assert_eq!(
+            state(&new, "m.room.join_rules").await["join_rule"],
+            "public"
+        );
+        let alias = enc(&format!("#{name}:{}", server.name));
+        let (_, found) = bob.get(&format!("/directory/room/{alias}")).await;
+        assert_eq!(found["room_id"], new.as_str(), "{found}");
+        let canonical = state(&new, "m.room.canonical_alias").await;
+        assert!(canonical["alias"].is_string(), "{canonical}");
+        let say = format!("/rooms/{}/send/m.room.message/late", enc(&room));
+        let (status, _) = bob
+            .put(&say, json!({ "msgtype": "m.text", "body": "late" }))
+            .await;
+        assert_eq!(status, 403, "the old room is closed");
+        bob.join(&new).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_found_by_their_time() {
+    let server = Server::start().await;
+    let (alice, eve) = (server.user("alice").await, server.user("eve").await);
+    let room = alice.create_room(json!({})).await;
+    let first = alice.say(&room, "first").await;
+    let last = alice.say(&room, "last").await;
+    let find = async |user: &crate::rig::user::User, ts: i64, dir: &str| {
+        let http = reqwest::Client::new();
+        let path = format!("/_matrix/client/v1/rooms/{}/timestamp_to_event", enc(&room));
+        let url = format!("{}?ts={ts}&dir={dir}", server.url(&path));
+        let answer = http.get(url).bearer_auth(&user.token).send().await.unwrap();
+        (
+            answer.status().as_u16(),
+            answer.json::<serde_json::Value>().await.unwrap(),
+        )
+    };
+    let far = 32_503_680_000_000;
+    assert_eq!(find(&alice, far, "b").await.1["event_id"], last.as_str());
+    let (_, event) = alice
+        .get(&format!("/rooms/{}/event/{first}", enc(&room)))
+        .await;
+    let ts = event["origin_server_ts"].as_i64().unwrap();
+    let (_, found) = find(&alice, ts, "f").await;
+    assert!(found["origin_server_ts"].as_i64().unwrap() >= ts, "{found}");
+    let (status, body) = find(&alice, far, "f").await;
+    assert_eq!((status, &body["errcode"]), (404, &json!("M_NOT_FOUND")));
+    assert_eq!(find(&eve, far, "b").await.0, 403);
+}

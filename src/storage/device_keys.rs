@@ -1,0 +1,294 @@
+//! Public keys of local devices and users.
+
+use sqlx::PgConnection;
+
+use super::{Error, UserNid};
+
+/// Keys of one device: (user, device id, name, JSON as uploaded).
+pub type DeviceKeys = (i64, String, Option<String>, String);
+
+/// Sets the identity keys of a device; `false`: they are what they were.
+pub async fn upsert(
+    conn: &mut PgConnection,
+    user: UserNid,
+    device: i32,
+    body: &str,
+) -> Result<bool, Error> {
+    let done = sqlx::query!(
+        "INSERT INTO device_key (user_nid, device_no, body) VALUES ($1, $2, $3)
+         ON CONFLICT ON CONSTRAINT device_key_pkey DO UPDATE SET body = EXCLUDED.body
+         WHERE device_key.body <> EXCLUDED.body",
+        user.0,
+        device,
+        body
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Identity keys of all devices of some users.
+pub async fn list(conn: &mut PgConnection, users: &[i64]) -> Result<Vec<DeviceKeys>, Error> {
+    let rows = sqlx::query!(
+        "SELECT k.user_nid, d.device_id, d.display_name, k.body FROM device_key k
+         JOIN device d ON d.user_nid = k.user_nid AND d.device_no = k.device_no
+         WHERE k.user_nid = ANY ($1)",
+        users
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter();
+    Ok(rows
+        .map(|row| (row.user_nid, row.device_id, row.display_name, row.body))
+        .collect())
+}
+
+/// Adds one-time keys: (algorithm, key id, JSON). Known ids keep what they have.
+pub async fn insert_one_time(
+    conn: &mut PgConnection,
+    user: UserNid,
+    device: i32,
+    (algorithms, ids, bodies): (&[String], &[String], &[String]),
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO one_time_key (user_nid, device_no, algorithm, key_id, body)
+         SELECT $1, $2, w.algorithm, w.id, w.body
+         FROM unnest($3::text[], $4::text[], $5::text[]) WITH ORDINALITY AS w (algorithm, id, body, ord)
+         ORDER BY w.ord
+         ON CONFLICT DO NOTHING",
+        user.0,
+        device,
+        algorithms,
+        ids,
+        bodies
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Which of these one-time keys are there already, with their JSON: (algorithm, key id, JSON).
+pub async fn find_one_time(
+    conn: &mut PgConnection,
+    user: UserNid,
+    device: i32,
+    ids: &[String],
+) -> Result<Vec<(String, String, String)>, Error> {
+    let rows = sqlx::query!(
+        "SELECT algorithm, key_id, body FROM one_time_key
+         WHERE user_nid = $1 AND device_no = $2 AND key_id = ANY ($3)",
+        user.0,
+        device,
+        ids
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter();
+    Ok(rows
+        .map(|row| (row.algorithm, row.key_id, row.body))
+        .collect())
+}
+
+/// Sets fallback keys, unused again: (algorithm, key id, JSON).
+pub async fn upsert_fallback(
+    conn: &mut PgConnection,
+    user: UserNid,
+    device: i32,
+    (algorithms, ids, bodies): (&[String], &[String], &[String]),
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO fallback_key (user_nid, device_no, algorithm, key_id, body)
+         SELECT DISTINCT ON (w.algorithm) $1::bigint, $2::int, w.algorithm, w.id, w.body
+         FROM unnest($3::text[], $4::text[], $5::text[]) AS w (algorithm, id, body)
+         ON CONFLICT ON CONSTRAINT fallback_key_pkey DO UPDATE SET
+           key_id = EXCLUDED.key_id, body = EXCLUDED.body, used = false",
+        user.0,
+        device,
+        algorithms,
+        ids,
+        bodies
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// How many one-time keys of each algorithm wait.
+pub async fn count_one_time(
+    conn: &mut PgConnection,
+    user: UserNid,
+    device: i32,
+) -> Result<Vec<(String, i64)>, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT algorithm, count(*) AS "n!" FROM one_time_key
+           WHERE user_nid = $1 AND device_no = $2 GROUP BY algorithm"#,
+        user.0,
+        device
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.algorithm, row.n)).collect())
+}
+
+/// Algorithms of which a fallback key waits unused.
+pub async fn list_unused_fallback(
+    conn: &mut PgConnection,
+    user: UserNid,
+    device: i32,
+) -> Result<Vec<String>, Error> {
+    Ok(sqlx::query_scalar!(
+        "SELECT algorithm FROM fallback_key
+         WHERE user_nid = $1 AND device_no = $2 AND NOT used ORDER BY algorithm",
+        user.0,
+        device
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+/// Takes the oldest one-time key of each wish (user, device id, algorithm), each given to nobody
+/// else; where there is none, the fallback key. Returns (user, device id, algorithm:id, JSON).
+pub async fn claim(
+    conn: &mut PgConnection,
+    (users, devices, algorithms): (&[i64], &[String], &[String]),
+) -> Result<Vec<(i64, String, String, String)>, Error> {
+    let rows = sqlx::query!(
+        r#"WITH wish AS (
+             SELECT DISTINCT w.usr, d.device_no, d.device_id, w.algorithm
+             FROM unnest($1::bigint[], $2::text[], $3::text[]) AS w (usr, device, algorithm)
+             JOIN device d ON d.user_nid = w.usr AND d.device_id = w.device
+           ), picked AS (
+             SELECT wish.usr, wish.device_no, wish.device_id, wish.algorithm, k.key_id
+             FROM wish CROSS JOIN LATERAL (
+               SELECT o.key_id FROM one_time_key o
+               WHERE o.user_nid = wish.usr AND o.device_no = wish.device_no
+                 AND o.algorithm = wish.algorithm
+               ORDER BY o.seq LIMIT 1 FOR UPDATE SKIP LOCKED) k
+           ), taken AS (
+             DELETE FROM one_time_key o USING picked p
+             WHERE o.user_nid = p.usr AND o.device_no = p.device_no
+               AND o.algorithm = p.algorithm AND o.key_id = p.key_id
+             RETURNING o.user_nid, o.device_no, o.algorithm, o.key_id, o.body
+           ), fallback AS (
+             UPDATE fallback_key f SET used = true FROM wish
+             WHERE f.user_nid = wish.usr AND f.device_no = wish.device_no
+               AND f.algorithm = wish.algorithm
+               AND NOT EXISTS (SELECT 1 FROM taken t WHERE t.user_nid = wish.usr
+                 AND t.device_no = wish.device_no AND t.algorithm = wish.algorithm)
+             RETURNING f.user_nid, f.device_no, f.algorithm, f.key_id, f.body
+           )
+           SELECT g.user_nid AS "user_nid!", w.device_id AS "device_id!",
+             g.algorithm || ':' || g.key_id AS "key!", g.body AS "body!"
+           FROM (SELECT * FROM taken UNION ALL SELECT * FROM fallback) g
+           JOIN wish w ON w.usr = g.user_nid AND w.device_no = g.device_no
+             AND w.algorithm = g.algorithm"#,
+        users,
+        devices,
+        algorithms
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter();
+    Ok(rows
+        .map(|row| (row.user_nid, row.device_id, row.key, row.body))
+        .collect())
+}
+
+/// Sets a cross-signing key; signatures on an older one go.
+pub async fn upsert_cross_signing(
+    conn: &mut PgConnection,
+    user: UserNid,
+    kind: &str,
+    body: &str,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO cross_signing_key (user_nid, kind, body) VALUES ($1, $2, $3)
+         ON CONFLICT ON CONSTRAINT cross_signing_key_pkey DO UPDATE SET body = EXCLUDED.body",
+        user.0,
+        kind,
+        body
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Cross-signing keys of some users: (user, kind, JSON).
+pub async fn list_cross_signing(
+    conn: &mut PgConnection,
+    users: &[i64],
+) -> Result<Vec<(i64, String, String)>, Error> {
+    let rows = sqlx::query!(
+        "SELECT user_nid, kind, body FROM cross_signing_key WHERE user_nid = ANY ($1)",
+        users
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter();
+    Ok(rows.map(|row| (row.user_nid, row.kind, row.body)).collect())
+}
+
+/// Adds a signature to a key of a user.
+pub async fn upsert_signature(
+    conn: &mut PgConnection,
+    (user, target): (UserNid, &str),
+    (signer, key_id, signature): (UserNid, &str, &str),
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO key_signature (user_nid, target, signer_nid, key_id, signature)
+         VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT ON CONSTRAINT key_signature_pkey DO UPDATE SET signature = EXCLUDED.signature",
+        user.0,
+        target,
+        signer.0,
+        key_id,
+        signature
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Added signatures on keys of some users that a reader may see (its own and the owners'):
+/// (owner, target, signer, key id, signature).
+pub async fn list_signatures(
+    conn: &mut PgConnection,
+    users: &[i64],
+    reader: i64,
+) -> Result<Vec<(i64, String, i64, String, String)>, Error> {
+    let rows = sqlx::query!(
+        "SELECT user_nid, target, signer_nid, key_id, signature FROM key_signature
+         WHERE user_nid = ANY ($1) AND (signer_nid = user_nid OR signer_nid = $2)",
+        users,
+        reader
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter();
+    Ok(rows
+        .map(|row| {
+            (
+                row.user_nid,
+                row.target,
+                row.signer_nid,
+                row.key_id,
+                row.signature,
+            )
+        })
+        .collect())
+}
+
+/// Removes all keys of a device.
+pub async fn delete(conn: &mut PgConnection, user: UserNid, device: i32) -> Result<(), Error> {
+    sqlx::query!(
+        "WITH a AS (DELETE FROM device_key WHERE user_nid = $1 AND device_no = $2),
+           b AS (DELETE FROM one_time_key WHERE user_nid = $1 AND device_no = $2),
+           c AS (DELETE FROM fallback_key WHERE user_nid = $1 AND device_no = $2)
+         DELETE FROM to_device WHERE user_nid = $1 AND device_no = $2",
+        user.0,
+        device
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

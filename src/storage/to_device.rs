@@ -1,0 +1,253 @@
+//! Messages to devices, changes of device lists, and both for peers.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Error, LogEntry, LogKind, Pos, ServerNid, Tx, UserNid};
+
+/// Notes a message as taken; `false`: it was taken before.
+pub async fn insert_txn(conn: &mut PgConnection, hash: Uuid, now: i64) -> Result<bool, Error> {
+    let done = sqlx::query!(
+        "INSERT INTO to_device_txn (hash, ts) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        hash,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Forgets messages taken before `ts`; returns how many.
+pub async fn delete_txns(conn: &mut PgConnection, ts: i64, limit: i64) -> Result<u64, Error> {
+    let done = sqlx::query!(
+        "DELETE FROM to_device_txn WHERE hash IN
+           (SELECT hash FROM to_device_txn WHERE ts < $1 LIMIT $2)",
+        ts,
+        limit
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Devices of local users by id: (user, device number, device id).
+pub async fn list_devices(
+    conn: &mut PgConnection,
+    users: &[i64],
+) -> Result<Vec<(i64, i32, String)>, Error> {
+    let rows = sqlx::query!(
+        "SELECT user_nid, device_no, device_id FROM device WHERE user_nid = ANY ($1)",
+        users
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter();
+    Ok(rows
+        .map(|row| (row.user_nid, row.device_no, row.device_id))
+        .collect())
+}
+
+/// Puts messages into the queues of local devices, and logs them. Shape: (user, device, event).
+pub async fn insert(tx: &mut Tx, messages: &[(i64, i32, String)]) -> Result<(), Error> {
+    let entries: Vec<LogEntry> = messages
+        .iter()
+        .map(|(user, device, _)| LogEntry {
+            kind: LogKind::ToDevice,
+            room: 0,
+            user: *user,
+            reference: i64::from(*device),
+        })
+        .collect();
+    let positions = tx.log_all(&entries).await?;
+    let users: Vec<i64> = messages.iter().map(|(user, ..)| *user).collect();
+    let devices: Vec<i32> = messages.iter().map(|(_, device, _)| *device).collect();
+    let bodies: Vec<String> = messages.iter().map(|(.., body)| body.clone()).collect();
+    sqlx::query!(
+        "INSERT INTO to_device (user_nid, device_no, pos, body)
+         SELECT * FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::text[])",
+        &users,
+        &devices,
+        &positions,
+        &bodies
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Messages that wait for a device after a position: (position, event), oldest first.
+pub async fn list(
+    conn: &mut PgConnection,
+    (user, device): (UserNid, i32),
+    (after, upto): (Pos, Pos),
+    limit: i64,
+) -> Result<Vec<(Pos, String)>, Error> {
+    let rows = sqlx::query!(
+        "SELECT pos, body FROM to_device
+         WHERE user_nid = $1 AND device_no = $2 AND pos > $3 AND pos <= $4
+         ORDER BY pos LIMIT $5",
+        user.0,
+        device,
+        after,
+        upto,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.pos, row.body)).collect())
+}
+
+/// Deletes what a device has acknowledged.
+pub async fn delete_upto(
+    conn: &mut PgConnection,
+    (user, device): (UserNid, i32),
+    pos: Pos,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "DELETE FROM to_device WHERE user_nid = $1 AND device_no = $2 AND pos <= $3",
+        user.0,
+        device,
+        pos
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Notes and logs that the devices or keys of a user changed; the position.
+pub async fn insert_change(tx: &mut Tx, user: UserNid) -> Result<Pos, Error> {
+    let entry = LogEntry {
+        kind: LogKind::DeviceList,
+        room: 0,
+        user: user.0,
+        reference: 0,
+    };
+    let pos = tx.log(entry).await?;
+    sqlx::query!(
+        "INSERT INTO device_change (user_nid, pos) VALUES ($1, $2)
+         ON CONFLICT ON CONSTRAINT device_change_pkey DO UPDATE SET pos = EXCLUDED.pos",
+        user.0,
+        pos
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(pos)
+}
+
+/// Rooms that a user is joined to.
+pub async fn list_rooms(conn: &mut PgConnection, user: i64) -> Result<Vec<i64>, Error> {
+    Ok(sqlx::query_scalar!(
+        "SELECT room_nid FROM member WHERE user_nid = $1 AND membership = 1",
+        user
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+/// Users whose devices a user has to look at anew after `since`, with whether they still share a
+/// room: changed keys, and members who came or went in the user's rooms.
+pub async fn list_changed(
+    conn: &mut PgConnection,
+    user: UserNid,
+    (since, upto): (Pos, Pos),
+    limit: i64,
+) -> Result<Vec<(UserNid, bool)>, Error> {
+    let rows = sqlx::query!(
+        r#"WITH mine AS (
+             SELECT room_nid, pos FROM user_room WHERE user_nid = $1 AND membership = 1
+           ), left_now AS (
+             SELECT room_nid FROM user_room
+             WHERE user_nid = $1 AND membership IN (3, 4) AND pos > $2 AND pos <= $3
+           ), candidate AS (
+             SELECT user_nid FROM device_change WHERE pos > $2 AND pos <= $3
+             UNION
+             SELECT m.user_nid FROM mine JOIN member m USING (room_nid)
+             WHERE mine.pos > $2 AND mine.pos <= $3 AND m.membership = 1
+             UNION
+             SELECT m.user_nid FROM left_now JOIN member m USING (room_nid) WHERE m.membership = 1
+             UNION
+             SELECT -e.skey_nid FROM event e JOIN mine ON mine.room_nid = e.room_nid
+             WHERE e.pos > $2 AND e.pos <= $3 AND e.type_nid = 1 AND e.skey_nid < 0
+           )
+           SELECT c.user_nid AS "user!",
+             (c.user_nid = $1 OR EXISTS (SELECT 1 FROM member m JOIN mine USING (room_nid)
+                WHERE m.user_nid = c.user_nid AND m.membership = 1)) AS "shares!"
+           FROM candidate c LIMIT $4"#,
+        user.0,
+        since,
+        upto,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter();
+    Ok(rows.map(|row| (UserNid(row.user), row.shares)).collect())
+}
+
+/// Queues an EDU for a peer.
+pub async fn insert_edus(
+    conn: &mut PgConnection,
+    servers: &[i32],
+    bodies: &[String],
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO fed_edu (server_nid, body) SELECT * FROM unnest($1::int[], $2::text[])",
+        servers,
+        bodies
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Peers that share a room with a user.
+pub async fn list_servers(conn: &mut PgConnection, user: UserNid) -> Result<Vec<i32>, Error> {
+    Ok(sqlx::query_scalar!(
+        "SELECT DISTINCT r.server_nid FROM member m
+         JOIN room_server r ON r.room_nid = m.room_nid AND r.joined > 0
+         WHERE m.user_nid = $1 AND m.membership = 1",
+        user.0
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+/// EDUs that wait for a peer: (number, JSON).
+pub async fn list_edus(
+    conn: &mut PgConnection,
+    server: ServerNid,
+    limit: i64,
+) -> Result<Vec<(i64, String)>, Error> {
+    let rows = sqlx::query!(
+        "SELECT edu_no, body FROM fed_edu WHERE server_nid = $1 ORDER BY edu_no LIMIT $2",
+        server.0,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.edu_no, row.body)).collect())
+}
+
+/// Deletes EDUs that a peer has taken.
+pub async fn delete_edus(
+    conn: &mut PgConnection,
+    server: ServerNid,
+    numbers: &[i64],
+) -> Result<(), Error> {
+    sqlx::query!(
+        "DELETE FROM fed_edu WHERE server_nid = $1 AND edu_no = ANY ($2)",
+        server.0,
+        numbers
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Peers that EDUs wait for.
+pub async fn list_edu_servers(conn: &mut PgConnection) -> Result<Vec<ServerNid>, Error> {
+    let servers = sqlx::query_scalar!("SELECT DISTINCT server_nid FROM fed_edu")
+        .fetch_all(conn)
+        .await?;
+    Ok(servers.into_iter().map(ServerNid).collect())
+}
