@@ -3,6 +3,7 @@
 //! The modules are floors of one house; a module imports lower floors only (`docs/ARCHITECTURE.md`,
 //! held by `tests/tidy.rs`).
 
+pub mod blobs;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -12,6 +13,7 @@ pub mod event;
 pub mod federation;
 pub mod http;
 pub mod jobs;
+pub mod media;
 pub mod postgres;
 pub mod rooms;
 pub mod server;

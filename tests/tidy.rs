@@ -14,15 +14,16 @@ use std::{
 
 /// Floors, lowest first. A module imports lower floors only; two of one floor do not know each
 /// other, but for `storage`, `event` and their like, which are one module each.
-const FLOORS: [&[&str]; 13] = [
+const FLOORS: [&[&str]; 14] = [
     &["clock"],
     &["config"],
-    &["event", "telemetry", "postgres"],
+    &["event", "telemetry", "postgres", "blobs"],
     &["storage"],
     &["federation"],
     &["context"],
     &["users"],
     &["devices"],
+    &["media"],
     &["rooms"],
     &["sync", "jobs"],
     &["http"],

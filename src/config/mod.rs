@@ -7,7 +7,10 @@ mod problem;
 mod read;
 mod source;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use ruma::{OwnedServerName, RoomVersionId};
@@ -76,6 +79,8 @@ pub struct Config {
     pub rate_limits: RateLimits,
     /// Rooms.
     pub rooms: Rooms,
+    /// Media.
+    pub media: Media,
     /// Logging.
     pub log: Log,
     /// Everything we call.
@@ -165,6 +170,21 @@ pub struct Rooms {
     pub default_version: RoomVersionId,
 }
 
+/// Media.
+#[derive(Clone, Debug)]
+pub struct Media {
+    /// Bytes of the largest media, ours or a peer's.
+    pub max_upload_bytes: u64,
+    /// Bytes that the uploads of one user may take; `None`: any number.
+    pub user_quota_bytes: Option<u64>,
+    /// Whether the old addresses serve media to whoever asks.
+    pub unauthenticated: bool,
+    /// How long copies of media of peers are kept after their last download; `None`: for ever.
+    pub remote_lifetime: Option<Duration>,
+    /// The same for media of ours; `None`: for ever.
+    pub local_lifetime: Option<Duration>,
+}
+
 /// Logging.
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -213,6 +233,13 @@ impl Default for Config {
             rate_limits: RateLimits { enabled: true },
             rooms: Rooms {
                 default_version: ROOM_VERSION,
+            },
+            media: Media {
+                max_upload_bytes: 100 << 20,
+                user_quota_bytes: None,
+                unauthenticated: false,
+                remote_lifetime: Some(Duration::from_hours(90 * 24)),
+                local_lifetime: None,
             },
             log: Log {
                 level: "info".to_owned(),

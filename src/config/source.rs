@@ -116,6 +116,20 @@ impl Source {
         }
     }
 
+    /// A whole number that is not negative.
+    pub(super) fn number(&mut self, key: &'static str) -> Option<u64> {
+        let found = self.find(key)?;
+        let number = match &found {
+            Found::File(Value::Integer(number)) => u64::try_from(*number).ok(),
+            Found::File(_) => None,
+            Found::Env(text) => text.trim().parse().ok(),
+        };
+        if number.is_none() {
+            self.wrong(key, &found, "expected a whole number");
+        }
+        number
+    }
+
     /// A list of strings; in the environment separated by commas.
     pub(super) fn list(&mut self, key: &'static str) -> Vec<String> {
         let found = self.find(key);

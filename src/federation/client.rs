@@ -31,6 +31,8 @@ const TIMEOUT_LARGE: Duration = Duration::from_mins(2);
 const BODY_MAX: usize = 20 << 20;
 /// Bytes of the state of a room.
 const BODY_LARGE_MAX: usize = 300 << 20;
+/// Bytes of an error that are read.
+const ERROR_MAX: usize = 64 << 10;
 /// First pause after a failure.
 const PAUSE_FIRST_MS: i64 = 1_000;
 /// Longest pause between tries that requests of users wait for.
@@ -43,6 +45,9 @@ pub struct Client(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     http: reqwest::Client,
+    /// Follows redirects, which are guarded.
+    following: reqwest::Client,
+    guard: Guard,
     resolver: Resolver,
     own: Arc<SigningKeys>,
     /// (not before, pause) by server that failed lately.
@@ -73,9 +78,11 @@ impl Client {
             .map_err(setup)?;
         let redirecting = redirect_policy(guard.clone());
         let following = builder().redirect(redirecting).build().map_err(setup)?;
-        let resolver = Resolver::new(following, dns, guard);
+        let resolver = Resolver::new(following.clone(), dns, guard.clone());
         Ok(Self(Arc::new(Inner {
             http,
+            following,
+            guard,
             resolver,
             peer_keys: PeerKeys::new(db, own.clone()),
             own,
@@ -168,6 +175,24 @@ impl Client {
     where
         R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath>,
     {
+        let (request, host) = self.sign(server, request).await?;
+        let answer = self
+            .exchange(server, request, &host, timeout, body_max)
+            .await?;
+        let (parts, body) = answer.into_parts();
+        let view = http::Response::from_parts(parts, body.as_slice());
+        R::IncomingResponse::try_from_http_response(view).map_err(|error| nonsense(server, &error))
+    }
+
+    /// A request as it goes out, and its `Host`.
+    async fn sign<R>(
+        &self,
+        server: &ServerName,
+        request: R,
+    ) -> Result<(http::Request<Vec<u8>>, String), Error>
+    where
+        R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath>,
+    {
         if server == self.0.own.server_name {
             return Err(Error::Request("a server does not call itself".to_owned()));
         }
@@ -183,12 +208,121 @@ impl Client {
         let request: http::Request<Vec<u8>> = request
             .try_into_http_request(&base, input, ())
             .map_err(|error| Error::Request(error.to_string()))?;
+        Ok((request, destination.header))
+    }
+
+    /// A signed request whose answer the caller reads piece by piece.
+    pub async fn open<R>(
+        &self,
+        server: &ServerName,
+        request: R,
+        timeout: Duration,
+    ) -> Result<reqwest::Response, Error>
+    where
+        R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath>,
+    {
+        self.rested(server)?;
+        let (request, host) = self.sign(server, request).await?;
+        let answer = self.begin(server, request, &host, timeout).await?;
+        self.accept(server, answer).await
+    }
+
+    /// An unsigned `GET` at a peer whose answer the caller reads piece by piece.
+    pub async fn open_path(
+        &self,
+        server: &ServerName,
+        path: &str,
+        timeout: Duration,
+    ) -> Result<reqwest::Response, Error> {
+        self.rested(server)?;
+        let destination = self.0.resolver.resolve(server).await?;
+        let url = format!("https://{}:{}{path}", destination.host, destination.port);
+        let request = http::Request::get(url)
+            .body(Vec::new())
+            .map_err(|error| Error::Request(error.to_string()))?;
         let answer = self
-            .exchange(server, request, &destination.header, timeout, body_max)
+            .begin(server, request, &destination.header, timeout)
             .await?;
-        let (parts, body) = answer.into_parts();
-        let view = http::Response::from_parts(parts, body.as_slice());
-        R::IncomingResponse::try_from_http_response(view).map_err(|error| nonsense(server, &error))
+        self.accept(server, answer).await
+    }
+
+    /// A `GET` of any address that may be called, redirects followed; the caller reads the answer
+    /// piece by piece.
+    pub async fn open_url(&self, url: &str, timeout: Duration) -> Result<reqwest::Response, Error> {
+        let url = url::Url::parse(url).map_err(|error| Error::Request(error.to_string()))?;
+        let host = url.host_str().unwrap_or_default().to_owned();
+        if !may_call(&self.0.guard, &url) {
+            return Err(Error::Unresolved(host));
+        }
+        let sent = self.0.following.get(url).timeout(timeout).send().await;
+        let answer = sent.map_err(|error| Error::Unreachable {
+            server: host,
+            reason: chain(&error),
+        })?;
+        let status = answer.status();
+        if status.is_success() {
+            Ok(answer)
+        } else {
+            Err(remote(status, b""))
+        }
+    }
+
+    /// An answer that is no error; else the error in it.
+    async fn accept(
+        &self,
+        server: &ServerName,
+        mut answer: reqwest::Response,
+    ) -> Result<reqwest::Response, Error> {
+        let status = answer.status();
+        self.note(server, status);
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let mut body = Vec::new();
+        while let Ok(Some(chunk)) = answer.chunk().await
+            && body.len() + chunk.len() <= ERROR_MAX
+        {
+            body.extend_from_slice(&chunk);
+        }
+        Err(remote(status, &body))
+    }
+
+    fn note(&self, server: &ServerName, status: http::StatusCode) {
+        let patient = [
+            http::StatusCode::NOT_IMPLEMENTED,
+            // The media is not uploaded yet: the peer is well.
+            http::StatusCode::GATEWAY_TIMEOUT,
+        ];
+        if status.is_server_error() && !patient.contains(&status) {
+            self.failed(server);
+        } else {
+            self.alive(server);
+        }
+    }
+
+    async fn begin(
+        &self,
+        server: &ServerName,
+        request: http::Request<Vec<u8>>,
+        host: &str,
+        timeout: Duration,
+    ) -> Result<reqwest::Response, Error> {
+        let mut request = reqwest::Request::try_from(request)
+            .map_err(|error| Error::Request(error.to_string()))?;
+        *request.timeout_mut() = Some(timeout);
+        if let Ok(host) = host.parse() {
+            request.headers_mut().insert(http::header::HOST, host);
+        }
+        let sent = self.0.http.execute(request).await;
+        sent.map_err(|error| self.unreachable(server, &error))
+    }
+
+    fn unreachable(&self, server: &ServerName, error: &reqwest::Error) -> Error {
+        self.failed(server);
+        Error::Unreachable {
+            server: server.to_string(),
+            reason: chain(error),
+        }
     }
 
     /// Sends, and reads the answer up to its bound.
@@ -200,33 +334,20 @@ impl Client {
         timeout: Duration,
         body_max: usize,
     ) -> Result<http::Response<Vec<u8>>, Error> {
-        let unreachable = |error: reqwest::Error| {
-            self.failed(server);
-            Error::Unreachable {
-                server: server.to_string(),
-                reason: chain(&error),
-            }
-        };
-        let mut request = reqwest::Request::try_from(request)
-            .map_err(|error| Error::Request(error.to_string()))?;
-        *request.timeout_mut() = Some(timeout);
-        if let Ok(host) = host.parse() {
-            request.headers_mut().insert(http::header::HOST, host);
-        }
-        let mut answer = self.0.http.execute(request).await.map_err(unreachable)?;
+        let mut answer = self.begin(server, request, host, timeout).await?;
         let status = answer.status();
         let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
+        while let Some(chunk) = answer
+            .chunk()
+            .await
+            .map_err(|error| self.unreachable(server, &error))?
+        {
             if body.len() + chunk.len() > body_max {
                 return Err(nonsense(server, &"the answer is too large"));
             }
             body.extend_from_slice(&chunk);
         }
-        if status.is_server_error() && status != http::StatusCode::NOT_IMPLEMENTED {
-            self.failed(server);
-        } else {
-            self.alive(server);
-        }
+        self.note(server, status);
         if !status.is_success() {
             return Err(remote(status, &body));
         }
@@ -283,17 +404,23 @@ impl Keys<'_> {
     }
 }
 
+/// Whether an address is HTTPS and no literal address that is refused. Names are checked where they
+/// are resolved.
+fn may_call(guard: &Guard, url: &url::Url) -> bool {
+    let allowed = match url.host() {
+        Some(url::Host::Ipv4(address)) => guard.allows(address.into()),
+        Some(url::Host::Ipv6(address)) => guard.allows(address.into()),
+        Some(url::Host::Domain(_)) => true,
+        None => false,
+    };
+    allowed && url.scheme() == "https"
+}
+
 /// Redirects of a well-known document: a few, HTTPS only, to no literal address that is refused.
 /// Names are checked where they are resolved.
 fn redirect_policy(guard: Guard) -> reqwest::redirect::Policy {
     reqwest::redirect::Policy::custom(move |attempt| {
-        let refused = match attempt.url().host() {
-            Some(url::Host::Ipv4(address)) => !guard.allows(address.into()),
-            Some(url::Host::Ipv6(address)) => !guard.allows(address.into()),
-            Some(url::Host::Domain(_)) => false,
-            None => true,
-        };
-        if refused || attempt.previous().len() > 5 || attempt.url().scheme() != "https" {
+        if !may_call(&guard, attempt.url()) || attempt.previous().len() > 5 {
             attempt.stop()
         } else {
             attempt.follow()

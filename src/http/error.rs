@@ -5,7 +5,10 @@ use http::{StatusCode, header::RETRY_AFTER};
 use serde_json::{Value, json};
 
 use super::reply::Object;
-use crate::{devices, federation, rooms, storage, sync, users};
+use crate::{devices, federation, media, rooms, storage, sync, users};
+
+/// When to try again with too many pending uploads: they end when they are used.
+const PENDING_RETRY_MS: u64 = 60_000;
 
 /// An error as a client or peer gets it.
 #[derive(Debug)]
@@ -226,6 +229,35 @@ impl From<users::Error> for ApiError {
                 retry_after_s: None,
             },
             Error::Hashing(_) => Self::internal(&text),
+            Error::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<media::Error> for ApiError {
+    fn from(error: media::Error) -> Self {
+        use media::Error;
+        let text = error.to_string();
+        match error {
+            Error::NotFound => Self::not_found(&text),
+            Error::NotYetUploaded => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", &text)
+            }
+            Error::CannotOverwrite => {
+                Self::new(StatusCode::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA", &text)
+            }
+            Error::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", &text),
+            Error::OverQuota(_) | Error::Forbidden => Self::forbidden(&text),
+            Error::TooManyPending => {
+                let mut error = Self::limited(PENDING_RETRY_MS);
+                error.body["error"] = json!(text);
+                error
+            }
+            Error::NotAnImage | Error::BrokenOff => {
+                Self::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", &text)
+            }
+            Error::Remote(_) => Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", &text),
+            Error::Disk(_) => Self::internal(&text),
             Error::Storage(error) => error.into(),
         }
     }

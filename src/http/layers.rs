@@ -14,7 +14,10 @@ use axum::{
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use tower_http::{
     catch_panic::CatchPanicLayer,
-    compression::{CompressionLayer, predicate::SizeAbove},
+    compression::{
+        CompressionLayer,
+        predicate::{Predicate, SizeAbove},
+    },
 };
 use tracing::Instrument;
 
@@ -24,15 +27,30 @@ use super::error::ApiError;
 const TIMEOUT: Duration = Duration::from_mins(3);
 /// Smaller answers are not worth compressing.
 const COMPRESS_FROM: u64 = 1_024;
+/// The longest an upload may take: 100 MB over a line of half a megabit.
+const TIMEOUT_UPLOAD: Duration = Duration::from_mins(30);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Puts the layers around a router.
 pub(super) fn around(router: Router) -> Router {
     router
-        .layer(CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_FROM)))
+        .layer(CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_FROM).and(is_text)))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(observe))
         .layer(from_fn(cors))
+}
+
+/// Media is mostly compressed already, and its ranges are those of the file.
+fn is_text(
+    _: StatusCode,
+    _: http::Version,
+    headers: &http::HeaderMap,
+    _: &http::Extensions,
+) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let is_file = headers.contains_key(header::CONTENT_DISPOSITION);
+    !is_file && (kind.starts_with("application/json") || kind.starts_with("text/"))
 }
 
 // The signature is tower-http's.
@@ -60,7 +78,12 @@ async fn observe(request: Request, next: Next) -> Response {
     let id = uuid::Uuid::new_v4().simple().to_string();
     let span = tracing::info_span!("request", %id, %method, route);
     let started = Instant::now();
-    let mut response = tokio::time::timeout(TIMEOUT, next.run(request).instrument(span.clone()))
+    let timeout = if route.starts_with("/_matrix/media/") && method != Method::GET {
+        TIMEOUT_UPLOAD
+    } else {
+        TIMEOUT
+    };
+    let mut response = tokio::time::timeout(timeout, next.run(request).instrument(span.clone()))
         .await
         .unwrap_or_else(|_| {
             ApiError::new(

@@ -22,6 +22,8 @@ pub enum Kind {
     RoomCreation,
     /// Invitations of a user.
     Invite,
+    /// Uploads of a user.
+    Media,
 }
 
 impl Kind {
@@ -34,6 +36,7 @@ impl Kind {
             Self::Message => (5.0, 50.0),
             Self::RoomCreation => (0.05, 10.0),
             Self::Invite => (0.3, 20.0),
+            Self::Media => (10.0, 50.0),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod download;
 pub mod error;
 pub mod federation;
 pub mod health;
@@ -18,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::{error::ApiError, limits::Limits};
 use crate::{
-    config::Serve, context::Context, federation::sender::Sender, rooms::Rooms, sync::Hub,
-    users::tokens::Tokens,
+    config::Serve, context::Context, federation::sender::Sender, media::Media, rooms::Rooms,
+    sync::Hub, users::tokens::Tokens,
 };
 
 /// What handlers reach.
@@ -31,6 +32,8 @@ pub struct App {
     pub rooms: Rooms,
     /// Sessions.
     pub tokens: Tokens,
+    /// The media repository.
+    pub media: Media,
     /// Waiting clients.
     pub hub: Hub,
     /// Sends to peers.

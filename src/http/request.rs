@@ -73,6 +73,19 @@ impl FromRequestParts<App> for Asking {
     }
 }
 
+/// A request of one of our users with bytes that are read as they come.
+#[derive(Debug)]
+pub struct Upload<R> {
+    /// Who asks.
+    pub session: Arc<Session>,
+    /// The request without its bytes.
+    pub request: R,
+    /// The bytes.
+    pub body: axum::body::Body,
+    /// How many there are, as far as the client says.
+    pub length: Option<u64>,
+}
+
 /// A JSON body, whatever its content type says: clients of Matrix often say nothing.
 #[derive(Debug)]
 pub struct Body<T>(pub T);
@@ -147,6 +160,27 @@ where
             request,
             path,
             auth: auth_of(&body),
+        })
+    }
+}
+
+impl<R> FromRequest<App> for Upload<R>
+where
+    R: IncomingRequest + Metadata<Authentication = AccessToken>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let session = session(&parts, app).await?;
+        let length = parts.headers.get(http::header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let request = parse::<R>(&mut parts, &Bytes::new(), app).await?;
+        Ok(Self {
+            session,
+            request,
+            body,
+            length,
         })
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     federation::{self, sender::Sender},
     http::{App, admin::Nonces, limits::Limits},
     jobs,
+    media::Media,
     rooms::Rooms,
     storage::{self, Db},
     users::tokens::Tokens,
@@ -45,6 +46,7 @@ pub async fn run(
     let ctx = Context::new(config, db, keys, federation);
     let rooms = Rooms::start(ctx.clone());
     let app = App {
+        media: Media::open(ctx.clone()).context("the folder for media")?,
         tokens: Tokens::start(ctx.clone()),
         sender: Sender::start(
             ctx.db.clone(),

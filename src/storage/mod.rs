@@ -11,6 +11,7 @@ pub mod events;
 pub mod ids;
 pub mod keeping;
 pub mod key_backup;
+pub mod media;
 pub mod memberships;
 pub mod outbox;
 pub mod receipts;

@@ -1,6 +1,7 @@
 //! Client-server API: a file for each module of ruma's, a function for each endpoint.
 
 mod account;
+mod authenticated_media;
 mod backup;
 mod config;
 mod device;
@@ -8,6 +9,7 @@ mod directory;
 mod discovery;
 mod filter;
 mod keys;
+mod media;
 mod membership;
 mod message;
 mod profile;
@@ -31,12 +33,14 @@ pub(super) fn routes() -> Router<App> {
     [
         account::routes,
         backup::routes,
+        authenticated_media::routes,
         config::routes,
         device::routes,
         directory::routes,
         discovery::routes,
         filter::routes,
         keys::routes,
+        media::routes,
         membership::routes,
         message::routes,
         profile::routes,

@@ -1,5 +1,6 @@
 //! Server-server API, inbound: peers call us. A file for each module of ruma's.
 
+mod authenticated_media;
 mod authorization;
 mod backfill;
 mod device;
@@ -22,6 +23,7 @@ use crate::event::pdu::Pdu;
 /// The routes of the server-server API.
 pub(super) fn routes() -> Router<App> {
     [
+        authenticated_media::routes,
         authorization::routes,
         backfill::routes,
         device::routes,

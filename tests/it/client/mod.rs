@@ -3,5 +3,6 @@
 mod account;
 mod bad_input;
 pub(crate) mod keys;
+pub(crate) mod media;
 mod rooms;
 mod sync;

@@ -2,5 +2,6 @@
 
 mod devices;
 mod graph;
+mod media;
 mod requests;
 pub(crate) mod rooms;
