@@ -7,10 +7,7 @@ mod problem;
 mod read;
 mod source;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use ruma::{OwnedServerName, RoomVersionId};
@@ -179,10 +176,6 @@ pub struct Media {
     pub user_quota_bytes: Option<u64>,
     /// Whether the old addresses serve media to whoever asks.
     pub unauthenticated: bool,
-    /// How long copies of media of peers are kept after their last download; `None`: for ever.
-    pub remote_lifetime: Option<Duration>,
-    /// The same for media of ours; `None`: for ever.
-    pub local_lifetime: Option<Duration>,
 }
 
 /// Logging.
@@ -238,8 +231,6 @@ impl Default for Config {
                 max_upload_bytes: 100 << 20,
                 user_quota_bytes: None,
                 unauthenticated: false,
-                remote_lifetime: Some(Duration::from_hours(90 * 24)),
-                local_lifetime: None,
             },
             log: Log {
                 level: "info".to_owned(),

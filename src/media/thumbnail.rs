@@ -165,8 +165,8 @@ fn render(path: &Path, frame: Frame) -> Result<(Vec<u8>, &'static str), Error> {
         return Ok((bytes, "image/png"));
     }
     let encoder = JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY);
-    let encoded = small.into_rgb8().write_with_encoder(encoder);
-    encoded.map_err(not_an_image)?;
+    let written = small.into_rgb8().write_with_encoder(encoder);
+    written.map_err(not_an_image)?;
     Ok((bytes, "image/jpeg"))
 }
 

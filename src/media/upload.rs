@@ -150,8 +150,8 @@ async fn receive<E>(
     let mut left = u64::MAX;
     if let Some(quota) = quota {
         let mut conn = media.ctx().db.conn().await?;
-        let used = storage::media::usage(&mut conn, user).await?;
-        left = quota.saturating_sub(u64::try_from(used).unwrap_or(0));
+        let taken = storage::media::usage(&mut conn, user).await?;
+        left = quota.saturating_sub(u64::try_from(taken).unwrap_or(0));
     }
     let mut draft = media.draft().await?;
     while let Some(chunk) = body.next().await {

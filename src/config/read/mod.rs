@@ -41,7 +41,7 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
             enabled: source_ref.flag("rate_limits.enabled", defaults.rate_limits.enabled),
         },
         rooms: rooms(source_ref).unwrap_or(defaults.rooms),
-        media: media::read(source_ref, defaults.media),
+        media: media::read(source_ref, &defaults.media),
         log: log(source_ref, defaults.log),
         outbound: outbound(source_ref),
         well_known: well_known(source_ref),

@@ -114,8 +114,8 @@ async fn answers_of_bad_peers_are_refused() {
             "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let port = answer_always(&tls, answer.into_bytes());
-        let path = format!("/_matrix/client/v1/media/download/localhost:{port}/abc");
+        let door = answer_always(&tls, answer.into_bytes());
+        let path = format!("/_matrix/client/v1/media/download/localhost:{door}/abc");
         let got = get(&alice, &path).await.status().as_u16();
         let shown: String = body.chars().take(120).collect();
         assert_eq!(got, status, "{kind} {shown}");
