@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedServerName,
+    events::room::policy::POLICY_SERVER_ED25519_SIGNING_KEY_ID as POLICY_KEY_ID,
     signatures::{
         PublicKeyMap, Verified, required_server_signatures_to_verify_event, verify_event,
     },
@@ -34,7 +35,9 @@ pub fn required_keys(
             .map(|of_server| {
                 of_server
                     .keys()
-                    .filter(|id| id.starts_with("ed25519:"))
+                    // A policy server signs with a key that stands in the room, not in its key
+                    // document, and speaks for nobody (specification, "Policy servers").
+                    .filter(|id| id.starts_with("ed25519:") && *id != POLICY_KEY_ID)
                     .cloned()
                     .collect()
             })

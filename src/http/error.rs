@@ -177,7 +177,13 @@ impl From<rooms::Error> for ApiError {
             }
             Error::UnableToAuthorise => Self::new(bad, "M_UNABLE_TO_AUTHORISE_JOIN", &text),
             Error::AliasTaken(_) => Self::new(bad, "M_ROOM_IN_USE", &text),
-            Error::Busy | Error::NotWritten(_) => Self::unavailable(&text),
+            Error::Busy | Error::Incomplete(_) | Error::NotWritten(_) => Self::unavailable(&text),
+            Error::Refused {
+                status, errcode, ..
+            } => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
+                Self::new(status, &errcode, &text)
+            }
             Error::Remote(_) => Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", &text),
             Error::Storage(error) => error.into(),
         }

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::now_ms,
     federation::sender::Sender,
-    rooms::{News, Rooms},
+    rooms::{News, Rooms, inbox, partial},
     storage,
 };
 
@@ -27,6 +27,8 @@ pub fn start(rooms: &Rooms, sender: &Sender, stop: &CancellationToken) {
         tokio::spawn(async move { stop.run_until_cancelled(job).await });
     };
     spawn(Box::pin(sweep(rooms.clone())));
+    spawn(Box::pin(partial::look_after(rooms.clone())));
+    spawn(Box::pin(inbox::look_after(rooms.clone())));
     spawn(Box::pin(expire_typing(rooms.clone())));
     spawn(Box::pin(tell_peers(rooms.clone(), sender.clone())));
 }

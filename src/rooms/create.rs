@@ -16,7 +16,7 @@ use super::{
     Error, FIRST_SEQ, Rooms, membership,
     persist::{Accepted, Plan, Written},
     resident::{Head, Room},
-    send::{Built, add_local, auth_slice, authorize, place},
+    send::{Built, add_local, auth_slice, authorize, position},
     state::State,
 };
 use crate::{
@@ -181,6 +181,7 @@ async fn new_room(rooms: &Rooms, create: &Pdu, version: RoomVersion) -> Result<A
         nid,
         create.room_id.clone(),
         version,
+        false,
         Head::empty(),
         0,
     )))
@@ -214,7 +215,7 @@ async fn write(
     add_create(rooms, &mut plan, create).await?;
     for draft in drafts {
         let auth = auth_slice(rooms, room, &plan.head, creator, draft).await?;
-        let place = place(room, &plan.head, &auth);
+        let place = position(room, &plan.head, &auth);
         let keys = &rooms.ctx().keys;
         let pdu = build::build(draft, &place, creator, now_ms(), &room.version, keys)?;
         let built = Built {

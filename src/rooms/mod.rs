@@ -5,7 +5,9 @@ pub mod at_time;
 pub mod backfill;
 pub mod create;
 pub mod directory;
+pub mod inbox;
 pub mod membership;
+pub mod partial;
 pub mod place;
 pub mod resident;
 pub mod send;
@@ -23,9 +25,13 @@ pub mod remote;
 pub mod render;
 
 mod ends;
+mod locks;
+mod missing;
 mod once;
+mod outliers;
 mod pdus;
 mod persist;
+mod policy_server;
 mod resolve;
 mod states;
 mod writer;
@@ -123,12 +129,25 @@ pub enum Error {
     /// Others changed the room at the same time, again and again.
     #[error("room is busy")]
     Busy,
+    /// The policy server of the room refuses the event; its answer is passed on as it is.
+    #[error("{message}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Matrix error code.
+        errcode: String,
+        /// What it says.
+        message: String,
+    },
     /// A peer did not do its part.
     #[error("remote: {0}")]
     Remote(String),
     /// The database.
     #[error(transparent)]
     Storage(#[from] storage::Error),
+    /// The members of the room are still being fetched.
+    #[error("the members of room {0} are still being fetched")]
+    Incomplete(OwnedRoomId),
     /// The writer could not write.
     #[error("not written: {0}")]
     NotWritten(String),
@@ -158,6 +177,9 @@ struct Inner {
     nids: Mutex<std::ops::Range<i64>>,
     writers: Writers,
     underway: once::Underway,
+    partial: partial::Completing,
+    inbox: inbox::Inbox,
+    locks: locks::Locks,
     typing: Typing,
     /// Who sent an event under which transaction id, for the echo to the same device.
     echoes: Cache<OwnedEventId, Echo>,
@@ -201,6 +223,9 @@ impl Rooms {
             nids: Mutex::new(0..0),
             writers,
             underway: once::Underway::default(),
+            partial: partial::Completing::default(),
+            inbox: inbox::Inbox::default(),
+            locks: locks::Locks::default(),
             typing: Typing::default(),
             echoes: Cache::builder()
                 .max_capacity(ECHOES_MAX)
@@ -322,6 +347,7 @@ impl Rooms {
         };
         let version = RoomVersion::of(&row.version)
             .ok_or_else(|| Error::UnsupportedVersion(row.version.to_string()))?;
+        let partial = storage::partial::find(&mut conn, nid).await?.is_some();
         let state = state::load(&mut conn, nid, head.snap).await?;
         let hashes = storage::events::list(&mut conn, nid, &head.extremities).await?;
         let extremities = hashes
@@ -338,12 +364,20 @@ impl Rooms {
             last_ts: head.last_ts,
             notif: head.notif,
         };
-        Ok(Some(Room::new(nid, row.id, version, head, seen)))
+        Ok(Some(Room::new(nid, row.id, version, partial, head, seen)))
     }
 
     /// Makes a room that was just written known to readers.
     async fn adopt(&self, room: &Arc<Room>) {
         self.0.resident.insert(room.nid, room.clone()).await;
+    }
+
+    /// Drops a room from memory: what is built on it is void.
+    async fn bury(&self, nid: RoomNid) {
+        if let Some(room) = self.0.resident.get(&nid).await {
+            room.bury();
+            self.0.resident.invalidate(&nid).await;
+        }
     }
 
     /// `count` fresh numbers for events and snapshots.
@@ -387,11 +421,14 @@ async fn forget_stale(rooms: Rooms) {
     loop {
         match rows.recv().await {
             Ok(batch) => {
-                for row in batch
-                    .iter()
-                    .filter(|row| row.kind == storage::LogKind::Event)
-                {
+                for row in batch.iter() {
                     let nid = RoomNid(row.room);
+                    if row.kind == storage::LogKind::Whole {
+                        rooms.now_whole(nid).await;
+                    }
+                    if row.kind != storage::LogKind::Event {
+                        continue;
+                    }
                     if let Some(room) = rooms.0.resident.get(&nid).await
                         && !room.has_seen(row.pos)
                     {

@@ -50,24 +50,29 @@ impl Stored {
         self.flags & flag::SOFT_FAILED != 0
     }
 
+    /// Whether the state before it may lack members.
+    pub fn is_partial(&self) -> bool {
+        self.flags & flag::PARTIAL != 0
+    }
+
     /// Whether the body is pruned.
     pub fn is_redacted(&self) -> bool {
         self.flags & flag::REDACTED != 0
     }
 }
 
-struct Row {
-    room_nid: i64,
-    event_nid: i64,
-    room_seq: Option<i64>,
-    pos: Option<i64>,
-    snap_nid: Option<i64>,
-    event_key: Uuid,
-    event_tail: Uuid,
-    flags: i32,
-    notif_all: i32,
-    recv_ts: i64,
-    body: Option<Vec<u8>>,
+pub(super) struct Row {
+    pub(super) room_nid: i64,
+    pub(super) event_nid: i64,
+    pub(super) room_seq: Option<i64>,
+    pub(super) pos: Option<i64>,
+    pub(super) snap_nid: Option<i64>,
+    pub(super) event_key: Uuid,
+    pub(super) event_tail: Uuid,
+    pub(super) flags: i32,
+    pub(super) notif_all: i32,
+    pub(super) recv_ts: i64,
+    pub(super) body: Option<Vec<u8>>,
 }
 
 impl TryFrom<Row> for Stored {
@@ -110,7 +115,7 @@ fn join_hash(key: Uuid, tail: Uuid) -> [u8; 32] {
     hash
 }
 
-fn collect(rows: Vec<Row>) -> Result<Vec<Stored>, Error> {
+pub(super) fn collect(rows: Vec<Row>) -> Result<Vec<Stored>, Error> {
     rows.into_iter().map(Stored::try_from).collect()
 }
 
@@ -313,6 +318,58 @@ pub async fn known(
     Ok(rows
         .into_iter()
         .map(|row| (EventNid(row.event_nid), row.event_key, row.flags))
+        .collect())
+}
+
+/// State keys of state events that are not rejected: (state key, event).
+pub async fn list_state_keys(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    nids: &[i64],
+) -> Result<Vec<(i64, i64)>, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT skey_nid AS "skey!", event_nid FROM event
+           WHERE room_nid = $1 AND event_nid = ANY($2) AND skey_nid IS NOT NULL AND flags & 2 = 0"#,
+        room.0,
+        nids
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.skey, row.event_nid))
+        .collect())
+}
+
+/// Canonical JSON of state events, in the order of their numbers.
+pub async fn list_state_json(conn: &mut PgConnection, nids: &[i64]) -> Result<Vec<String>, Error> {
+    let bodies = sqlx::query_scalar!(
+        "SELECT body FROM state_json WHERE event_nid = ANY($1) ORDER BY event_nid",
+        nids
+    )
+    .fetch_all(conn)
+    .await?;
+    let decode = |body: &Vec<u8>| super::codec::decode_body("state_json", body);
+    bodies.iter().map(decode).collect()
+}
+
+/// Numbers and ids' hashes of events, in the order of their numbers.
+pub async fn list_hashes(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    nids: &[i64],
+) -> Result<Vec<(i64, [u8; 32])>, Error> {
+    let rows = sqlx::query!(
+        "SELECT event_nid, event_key, event_tail FROM event
+         WHERE room_nid = $1 AND event_nid = ANY($2) ORDER BY event_nid",
+        room.0,
+        nids
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.event_nid, join_hash(row.event_key, row.event_tail)))
         .collect())
 }
 

@@ -89,7 +89,8 @@ pub async fn list_owed(
            FROM (
              SELECT f.pos, f.event_nid FROM fed_outbox f
              JOIN room_server r ON r.room_nid = f.room_nid AND r.server_nid = $1
-             WHERE f.pos > $2 AND f.pos <= $3 AND r.joined > 0 AND f.pos > r.since_pos
+             WHERE f.pos > $2 AND f.pos <= $3 AND (r.joined > 0 OR r.told)
+               AND f.pos > r.since_pos
              UNION
              SELECT f.pos, f.event_nid FROM fed_outbox f
              WHERE f.pos > $2 AND f.pos <= $3 AND $1 = ANY (f.extra)
@@ -120,7 +121,8 @@ pub async fn list_destinations(
         r#"SELECT DISTINCT w.server AS "server!" FROM (
              SELECT r.server_nid AS server FROM fed_outbox f
              JOIN room_server r ON r.room_nid = f.room_nid
-             WHERE f.pos > $1 AND f.pos <= $2 AND r.joined > 0 AND f.pos > r.since_pos
+             WHERE f.pos > $1 AND f.pos <= $2 AND (r.joined > 0 OR r.told)
+               AND f.pos > r.since_pos
              UNION ALL
              SELECT unnest(f.extra) FROM fed_outbox f WHERE f.pos > $1 AND f.pos <= $2) w"#,
         after,

@@ -52,6 +52,8 @@ pub enum LogKind {
     Invalidate = 10,
     /// Membership of a local user in a room that we do not hold (invite, knock, their end).
     OutOfBand = 11,
+    /// The state of a room that was joined without its members is whole.
+    Whole = 12,
 }
 
 impl LogKind {
@@ -66,6 +68,7 @@ impl LogKind {
             8 => Self::KeyCounts,
             10 => Self::Invalidate,
             11 => Self::OutOfBand,
+            12 => Self::Whole,
             _ => return None,
         })
     }

@@ -36,6 +36,16 @@ pub(super) struct Scope<'a> {
     pub(super) state_after: Option<&'static str>,
 }
 
+impl Scope<'_> {
+    /// Whether members are told of as they speak.
+    pub(super) fn is_lazy(&self) -> bool {
+        matches!(
+            self.filter.room.state.lazy_load_options,
+            LazyLoadOptions::Enabled { .. }
+        )
+    }
+}
+
 /// A room to tell about.
 pub(super) struct Candidate {
     pub(super) room: Arc<Room>,
@@ -164,6 +174,10 @@ async fn state_section(
                 .filter_map(|user| target.get(&-user).copied())
                 .filter(|nid| !in_timeline.contains(nid)),
         );
+        if room.partial {
+            wanted.retain(|user| !target.contains_key(&-user));
+            nids.extend(named_members(rooms, room, timeline, &wanted).await?);
+        }
     }
     let nids: Vec<i64> = nids.into_iter().collect();
     let pdus = rooms.pdus(room, &nids).await?;
@@ -172,6 +186,31 @@ async fn state_section(
         .filter(|pdu| filter::passes(&filter.room.state, pdu))
         .map(|pdu| to_client(pdu, Shape::Sync, Map::new()))
         .collect())
+}
+
+/// Membership events of users that the state of a room lacks, where events of theirs name them.
+async fn named_members(
+    rooms: &Rooms,
+    room: &Room,
+    timeline: &[Event],
+    users: &HashSet<i64>,
+) -> Result<Vec<i64>, Error> {
+    if users.is_empty() {
+        return Ok(Vec::new());
+    }
+    let named: Vec<_> = timeline
+        .iter()
+        .flat_map(|event| event.pdu.auth_events.clone())
+        .collect();
+    let mut found = Vec::new();
+    for event in rooms.events_by_id(room, &named).await? {
+        if let Some(target) = event.pdu.target()
+            && users.contains(&rooms.ctx().db.ids.user(target).await?.0)
+        {
+            found.push(event.stored.nid.0);
+        }
+    }
+    Ok(found)
 }
 
 /// Counts, and who the room can be named after.

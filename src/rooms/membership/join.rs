@@ -25,9 +25,12 @@ pub async fn join(
     if let Some(reason) = reason {
         content.insert("reason".to_owned(), json!(reason));
     }
-    if we_are_in(rooms, room_id).await? {
+    if we_are_in(rooms, room_id).await? && !rooms.by_id(room_id).await?.partial {
         local(rooms, room_id, user, via, content).await?;
     } else {
+        if current(rooms, room_id, user).await? == Some(MembershipState::Join) {
+            return Ok(room_id.to_owned());
+        }
         let via = candidates(rooms, room_id, user, via).await?;
         let draft = draft_with_profile(rooms, user, content).await?;
         remote::join::join(rooms, room_id, user, &via, &draft).await?;

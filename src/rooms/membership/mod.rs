@@ -90,6 +90,30 @@ pub async fn require_joined(rooms: &Rooms, room_id: &RoomId, user: &UserId) -> R
     }
 }
 
+/// Fails unless a peer's user is joined, or may be: of a room that lacks members only the servers
+/// are known.
+pub(super) async fn require_plausible(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    user: &UserId,
+) -> Result<(), Error> {
+    match require_joined(rooms, room_id, user).await {
+        Err(refusal @ Error::NotJoined { .. }) => {
+            let room = rooms.by_id(room_id).await?;
+            if !room.partial || current(rooms, room_id, user).await?.is_some() {
+                return Err(refusal);
+            }
+            let server = rooms.ctx().db.ids.server(user.server_name()).await?;
+            let mut conn = rooms.ctx().db.conn().await?;
+            match storage::memberships::is_server_joined(&mut conn, room.nid, server).await? {
+                true => Ok(()),
+                false => Err(refusal),
+            }
+        }
+        other => other,
+    }
+}
+
 /// Whether one of our users is joined, so that we can act for the room.
 pub(super) async fn we_are_in(rooms: &Rooms, room_id: &RoomId) -> Result<bool, Error> {
     let Some(nid) = rooms.ctx().db.ids.find_room(room_id).await? else {

@@ -6,6 +6,8 @@ pub mod join;
 pub mod knock;
 pub mod leave;
 
+mod stream;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use ruma::{
