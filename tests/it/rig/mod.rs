@@ -1,6 +1,7 @@
 //! What tests stand on: servers, users, a certificate authority.
 
 pub(crate) mod peer;
+pub(crate) mod scripted;
 pub(crate) mod server;
 pub(crate) mod tls;
 pub(crate) mod user;

@@ -106,6 +106,18 @@ impl User {
         assert_eq!(status, 200, "{body}");
     }
 
+    /// Joins with the help of a server.
+    pub(crate) async fn join_via(&self, room: &str, via: &str) {
+        let (status, body) = self.try_join_via(room, via).await;
+        assert_eq!(status, 200, "{body}");
+    }
+
+    /// Status and body of a join with the help of a server.
+    pub(crate) async fn try_join_via(&self, room: &str, via: &str) -> (u16, Value) {
+        let path = format!("/join/{}?via={}", enc(room), enc(via));
+        self.post(&path, json!({})).await
+    }
+
     /// Sends a text message; returns its event id.
     pub(crate) async fn say(&self, room: &str, text: &str) -> String {
         let txn = format!("t{}", TXNS.fetch_add(1, Ordering::Relaxed));
