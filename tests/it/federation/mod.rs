@@ -2,6 +2,7 @@
 
 mod devices;
 mod graph;
+mod hostile;
 mod media;
 mod requests;
 pub(crate) mod rooms;

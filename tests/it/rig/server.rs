@@ -142,6 +142,20 @@ impl Server {
         i32::try_from(self.process.as_ref().unwrap().id()).unwrap()
     }
 
+    /// Memory in KiB as the kernel counts it: `VmRSS` now, `VmHWM` at most so far.
+    pub(crate) fn memory(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+        let number = line.split_whitespace().nth(1).unwrap();
+        number.parse().unwrap()
+    }
+
+    /// Whether it says that it is well.
+    pub(crate) async fn is_well(&self) -> bool {
+        let answer = self.http.get(self.url("/health")).send().await;
+        answer.is_ok_and(|answer| answer.status().is_success())
+    }
+
     /// Runs the program once more with the same configuration, to its end.
     pub(crate) fn run_again(&self, words: &[&str]) -> std::process::Output {
         Command::new(env!("CARGO_BIN_EXE_amtsbote"))

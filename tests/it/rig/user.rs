@@ -61,6 +61,18 @@ impl User {
         }
     }
 
+    /// The same session once more; what it saw stays with the first.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            base: self.base.clone(),
+            http: self.http.clone(),
+            id: self.id.clone(),
+            token: self.token.clone(),
+            since: None,
+            seen: Vec::new(),
+        }
+    }
+
     /// Where a path below `/_matrix/client/v3` is.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}/_matrix/client/v3{path}", self.base)

@@ -101,7 +101,7 @@ impl Scripted {
         room_id: &str,
         user: &str,
     ) -> Draft {
-        let versions = "?ver=10&ver=11&ver=12";
+        let versions = "?ver=1&ver=10&ver=11&ver=12";
         let path = format!(
             "/_matrix/federation/v1/make_{membership}/{}/{}{versions}",
             enc(room_id),

@@ -5,7 +5,7 @@ use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, RoomVersionId,
     room_version_rules::RoomVersionRules,
     signatures::{
-        Ed25519KeyPair, add_content_hash_to_event, reference_hash, sign_event, sign_json,
+        Ed25519KeyPair, KeyPair as _, add_content_hash_to_event, reference_hash, sign_event, sign_json,
     },
 };
 use serde_json::{Value, json};
@@ -40,6 +40,11 @@ impl Key {
         object
     }
 
+    /// The signature of any bytes.
+    pub(crate) fn signature(&self, bytes: &[u8]) -> String {
+        self.pair.sign(bytes).base64()
+    }
+
     /// A key document with this key, good until then, and with old ones.
     pub(crate) fn document(&self, valid_until_ts: i64, old: &Value) -> Value {
         let document = self.sign(json!({
@@ -66,6 +71,24 @@ pub(crate) fn rules(version: &str) -> RoomVersionRules {
     RoomVersionId::try_from(version).unwrap().rules().unwrap()
 }
 
+/// Whether senders make up event ids (room versions 1 and 2).
+pub(super) fn has_given_ids(version: &str) -> bool {
+    ["1", "2"].contains(&version)
+}
+
+/// How events name others.
+pub(super) fn references(ids: &[String], version: &str) -> Value {
+    let hash = json!({ "sha256": "" });
+    let reference = |id: &String| {
+        if has_given_ids(version) {
+            json!([id, hash])
+        } else {
+            json!(id)
+        }
+    };
+    ids.iter().map(reference).collect()
+}
+
 /// Milliseconds since 1970.
 pub(crate) fn now() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -87,10 +110,10 @@ impl Draft {
         self
     }
 
-    /// The same without a field.
-    pub(crate) fn without(mut self, field: &str) -> Self {
-        self.object.remove(field);
-        self
+    /// The same on other events (`prev_events`, `auth_events`).
+    pub(crate) fn on(self, field: &str, ids: &[String]) -> Self {
+        let references = references(ids, &self.version);
+        self.with(field, references)
     }
 
     /// The event with its hash, the signature of a key, and its id.
@@ -117,7 +140,12 @@ pub(crate) struct Event {
 
 impl Event {
     pub(crate) fn of(object: CanonicalJsonObject, version: &str) -> Self {
-        let id = format!("${}", reference_hash(&object, &rules(version)).unwrap());
+        let id = if has_given_ids(version) {
+            let given = object.get("event_id").and_then(CanonicalJsonValue::as_str);
+            given.unwrap_or_default().to_owned()
+        } else {
+            format!("${}", reference_hash(&object, &rules(version)).unwrap())
+        };
         Self {
             id,
             version: version.to_owned(),
@@ -154,9 +182,11 @@ impl Event {
             .object
             .get(field)
             .and_then(CanonicalJsonValue::as_array);
-        let ids = list.into_iter().flatten();
-        ids.filter_map(|id| id.as_str().map(ToOwned::to_owned))
-            .collect()
+        let ids = list.into_iter().flatten().filter_map(|id| match id {
+            CanonicalJsonValue::Array(pair) => pair.first()?.as_str(),
+            id => id.as_str(),
+        });
+        ids.map(ToOwned::to_owned).collect()
     }
 
     pub(crate) fn number(&self, field: &str) -> i64 {

@@ -1,7 +1,7 @@
 //! A homeserver that does what a test says: it serves rooms of its own as an honest server does,
 //! and answers, holds back or lies where the test sets a route.
 
-mod calls;
+pub(crate) mod calls;
 pub(crate) mod event;
 mod honest;
 pub(crate) mod room;
@@ -25,8 +25,6 @@ use super::{eventually, tls::Tls};
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) method: String,
-    /// Path and query.
-    pub(crate) uri: String,
     /// Segments of the path after the route's name, decoded.
     pub(crate) args: Vec<String>,
     pub(crate) query: Vec<(String, String)>,
@@ -99,7 +97,10 @@ impl Drop for Scripted {
 }
 
 /// A route that is held back until this is dropped.
-pub(crate) struct Held(watch::Sender<bool>);
+pub(crate) struct Held {
+    /// Its end is the signal.
+    _sender: watch::Sender<bool>,
+}
 
 impl Scripted {
     pub(crate) async fn start(tls: &Tls) -> Self {
@@ -171,7 +172,7 @@ impl Scripted {
         let (sender, receiver) = watch::channel(false);
         let mut held = self.shared.held.lock().unwrap();
         held.insert(route.to_owned(), receiver);
-        Held(sender)
+        Held { _sender: sender }
     }
 
     /// Leaves members out of answers to `send_join` where it is asked for.
@@ -280,7 +281,6 @@ async fn read(request: Request) -> (String, Asked) {
     let query = parts.uri.query().unwrap_or_default();
     let asked = Asked {
         method: parts.method.to_string(),
-        uri: parts.uri.to_string(),
         args: segments.map(decode).collect(),
         query: url::form_urlencoded::parse(query.as_bytes())
             .into_owned()

@@ -7,10 +7,15 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::event::{Draft, Event, Key, canonical, now};
+use super::event::{Draft, Event, Key, canonical, has_given_ids, now, references};
 
 /// Event ids by type and state key.
 pub(crate) type State = BTreeMap<(String, String), String>;
+
+/// An event id as servers made them up in room versions 1 and 2.
+fn new_id(key: &Key) -> String {
+    format!("${:032x}:{}", rand::random::<u128>(), key.server)
+}
 
 /// A room. Clones are the same room.
 #[derive(Clone)]
@@ -70,7 +75,7 @@ impl Room {
     /// A public room that its creator is in.
     pub(crate) fn new(key: &Arc<Key>, version: &str, creator: &str) -> Self {
         let mut content = json!({ "room_version": version });
-        if version == "10" {
+        if ["1", "10"].contains(&version) {
             content["creator"] = json!(creator);
         }
         let hashed = version == "12";
@@ -81,6 +86,9 @@ impl Room {
         }));
         if !hashed {
             object.insert("room_id".to_owned(), given.clone().into());
+        }
+        if has_given_ids(version) {
+            object.insert("event_id".to_owned(), new_id(key).into());
         }
         let draft = Draft {
             version: version.to_owned(),
@@ -133,15 +141,19 @@ impl Room {
         let state = graph.state_on(on);
         let depth = on.iter().filter_map(|id| graph.events.get(id));
         let depth = depth.map(|event| event.number("depth")).max();
+        let auth = self.auth_for(&state, sender, (kind, key), &content);
         let mut object = canonical(json!({
             "type": kind, "sender": sender, "room_id": self.id, "origin_server_ts": now(),
             "depth": depth.unwrap_or(0).saturating_add(1).min((1 << 53) - 1),
-            "prev_events": on,
-            "auth_events": self.auth_for(&state, sender, (kind, key), &content),
+            "prev_events": references(on, &self.version),
+            "auth_events": references(&auth, &self.version),
             "content": content,
         }));
         if let Some(key) = key {
             object.insert("state_key".to_owned(), key.to_owned().into());
+        }
+        if has_given_ids(&self.version) {
+            object.insert("event_id".to_owned(), new_id(&self.key).into());
         }
         Draft {
             version: self.version.clone(),
@@ -165,7 +177,7 @@ impl Room {
         sender: &str,
         (kind, key): (&str, Option<&str>),
         content: &Value,
-    ) -> BTreeSet<String> {
+    ) -> Vec<String> {
         let mut keys = vec![("m.room.power_levels", ""), ("m.room.member", sender)];
         if self.version != "12" {
             keys.push(("m.room.create", ""));
@@ -176,11 +188,11 @@ impl Room {
                 keys.push(("m.room.join_rules", ""));
             }
         }
-        let ids = keys.into_iter().filter_map(|(kind, key)| {
-            let id = state.get(&(kind.to_owned(), key.to_owned()));
-            id.cloned()
-        });
-        ids.collect()
+        let ids = keys
+            .into_iter()
+            .filter_map(|(kind, key)| state.get(&(kind.to_owned(), key.to_owned())));
+        let ids: BTreeSet<&String> = ids.collect();
+        ids.into_iter().cloned().collect()
     }
 
     /// Signs with the room's own key and takes the event into the graph.
