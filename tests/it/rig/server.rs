@@ -59,13 +59,25 @@ impl Server {
         Self::with("[registration]\nopen = true\n", Some(tls)).await
     }
 
+    /// The same, reached by peers through a proxy: its name carries the port `outside`, and it
+    /// listens on the port `inside`.
+    pub(crate) async fn behind(tls: &Tls, outside: u16, inside: u16) -> Self {
+        let more = "[registration]\nopen = true\n";
+        Self::at(more, Some(tls), (outside, inside)).await
+    }
+
     /// A server with more configuration.
     pub(crate) async fn with(more: &str, tls: Option<&Tls>) -> Self {
+        let port = free_port();
+        Self::at(more, tls, (port, port)).await
+    }
+
+    async fn at(more: &str, tls: Option<&Tls>, (outside, inside): (u16, u16)) -> Self {
         // Fails when it was done before, which is fine.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = Folder::new();
-        let (port, federation_port) = (free_port(), free_port());
-        let name = format!("localhost:{federation_port}");
+        let port = free_port();
+        let name = format!("localhost:{outside}");
         let mut config = format!(
             "server_name = \"{name}\"\n\
              data_dir = \"{data}\"\n\
@@ -79,7 +91,7 @@ impl Server {
             write!(
                 config,
                 "[[listener]]\n\
-                 bind = \"127.0.0.1:{federation_port}\"\n\
+                 bind = \"127.0.0.1:{inside}\"\n\
                  serve = [\"federation\"]\n\
                  tls = {{ certificate = \"{}\", key = \"{}\" }}\n",
                 tls.certificate.display(),
