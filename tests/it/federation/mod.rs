@@ -2,6 +2,9 @@
 
 mod devices;
 mod graph;
+mod hostile;
 mod media;
+mod partitions;
 mod requests;
 pub(crate) mod rooms;
+mod scripted;
