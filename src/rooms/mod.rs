@@ -2,6 +2,7 @@
 
 pub mod aliases;
 pub mod at_time;
+pub mod auth_graph;
 pub mod backfill;
 pub mod create;
 pub mod directory;
@@ -23,6 +24,7 @@ pub mod receipts;
 pub mod receive;
 pub mod remote;
 pub mod render;
+pub mod resolve;
 
 mod ends;
 mod locks;
@@ -32,7 +34,6 @@ mod outliers;
 mod pdus;
 mod persist;
 mod policy_server;
-mod resolve;
 mod states;
 mod writer;
 
@@ -172,6 +173,10 @@ struct Inner {
     resident: AsyncCache<RoomNid, Arc<Room>>,
     pdus: Cache<i64, Arc<Pdu>>,
     states: Cache<i64, State>,
+    graphs: Cache<RoomNid, resolve::Graph>,
+    resolutions: Cache<resolve::Question, state::Entries>,
+    /// For work that would keep a thread from serving requests.
+    workers: Arc<tokio::sync::Semaphore>,
     /// By history visibility event: whether history was open up to it (see [`visibility`]).
     open: Cache<i64, bool>,
     nids: Mutex<std::ops::Range<i64>>,
@@ -219,6 +224,15 @@ impl Rooms {
                 })
                 .build(),
             states: Cache::new(STATES_MAX),
+            graphs: Cache::builder()
+                .max_capacity(resolve::GRAPH_BYTES_MAX)
+                .weigher(|_, graph: &resolve::Graph| graph.weight())
+                .build(),
+            resolutions: Cache::builder()
+                .max_capacity(resolve::RESOLUTIONS_WEIGHT_MAX)
+                .weigher(|_, entries: &state::Entries| resolve::weight(entries))
+                .build(),
+            workers: resolve::workers(),
             open: Cache::new(SMALL_MAX),
             nids: Mutex::new(0..0),
             writers,

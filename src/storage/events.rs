@@ -373,14 +373,35 @@ pub async fn list_hashes(
         .collect())
 }
 
-/// The whole auth graph of a room: (event, its auth events).
+/// The auth graph of a room, up to `limit` events: (event, its auth events).
 pub async fn auth_edges(
     conn: &mut PgConnection,
     room: RoomNid,
+    limit: i64,
 ) -> Result<Vec<(i64, Vec<i64>)>, Error> {
     let rows = sqlx::query!(
-        "SELECT event_nid, auth FROM auth_edge WHERE room_nid = $1",
-        room.0
+        "SELECT event_nid, auth FROM auth_edge WHERE room_nid = $1 LIMIT $2",
+        room.0,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| Ok((row.event_nid, decode_nids("auth_edge", &row.auth)?)))
+        .collect()
+}
+
+/// The auth events of some events, in no order: (event, its auth events). Those that have no row are
+/// left out.
+pub async fn auth_edges_of(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    nids: &[i64],
+) -> Result<Vec<(i64, Vec<i64>)>, Error> {
+    let rows = sqlx::query!(
+        "SELECT event_nid, auth FROM auth_edge WHERE room_nid = $1 AND event_nid = ANY($2)",
+        room.0,
+        nids
     )
     .fetch_all(conn)
     .await?;

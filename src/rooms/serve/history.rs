@@ -14,7 +14,6 @@ use crate::{
         Error, Rooms,
         pdus::{Event, hash_of, id_of_hash},
         resident::Room,
-        resolve::closure,
         visibility::server_may_see,
     },
     storage::{self, events::split_hash},
@@ -52,14 +51,8 @@ pub async fn state_before(
     state.sort_unstable();
     let own = rooms.events_by_id(room, &event.pdu.auth_events).await?;
     let own: Vec<i64> = own.iter().map(|event| event.stored.nid.0).collect();
-    let mut conn = rooms.ctx().db.conn().await?;
-    let edges = storage::events::auth_edges(&mut conn, room.nid)
-        .await?
-        .into_iter()
-        .collect();
-    drop(conn);
-    let ends = state.iter().chain(&own).copied();
-    let mut chain: Vec<i64> = closure(ends, &edges).into_iter().chain(own).collect();
+    let mut chain = chain(rooms, room, [state.as_slice(), &own].concat()).await?;
+    chain.extend(own);
     chain.sort_unstable();
     chain.dedup();
     Ok(Before {
@@ -67,6 +60,15 @@ pub async fn state_before(
         state,
         chain,
     })
+}
+
+/// The auth chains of some events.
+async fn chain(rooms: &Rooms, room: &Room, events: Vec<i64>) -> Result<Vec<i64>, Error> {
+    let graph = rooms.auth_graph(room, &events, &[]).await?;
+    let size = events.len() + graph.len() / 10;
+    rooms
+        .off_thread(size, move || graph.read().chain(events))
+        .await
 }
 
 async fn load(rooms: &Rooms, room: &Room, nids: &[i64]) -> Result<Vec<Arc<Pdu>>, Error> {
@@ -130,15 +132,10 @@ pub async fn auth_chain(
         .ok_or(Error::EventNotFound)?;
     let own = rooms.events_by_id(&room, &event.pdu.auth_events).await?;
     let own: Vec<i64> = own.iter().map(|event| event.stored.nid.0).collect();
-    let mut conn = rooms.ctx().db.conn().await?;
-    let edges = storage::events::auth_edges(&mut conn, room.nid)
-        .await?
-        .into_iter()
-        .collect();
-    drop(conn);
-    let mut chain: HashSet<i64> = closure(own.iter().copied(), &edges);
+    let mut chain = chain(rooms, &room, own.clone()).await?;
     chain.extend(own);
-    let chain: Vec<i64> = chain.into_iter().collect();
+    chain.sort_unstable();
+    chain.dedup();
     load(rooms, &room, &chain).await
 }
 
