@@ -3,10 +3,14 @@
 pub mod aliases;
 pub mod at_time;
 pub mod backfill;
+pub mod blocks;
 pub mod create;
+pub mod deletion;
 pub mod directory;
+pub mod listing;
 pub mod membership;
 pub mod place;
+pub mod purge;
 pub mod resident;
 pub mod send;
 pub mod serve;
@@ -22,12 +26,15 @@ pub mod receive;
 pub mod remote;
 pub mod render;
 
+mod doors;
 mod ends;
 mod once;
 mod pdus;
 mod persist;
+mod references;
 mod resolve;
 mod states;
+mod succession;
 mod writer;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +44,7 @@ use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, api::federation::transactions::edu::Edu,
     serde::Raw,
 };
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 pub use self::pdus::Event;
 use self::{
@@ -153,11 +160,18 @@ struct Inner {
     resident: AsyncCache<RoomNid, Arc<Room>>,
     pdus: Cache<i64, Arc<Pdu>>,
     states: Cache<i64, State>,
+    /// Holes (by the event above) that no peer could fill just now.
+    unfilled: Cache<i64, ()>,
     /// By history visibility event: whether history was open up to it (see [`visibility`]).
     open: Cache<i64, bool>,
     nids: Mutex<std::ops::Range<i64>>,
     writers: Writers,
     underway: once::Underway,
+    doors: doors::Doors,
+    /// Wakes the job that frees rooms.
+    purging: Notify,
+    /// Wakes the job that does what administrators order.
+    deleting: Notify,
     typing: Typing,
     /// Who sent an event under which transaction id, for the echo to the same device.
     echoes: Cache<OwnedEventId, Echo>,
@@ -197,10 +211,17 @@ impl Rooms {
                 })
                 .build(),
             states: Cache::new(STATES_MAX),
+            unfilled: Cache::builder()
+                .max_capacity(SMALL_MAX)
+                .time_to_live(backfill::PAUSE)
+                .build(),
             open: Cache::new(SMALL_MAX),
             nids: Mutex::new(0..0),
             writers,
             underway: once::Underway::default(),
+            doors: doors::Doors::default(),
+            purging: Notify::new(),
+            deleting: Notify::new(),
             typing: Typing::default(),
             echoes: Cache::builder()
                 .max_capacity(ECHOES_MAX)
@@ -346,6 +367,14 @@ impl Rooms {
         self.0.resident.insert(room.nid, room.clone()).await;
     }
 
+    /// Takes a room out of memory; what is built on it is void.
+    async fn evict(&self, nid: RoomNid) {
+        if let Some(room) = self.0.resident.get(&nid).await {
+            room.bury();
+        }
+        self.0.resident.invalidate(&nid).await;
+    }
+
     /// `count` fresh numbers for events and snapshots.
     async fn take_nids(&self, count: i64) -> Result<std::ops::Range<i64>, Error> {
         if let Some(taken) = self.split_nids(count) {
@@ -387,11 +416,17 @@ async fn forget_stale(rooms: Rooms) {
     loop {
         match rows.recv().await {
             Ok(batch) => {
-                for row in batch
-                    .iter()
-                    .filter(|row| row.kind == storage::LogKind::Event)
-                {
+                for row in batch.iter() {
                     let nid = RoomNid(row.room);
+                    match row.kind {
+                        storage::LogKind::Event => {}
+                        // Perhaps another node deletes the room.
+                        storage::LogKind::Invalidate if nid.0 != 0 => {
+                            rooms.evict(nid).await;
+                            continue;
+                        }
+                        _ => continue,
+                    }
                     if let Some(room) = rooms.0.resident.get(&nid).await
                         && !room.has_seen(row.pos)
                     {

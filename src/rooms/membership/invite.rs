@@ -6,7 +6,7 @@ use ruma::{RoomId, UserId, events::StateEventType};
 
 use super::{
     super::{
-        Error, Rooms, persist, remote,
+        Error, Rooms, blocks, persist, remote,
         resident::Room,
         send::{Built, auth_slice, authorize, place, send},
     },
@@ -30,6 +30,7 @@ pub async fn invite(
     is_direct: bool,
     reason: Option<&str>,
 ) -> Result<(), Error> {
+    blocks::check(rooms, room_id).await?;
     require_joined(rooms, room_id, sender).await?;
     let draft = draft("invite", target, is_direct, reason)?;
     if persist::is_local(rooms, target) {

@@ -1,5 +1,6 @@
 //! Servers among themselves.
 
+mod at_time;
 mod devices;
 mod graph;
 mod media;
