@@ -41,6 +41,16 @@ pub async fn create(
     request: &Request,
 ) -> Result<OwnedRoomId, Error> {
     check(request)?;
+    create_with(rooms, creator, request, Vec::new()).await
+}
+
+/// The same with further events at the end, as many as there are.
+pub(super) async fn create_with(
+    rooms: &Rooms,
+    creator: &UserId,
+    request: &Request,
+    mut more: Vec<Draft>,
+) -> Result<OwnedRoomId, Error> {
     let wanted = request
         .room_version
         .as_ref()
@@ -61,6 +71,7 @@ pub async fn create(
         .iter()
         .partition(|user| super::persist::is_local(rooms, user));
     let mut drafts = drafts(creator, request, &room.version, alias.as_deref())?;
+    drafts.append(&mut more);
     for user in local {
         drafts.push(membership::draft("invite", user, request.is_direct, None)?);
     }

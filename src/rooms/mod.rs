@@ -4,12 +4,16 @@ pub mod aliases;
 pub mod at_time;
 pub mod auth_graph;
 pub mod backfill;
+pub mod blocks;
 pub mod create;
+pub mod deletion;
 pub mod directory;
 pub mod inbox;
+pub mod listing;
 pub mod membership;
 pub mod partial;
 pub mod place;
+pub mod purge;
 pub mod resident;
 pub mod send;
 pub mod serve;
@@ -26,15 +30,19 @@ pub mod remote;
 pub mod render;
 pub mod resolve;
 
+mod doors;
 mod ends;
 mod locks;
 mod missing;
+mod older;
 mod once;
 mod outliers;
 mod pdus;
 mod persist;
 mod policy_server;
+mod references;
 mod states;
+mod succession;
 mod writer;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,7 +52,7 @@ use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, api::federation::transactions::edu::Edu,
     serde::Raw,
 };
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 pub use self::pdus::Event;
 use self::{
@@ -177,6 +185,8 @@ struct Inner {
     resolutions: Cache<resolve::Question, state::Entries>,
     /// For work that would keep a thread from serving requests.
     workers: Arc<tokio::sync::Semaphore>,
+    /// Holes (by the event above) that no peer could fill just now.
+    unfilled: Cache<i64, ()>,
     /// By history visibility event: whether history was open up to it (see [`visibility`]).
     open: Cache<i64, bool>,
     nids: Mutex<std::ops::Range<i64>>,
@@ -185,6 +195,11 @@ struct Inner {
     partial: partial::Completing,
     inbox: inbox::Inbox,
     locks: locks::Locks,
+    doors: doors::Doors,
+    /// Wakes the job that frees rooms.
+    purging: Notify,
+    /// Wakes the job that does what administrators order.
+    deleting: Notify,
     typing: Typing,
     /// Who sent an event under which transaction id, for the echo to the same device.
     echoes: Cache<OwnedEventId, Echo>,
@@ -233,6 +248,10 @@ impl Rooms {
                 .weigher(|_, entries: &state::Entries| resolve::weight(entries))
                 .build(),
             workers: resolve::workers(),
+            unfilled: Cache::builder()
+                .max_capacity(SMALL_MAX)
+                .time_to_live(backfill::PAUSE)
+                .build(),
             open: Cache::new(SMALL_MAX),
             nids: Mutex::new(0..0),
             writers,
@@ -240,6 +259,9 @@ impl Rooms {
             partial: partial::Completing::default(),
             inbox: inbox::Inbox::default(),
             locks: locks::Locks::default(),
+            doors: doors::Doors::default(),
+            purging: Notify::new(),
+            deleting: Notify::new(),
             typing: Typing::default(),
             echoes: Cache::builder()
                 .max_capacity(ECHOES_MAX)
@@ -386,12 +408,12 @@ impl Rooms {
         self.0.resident.insert(room.nid, room.clone()).await;
     }
 
-    /// Drops a room from memory: what is built on it is void.
-    async fn bury(&self, nid: RoomNid) {
+    /// Takes a room out of memory; what is built on it is void.
+    async fn evict(&self, nid: RoomNid) {
         if let Some(room) = self.0.resident.get(&nid).await {
             room.bury();
-            self.0.resident.invalidate(&nid).await;
         }
+        self.0.resident.invalidate(&nid).await;
     }
 
     /// `count` fresh numbers for events and snapshots.
@@ -437,11 +459,18 @@ async fn forget_stale(rooms: Rooms) {
             Ok(batch) => {
                 for row in batch.iter() {
                     let nid = RoomNid(row.room);
-                    if row.kind == storage::LogKind::Whole {
-                        rooms.now_whole(nid).await;
-                    }
-                    if row.kind != storage::LogKind::Event {
-                        continue;
+                    match row.kind {
+                        storage::LogKind::Event => {}
+                        storage::LogKind::Whole => {
+                            rooms.now_whole(nid).await;
+                            continue;
+                        }
+                        // Perhaps another node deletes the room.
+                        storage::LogKind::Invalidate if nid.0 != 0 => {
+                            rooms.evict(nid).await;
+                            continue;
+                        }
+                        _ => continue,
                     }
                     if let Some(room) = rooms.0.resident.get(&nid).await
                         && !room.has_seen(row.pos)

@@ -96,7 +96,7 @@ impl Rooms {
         if let Some(room) = self.0.resident.get(&nid).await
             && room.partial
         {
-            self.bury(nid).await;
+            self.evict(nid).await;
         }
         self.0.partial.whole.send_modify(|count| *count += 1);
     }

@@ -291,6 +291,10 @@ impl Plan {
     /// Writes what [`Plan::outliers`] gathered, in one statement.
     pub(super) async fn write_outliers(self, rooms: &Rooms) -> Result<(), Error> {
         let mut conn = rooms.ctx().db.conn().await?;
+        // Nothing may be added to a room that is being deleted.
+        if self.room.is_dead() {
+            return Err(Error::Busy);
+        }
         append(&mut conn, &self.batch, now_ms()).await?;
         Ok(())
     }

@@ -270,38 +270,6 @@ pub async fn newest(
     collect(rows.fetch_all(conn).await?)
 }
 
-/// The timeline event of a room that is nearest to a time: the first at or after it, or (when
-/// `backwards`) the last at or before it.
-pub async fn nearest(
-    conn: &mut PgConnection,
-    room: RoomNid,
-    ts: i64,
-    backwards: bool,
-) -> Result<Option<i64>, Error> {
-    let nid = if backwards {
-        sqlx::query_scalar!(
-            "SELECT event_nid FROM event
-             WHERE room_nid = $1 AND room_seq IS NOT NULL AND origin_ts <= $2
-             ORDER BY origin_ts DESC, room_seq DESC LIMIT 1",
-            room.0,
-            ts
-        )
-        .fetch_optional(conn)
-        .await?
-    } else {
-        sqlx::query_scalar!(
-            "SELECT event_nid FROM event
-             WHERE room_nid = $1 AND room_seq IS NOT NULL AND origin_ts >= $2
-             ORDER BY origin_ts, room_seq LIMIT 1",
-            room.0,
-            ts
-        )
-        .fetch_optional(conn)
-        .await?
-    };
-    Ok(nid)
-}
-
 /// Numbers and ids' first halves of events that exist, in no order: what of a list we have.
 pub async fn known(
     conn: &mut PgConnection,
@@ -457,21 +425,6 @@ pub async fn delete_old_txns(
     .execute(conn)
     .await?;
     Ok(done.rows_affected())
-}
-
-/// Events that name an unknown predecessor in a room: the unknown ids, at most `limit`.
-pub async fn missing(
-    conn: &mut PgConnection,
-    room: RoomNid,
-    limit: i64,
-) -> Result<Vec<String>, Error> {
-    Ok(sqlx::query_scalar!(
-        "SELECT DISTINCT event_id FROM missing_prev WHERE room_nid = $1 LIMIT $2",
-        room.0,
-        limit
-    )
-    .fetch_all(conn)
-    .await?)
 }
 
 /// Redactions of an event that have come, applied or not: (redaction event, applied).

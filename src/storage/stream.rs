@@ -378,6 +378,12 @@ async fn settle(conn: &mut PgConnection) -> Result<Pos, Error> {
     let last = sqlx::query_scalar!(r#"SELECT last_value AS "last!" FROM stream_pos_seq"#)
         .fetch_one(&mut *conn)
         .await?;
+    running_ended(conn).await?;
+    Ok(last)
+}
+
+/// Waits until every transaction that runs now has ended, as long as one may run.
+pub async fn running_ended(conn: &mut PgConnection) -> Result<(), Error> {
     let bound = newest_started(conn).await?;
     // At most idle_in_transaction_session_timeout plus statement_timeout of another node.
     for _ in 0..4_000 {
@@ -386,5 +392,5 @@ async fn settle(conn: &mut PgConnection) -> Result<Pos, Error> {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    Ok(last)
+    Ok(())
 }

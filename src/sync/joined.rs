@@ -51,6 +51,8 @@ pub(super) struct Candidate {
     pub(super) room: Arc<Room>,
     /// Its events in reach, newest first, one more than the limit where there are more.
     pub(super) events: Vec<Event>,
+    /// Below them our copy of the timeline has a hole.
+    pub(super) cut: bool,
     /// Nothing of it was told before: the user has just joined, or syncs for the first time.
     pub(super) fresh: bool,
     /// State that was told; `None`: nothing was.
@@ -65,6 +67,7 @@ pub(super) async fn assemble(
     let Candidate {
         room,
         mut events,
+        cut,
         fresh,
         told,
     } = candidate;
@@ -75,7 +78,7 @@ pub(super) async fn assemble(
         ..
     } = scope;
     let limit = usize::try_from(filter::limit(&filter.room.timeline)).unwrap_or(usize::MAX);
-    let limited = events.len() > limit;
+    let limited = cut || events.len() > limit;
     events.truncate(limit);
     events.reverse();
     let edge = events.first().and_then(|event| event.stored.seq);
@@ -246,6 +249,19 @@ async fn summary(scope: Scope<'_>, room: &Room, state: &Entries) -> Result<Value
     Ok(summary)
 }
 
+/// Leaves out what lies below a hole: numbers are given one after the other, so that where some are
+/// left free something is missing, or was for a time.
+fn cut_at_hole(events: &mut Vec<Event>) -> bool {
+    let hole = events.windows(2).position(|pair| {
+        let seqs = pair[0].stored.seq.zip(pair[1].stored.seq);
+        seqs.is_some_and(|(upper, lower)| upper - lower > 1)
+    });
+    if let Some(at) = hole {
+        events.truncate(at + 1);
+    }
+    hole.is_some()
+}
+
 /// Candidates for rooms that the user is in, with few queries for all of them.
 pub(super) async fn candidates(
     scope: Scope<'_>,
@@ -285,7 +301,8 @@ pub(super) async fn candidates(
             continue;
         };
         let events = by_room.remove(nid).unwrap_or_default();
-        let events = rooms.parse(&room, events)?;
+        let mut events = rooms.parse(&room, events)?;
+        let cut = cut_at_hole(&mut events);
         let told = match told.get(nid) {
             Some((snap, change)) => {
                 let mut entries = rooms.state_of(*nid, *snap).await?.entries;
@@ -299,6 +316,7 @@ pub(super) async fn candidates(
         candidates.push(Candidate {
             room,
             events,
+            cut,
             fresh: *fresh,
             told,
         });

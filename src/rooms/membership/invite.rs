@@ -6,7 +6,7 @@ use ruma::{RoomId, UserId, events::StateEventType};
 
 use super::{
     super::{
-        Error, Rooms, persist,
+        Error, Rooms, blocks, persist,
         policy_server::{self, Judged},
         remote,
         resident::Room,
@@ -32,6 +32,7 @@ pub async fn invite(
     is_direct: bool,
     reason: Option<&str>,
 ) -> Result<(), Error> {
+    blocks::check(rooms, room_id).await?;
     require_joined(rooms, room_id, sender).await?;
     let draft = draft("invite", target, is_direct, reason)?;
     if persist::is_local(rooms, target) {

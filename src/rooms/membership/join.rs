@@ -7,7 +7,7 @@ use ruma::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::{Error, Rooms, remote, send::send},
+    super::{Error, Rooms, blocks, doors, remote, send::send, succession},
     current, draft_with_profile, local_inviter, we_are_in,
 };
 use crate::storage;
@@ -20,6 +20,8 @@ pub async fn join(
     via: &[OwnedServerName],
     reason: Option<&str>,
 ) -> Result<OwnedRoomId, Error> {
+    blocks::check(rooms, room_id).await?;
+    let _entering = doors::enter(rooms, room_id).await?;
     let mut content = Map::new();
     content.insert("membership".to_owned(), json!("join"));
     if let Some(reason) = reason {
@@ -35,6 +37,7 @@ pub async fn join(
         let draft = draft_with_profile(rooms, user, content).await?;
         remote::join::join(rooms, room_id, user, &via, &draft).await?;
     }
+    succession::follow(rooms, room_id, user).await;
     Ok(room_id.to_owned())
 }
 

@@ -249,7 +249,7 @@ impl Answer {
         }
         if let Some(servers) = &self.servers {
             begin_partial(rooms, nid, servers, server).await?;
-            rooms.bury(nid).await;
+            rooms.evict(nid).await;
         }
         let room = match rooms.find(nid).await? {
             Some(room) => room,

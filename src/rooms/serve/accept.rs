@@ -271,6 +271,7 @@ pub async fn invite(
     let target = target
         .ok_or_else(|| bad("the invited user is not ours"))?
         .to_owned();
+    crate::rooms::blocks::check(rooms, offer.room_id).await?;
     let ids = &rooms.ctx().db.ids;
     let user = ids.find_user(&target).await?;
     let user = user.ok_or_else(|| Error::Forbidden("no such user".to_owned()))?;

@@ -1,10 +1,13 @@
 //! Servers among themselves.
 
+mod at_time;
 mod devices;
 mod graph;
 mod hostile;
 mod media;
+mod partial;
 mod partitions;
+mod policy;
 mod requests;
 pub(crate) mod rooms;
 mod scripted;

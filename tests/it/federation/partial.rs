@@ -86,14 +86,21 @@ async fn a_room_is_used_before_its_members_are_known() {
         let said = format!("of carol {version}");
         let message = room.message(&carol, &said);
         scene.peer.send(&scene.server, &[&message]).await;
-        eventually("the message of a member that is not known yet", async || {
-            let body = sync(&scene.alice, LAZY).await;
-            let part = &body["rooms"]["join"][&room.id];
-            let events = part["timeline"]["events"].as_array()?;
-            events.iter().find(|event| event["event_id"] == message.id.as_str())?;
-            let state = part["state"]["events"].as_array()?.clone();
-            state.into_iter().find(|event| event["state_key"] == carol.as_str())
-        })
+        eventually(
+            "the message of a member that is not known yet",
+            async || {
+                let body = sync(&scene.alice, LAZY).await;
+                let part = &body["rooms"]["join"][&room.id];
+                let events = part["timeline"]["events"].as_array()?;
+                events
+                    .iter()
+                    .find(|event| event["event_id"] == message.id.as_str())?;
+                let state = part["state"]["events"].as_array()?.clone();
+                state
+                    .into_iter()
+                    .find(|event| event["state_key"] == carol.as_str())
+            },
+        )
         .await;
         let body = sync(&scene.alice, "{}").await;
         assert!(
@@ -145,11 +152,19 @@ async fn what_was_judged_without_the_members_is_judged_again_with_them() {
     let mut claimed = vec![create.id.clone(), levels.id.clone()];
     claimed.extend([was_in.id.clone(), eve_in.id.clone()]);
     let kick = room
-        .draft(&gone, ("m.room.member", Some(&eve)), json!({ "membership": "leave" }))
+        .draft(
+            &gone,
+            ("m.room.member", Some(&eve)),
+            json!({ "membership": "leave" }),
+        )
         .on("auth_events", &claimed);
     let kick = room.forge(kick);
     let topic = room
-        .draft(&eve, ("m.room.topic", Some("")), json!({ "topic": "of eve" }))
+        .draft(
+            &eve,
+            ("m.room.topic", Some("")),
+            json!({ "topic": "of eve" }),
+        )
         .on("prev_events", &[kick.id.clone()]);
     let topic = room.add(topic);
     let end = room.message(&bob, "the end");
@@ -214,9 +229,16 @@ async fn a_peer_that_asks_is_not_told_of_members_but_of_servers() {
         .await;
     assert_eq!(status, 200, "{told}");
     assert_eq!(told["members_omitted"], true);
-    assert_eq!(told["servers_in_room"].as_array().map(Vec::len), Some(2), "{told}");
+    assert_eq!(
+        told["servers_in_room"].as_array().map(Vec::len),
+        Some(2),
+        "{told}"
+    );
     let state = told["state"].as_array().unwrap();
-    assert!(state.iter().all(|event| event["type"] != "m.room.member"), "{told}");
+    assert!(
+        state.iter().all(|event| event["type"] != "m.room.member"),
+        "{told}"
+    );
     let chain = told["auth_chain"].as_array().unwrap();
     let member = |event: &&Value| event["state_key"] == alice.id.as_str();
     assert!(chain.iter().any(|event| member(&event)), "{told}");

@@ -90,8 +90,9 @@ impl World {
                 user.join_via(&room, via).await;
             }
         }
-        self.story
-            .push(format!("room {number} {room} of version {version} by {creator}"));
+        self.story.push(format!(
+            "room {number} {room} of version {version} by {creator}"
+        ));
         room
     }
 
@@ -206,7 +207,10 @@ impl World {
         })
         .await
         .is_some();
-        let shown: Vec<_> = states.iter().map(|state| state.as_ref().map(|(_, s)| s)).collect();
+        let shown: Vec<_> = states
+            .iter()
+            .map(|state| state.as_ref().map(|(_, s)| s))
+            .collect();
         let logs: Vec<String> = self.links.servers.iter().map(|s| s.log()).collect();
         assert!(
             agreed,
@@ -249,7 +253,9 @@ type State = BTreeMap<(String, String), (String, Value)>;
 
 fn is_joined(state: &State, user: &str) -> bool {
     let key = ("m.room.member".to_owned(), user.to_owned());
-    state.get(&key).is_some_and(|(_, membership)| membership == "join")
+    state
+        .get(&key)
+        .is_some_and(|(_, membership)| membership == "join")
 }
 
 /// Whether all who are in the room have the same state, and nobody else is in it by that.

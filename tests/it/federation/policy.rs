@@ -16,7 +16,10 @@ use crate::rig::{
 
 /// Signs what does not say "spam".
 fn judge(key: &Key, pdu: &Value) -> Answer {
-    if pdu["content"]["body"].as_str().is_some_and(|text| text.contains("spam")) {
+    if pdu["content"]["body"]
+        .as_str()
+        .is_some_and(|text| text.contains("spam"))
+    {
         let refusal = json!({ "errcode": "M_FORBIDDEN", "error": "no spam here" });
         return Answer::Json(400, refusal);
     }
@@ -44,17 +47,25 @@ async fn a_policy_server_signs_what_is_said_in_its_room() {
     peer.route("sign", move |asked, _| judge(&key, &asked.body));
     let path = format!("/rooms/{}/state/m.room.policy", enc(&room_id));
     let (status, body) = alice.put(&path, policy).await;
-    assert_eq!(status, 200, "the event that names the server is judged by nobody: {body}");
+    assert_eq!(
+        status, 200,
+        "the event that names the server is judged by nobody: {body}"
+    );
 
     alice.say(&room_id, "good morning").await;
     peer.hears("good morning").await;
     let heard = peer.asked("send");
-    let pdus = heard.iter().flat_map(|asked| asked.body["pdus"].as_array().unwrap());
+    let pdus = heard
+        .iter()
+        .flat_map(|asked| asked.body["pdus"].as_array().unwrap());
     let said = pdus
         .clone()
         .find(|pdu| pdu["content"]["body"] == "good morning")
         .unwrap();
-    assert!(said["signatures"][&peer.name]["ed25519:policy_server"].is_string(), "{said}");
+    assert!(
+        said["signatures"][&peer.name]["ed25519:policy_server"].is_string(),
+        "{said}"
+    );
     assert!(said["signatures"][&server.name].is_object(), "{said}");
 
     let path = format!("/rooms/{}/send/m.room.message/spam", enc(&room_id));

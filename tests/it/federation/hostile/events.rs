@@ -314,7 +314,9 @@ async fn auth_events_that_do_not_authorize_get_an_event_rejected() {
         let mut stage = Stage::new(version).await;
         let topic = |text: &str| {
             let topic = json!({ "topic": text });
-            stage.room.draft(&stage.bob, ("m.room.topic", Some("")), topic)
+            stage
+                .room
+                .draft(&stage.bob, ("m.room.topic", Some("")), topic)
         };
         let elsewhere = stage.peer.room(version, &stage.bob);
         let foreign = elsewhere.draft_message(&stage.bob, "").object;
@@ -323,15 +325,15 @@ async fn auth_events_that_do_not_authorize_get_an_event_rejected() {
 
         let grab = json!({ "users": { &stage.mallory: 100 } });
         let kind = ("m.room.power_levels", Some(""));
-        let grab = stage.room.forge(stage.room.draft(&stage.mallory, kind, grab));
-        stage.is_rejected("a grab for power", &grab).await;
-        let mut by_rejected = stage
+        let grab = stage
             .room
-            .draft(
-                &stage.mallory,
-                ("m.room.topic", Some("")),
-                json!({ "topic": "by a rejected event" }),
-            );
+            .forge(stage.room.draft(&stage.mallory, kind, grab));
+        stage.is_rejected("a grab for power", &grab).await;
+        let mut by_rejected = stage.room.draft(
+            &stage.mallory,
+            ("m.room.topic", Some("")),
+            json!({ "topic": "by a rejected event" }),
+        );
         let levels = stage.room.current_of("m.room.power_levels", "").id;
         let auth: Vec<String> = Event::of(by_rejected.object.clone(), version)
             .ids("auth_events")
@@ -350,9 +352,18 @@ async fn auth_events_that_do_not_authorize_get_an_event_rejected() {
             ("an event by another room's", of_another_room),
             ("an event by a rejected one", by_rejected),
             ("an event by none", topic("by none").on("auth_events", &[])),
-            ("an event by unknown ones", topic("?").on("auth_events", &unknown)),
-            ("an event by one that is not asked for", topic("!").on("auth_events", &needless)),
-            ("an event by the same twice", topic("2").on("auth_events", &doubled)),
+            (
+                "an event by unknown ones",
+                topic("?").on("auth_events", &unknown),
+            ),
+            (
+                "an event by one that is not asked for",
+                topic("!").on("auth_events", &needless),
+            ),
+            (
+                "an event by the same twice",
+                topic("2").on("auth_events", &doubled),
+            ),
         ] {
             let event = stage.room.forge(draft);
             stage.is_rejected(what, &event).await;

@@ -157,8 +157,8 @@ async fn an_answer_about_missing_events_is_not_believed() {
             stage.room.forge(draft).json()
         })
         .collect();
-    let [hole, after] = ["in the hole", "after the hole"]
-        .map(|text| stage.room.message(&stage.bob, text));
+    let [hole, after] =
+        ["in the hole", "after the hole"].map(|text| stage.room.message(&stage.bob, text));
     let answers = [
         json!({ "events": [] }),
         json!({ "events": [foreign.json(), after.json()] }),
@@ -171,7 +171,9 @@ async fn an_answer_about_missing_events_is_not_believed() {
         stage
             .peer
             .route_to("get_missing_events", Answer::ok(answer));
-        stage.peer.route_to("state_ids", Answer::refused(404, "M_NOT_FOUND"));
+        stage
+            .peer
+            .route_to("state_ids", Answer::refused(404, "M_NOT_FOUND"));
         stage
             .is_dropped("an event after a hole that stays", &after)
             .await;
@@ -214,7 +216,9 @@ async fn a_state_that_a_peer_tells_is_not_believed() {
     let ends = stage.room.ends();
     stage.room.insert_with_state(&by_grab, &state);
     stage.room.set_ends(&ends);
-    stage.is_rejected("a state event by stolen power", &by_grab).await;
+    stage
+        .is_rejected("a state event by stolen power", &by_grab)
+        .await;
     let path = format!("/rooms/{}/state/m.room.topic/", enc(&stage.room.id));
     assert_eq!(stage.alice.get(&path).await.0, 404, "there is no topic");
     let path = format!("/rooms/{}/state/m.room.power_levels/", enc(&stage.room.id));
@@ -236,10 +240,7 @@ fn bush(stage: &Stage, count: usize, kind: (&str, Option<&str>), sender: &str) -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_branches_of_one_event_do_not_stop_a_room() {
-    for kind in [
-        ("m.room.message", None),
-        ("m.room.topic", Some("")),
-    ] {
+    for kind in [("m.room.message", None), ("m.room.topic", Some(""))] {
         let mut stage = Stage::new("11").await;
         let before = stage.server.memory("VmRSS");
         let events = bush(&stage, 500, kind, &stage.bob);
