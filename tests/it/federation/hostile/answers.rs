@@ -40,7 +40,11 @@ async fn an_endless_answer_to_a_join_is_broken_off() {
     for (route, begin, item) in [
         ("make_join", "{\"event\":{\"x\":\"", "x"),
         ("send_join", "{\"state\":[", " "),
-        ("send_join", "{\"state\":[", "{\"type\":\"m.room.member\",\"content\":{}},"),
+        (
+            "send_join",
+            "{\"state\":[",
+            "{\"type\":\"m.room.member\",\"content\":{}},",
+        ),
     ] {
         let before = stage.server.memory("VmHWM");
         stage.peer.route_to(route, endless(begin, item));
@@ -115,13 +119,13 @@ async fn endless_answers_about_history_are_broken_off() {
 async fn large_answers_at_the_same_time_share_a_bound() {
     let stage = Stage::new("11").await;
     let before = stage.server.memory("VmHWM");
-    stage.peer.route_to("send_join", endless("{\"state\":[", " "));
-    let rooms: Vec<_> = (0..8)
-        .map(|_| stage.peer.room("11", &stage.bob))
-        .collect();
-    let joins = rooms.iter().map(|room| async {
-        stage.alice.try_join_via(&room.id, &stage.peer.name).await
-    });
+    stage
+        .peer
+        .route_to("send_join", endless("{\"state\":[", " "));
+    let rooms: Vec<_> = (0..8).map(|_| stage.peer.room("11", &stage.bob)).collect();
+    let joins = rooms
+        .iter()
+        .map(|room| async { stage.alice.try_join_via(&room.id, &stage.peer.name).await });
     for (status, body) in futures_util::future::join_all(joins).await {
         assert!(status >= 400, "{body}");
     }
@@ -136,9 +140,10 @@ async fn many_small_things_in_an_answer_do_not_grow_in_memory() {
     // Tens of millions of numbers where events should be: each is little on the wire.
     let before = stage.server.memory("VmHWM");
     let zeros = "0,".repeat(20_000_000);
-    stage
-        .peer
-        .route_to("send_join", Answer::Text(format!("{{\"state\":[{zeros}0],\"auth_chain\":[]}}")));
+    stage.peer.route_to(
+        "send_join",
+        Answer::Text(format!("{{\"state\":[{zeros}0],\"auth_chain\":[]}}")),
+    );
     let (status, body) = stage.alice.try_join_via(&room.id, &stage.peer.name).await;
     assert_eq!(status, 502, "{body}");
     stage.assert_bounded("forty megabytes of zeros", before, 400 << 10);
@@ -146,7 +151,7 @@ async fn many_small_things_in_an_answer_do_not_grow_in_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_does_not_come_stops_nobody_else() {
+async fn a_join_that_gets_no_answer_stops_nobody_else() {
     let mut stage = Stage::new("11").await;
     let other = stage.peer.room("11", &stage.bob);
     stage.alice.join_via(&other.id, &stage.peer.name).await;
@@ -173,11 +178,19 @@ async fn an_answer_that_does_not_come_stops_nobody_else() {
             .await;
         assert_eq!(status, 200);
     }
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_gets_no_answer_stops_nobody_else() {
+    let mut stage = Stage::new("11").await;
+    let other = stage.peer.room("11", &stage.bob);
+    stage.alice.join_via(&other.id, &stage.peer.name).await;
     for route in ["get_missing_events", "state_ids", "event_auth"] {
         let held = stage.peer.hold(route);
         let unknown = format!("${}", "A".repeat(43));
-        let draft = stage.room.draft_message(&stage.mallory, "leads to a question");
+        let draft = stage
+            .room
+            .draft_message(&stage.mallory, "leads to a question");
         let draft = match route {
             "event_auth" => draft.on("auth_events", &[unknown]),
             _ => draft.on("prev_events", &[unknown]),
@@ -199,7 +212,10 @@ async fn an_answer_that_does_not_come_stops_nobody_else() {
             let said = other.message(&stage.bob, &format!("elsewhere, {route}"));
             let results = stage.peer.send(&stage.server, &[&said]).await;
             assert_eq!(results[&said.id], json!({}), "{results}");
-            stage.alice.say(&stage.room.id, &format!("alice, {route}")).await;
+            stage
+                .alice
+                .say(&stage.room.id, &format!("alice, {route}"))
+                .await;
             stage.peer.hears(&format!("alice, {route}")).await;
             drop(held);
         };
@@ -207,7 +223,11 @@ async fn an_answer_that_does_not_come_stops_nobody_else() {
         assert_eq!(status, 200, "{body}");
         stage.alice.hears(&format!("beside {route}")).await;
     }
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_gets_no_answer_stops_nobody_else() {
+    let mut stage = Stage::new("11").await;
     // What we owe a peer that does not answer waits; others and our own users do not.
     let held = stage.peer.hold("send");
     let count = stage.peer.asked("send").len();

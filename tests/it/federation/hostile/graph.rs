@@ -96,8 +96,8 @@ async fn predecessors_that_nobody_has_are_asked_for_and_given_up() {
         assert_eq!(asked_before, 1);
 
         // With one it has, and its predecessors are asked for when somebody reads back.
-        let state = stage.room.current();
-        stage.room.insert_with_state(&event, &state);
+        let before = stage.room.current();
+        stage.room.insert_with_state(&event, &before);
         stage.room.set_ends(std::slice::from_ref(&event.id));
         stage
             .is_taken("an event with a state before it", &event)
@@ -129,10 +129,10 @@ async fn many_events_with_predecessors_that_nobody_has_do_not_stop_the_room() {
             stage.room.forge(draft.on("prev_events", &on))
         })
         .collect();
-    let state = stage.room.current();
+    let before = stage.room.current();
     let ends = stage.room.ends();
     for event in &events[..25] {
-        stage.room.insert_with_state(event, &state);
+        stage.room.insert_with_state(event, &before);
     }
     stage.room.set_ends(&ends);
     let all: Vec<&Event> = events.iter().collect();
@@ -157,8 +157,8 @@ async fn an_answer_about_missing_events_is_not_believed() {
             stage.room.forge(draft).json()
         })
         .collect();
-    let [hole, after] = ["in the hole", "after the hole"]
-        .map(|text| stage.room.message(&stage.bob, text));
+    let [hole, after] =
+        ["in the hole", "after the hole"].map(|text| stage.room.message(&stage.bob, text));
     let answers = [
         json!({ "events": [] }),
         json!({ "events": [foreign.json(), after.json()] }),
@@ -171,7 +171,9 @@ async fn an_answer_about_missing_events_is_not_believed() {
         stage
             .peer
             .route_to("get_missing_events", Answer::ok(answer));
-        stage.peer.route_to("state_ids", Answer::refused(404, "M_NOT_FOUND"));
+        stage
+            .peer
+            .route_to("state_ids", Answer::refused(404, "M_NOT_FOUND"));
         stage
             .is_dropped("an event after a hole that stays", &after)
             .await;
@@ -208,13 +210,15 @@ async fn a_state_that_a_peer_tells_is_not_believed() {
         let draft = draft.on("auth_events", &auth);
         stage.room.forge(draft.on("prev_events", &[nobodys(7)]))
     };
-    let mut state: Vec<Event> = stage.room.current();
-    state.retain(|event| event.text("type") != "m.room.power_levels");
-    state.push(grab.clone());
+    let mut before: Vec<Event> = stage.room.current();
+    before.retain(|event| event.text("type") != "m.room.power_levels");
+    before.push(grab.clone());
     let ends = stage.room.ends();
-    stage.room.insert_with_state(&by_grab, &state);
+    stage.room.insert_with_state(&by_grab, &before);
     stage.room.set_ends(&ends);
-    stage.is_rejected("a state event by stolen power", &by_grab).await;
+    stage
+        .is_rejected("a state event by stolen power", &by_grab)
+        .await;
     let path = format!("/rooms/{}/state/m.room.topic/", enc(&stage.room.id));
     assert_eq!(stage.alice.get(&path).await.0, 404, "there is no topic");
     let path = format!("/rooms/{}/state/m.room.power_levels/", enc(&stage.room.id));
@@ -236,10 +240,7 @@ fn bush(stage: &Stage, count: usize, kind: (&str, Option<&str>), sender: &str) -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_branches_of_one_event_do_not_stop_a_room() {
-    for kind in [
-        ("m.room.message", None),
-        ("m.room.topic", Some("")),
-    ] {
+    for kind in [("m.room.message", None), ("m.room.topic", Some(""))] {
         let mut stage = Stage::new("11").await;
         let before = stage.server.memory("VmRSS");
         let events = bush(&stage, 500, kind, &stage.bob);

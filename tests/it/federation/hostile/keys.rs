@@ -5,7 +5,8 @@ use serde_json::json;
 use super::Stage;
 use crate::rig::{
     scripted::{
-        Answer, Scripted, calls::x_matrix,
+        Answer, Scripted,
+        calls::x_matrix,
         event::{Key, now},
     },
     server::{Folder, Server},
@@ -90,7 +91,9 @@ async fn nobody_gives_out_keys_of_another_server() {
         let call = liar.call_with(&stage.server, ("GET", path), &header, None);
         assert_eq!(call.await.0, 401);
         let draft = stage.room.draft_message(&stage.bob, "by the liar");
-        stage.is_dropped("the liar's event", &draft.sign(&as_peer)).await;
+        stage
+            .is_dropped("the liar's event", &draft.sign(&as_peer))
+            .await;
     }
     assert!(stage.peer.user("eve") != eve);
     stage.goes_on().await;
@@ -104,7 +107,10 @@ async fn a_key_document_without_end_is_not_read_to_the_end() {
     let before = server.memory("VmHWM");
     for (first, again) in [
         ("{\"server_name\":\"".to_owned(), "x".repeat(65_536)),
-        ("{\"verify_keys\":{".to_owned(), "\"ed25519:a\":{},".repeat(4_096)),
+        (
+            "{\"verify_keys\":{".to_owned(),
+            "\"ed25519:a\":{},".repeat(4_096),
+        ),
     ] {
         let peer = Scripted::start(&tls).await;
         peer.route_to("server", Answer::Endless(first, again));

@@ -75,7 +75,11 @@ impl Stage {
         let text = format!("alice goes on {number}");
         self.alice.say(&room.id, &text).await;
         self.peer.hears(&text).await;
-        assert!(!self.server.log().contains("panic"), "{}", self.server.log());
+        assert!(
+            !self.server.log().contains("panic"),
+            "{}",
+            self.server.log()
+        );
     }
 
     /// Sends one event in a transaction; what the server says about it.

@@ -5,7 +5,8 @@ use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, RoomVersionId,
     room_version_rules::RoomVersionRules,
     signatures::{
-        Ed25519KeyPair, KeyPair as _, add_content_hash_to_event, reference_hash, sign_event, sign_json,
+        Ed25519KeyPair, KeyPair as _, add_content_hash_to_event, reference_hash, sign_event,
+        sign_json,
     },
 };
 use serde_json::{Value, json};
