@@ -11,11 +11,21 @@ use ruma::{
     state_res::check_pdu_format,
 };
 
-use super::{Error, version::RoomVersion};
+use super::{Error, build::EVENT_BYTES_MAX, version::RoomVersion};
 
 /// Check 1 of receipt: valid for the room version, else it is dropped.
 pub fn format(object: &CanonicalJsonObject, version: &RoomVersion) -> Result<(), Error> {
-    check_pdu_format(object, &version.rules.event_format).map_err(Error::Format)
+    let rules = &version.rules.event_format;
+    check_pdu_format(object, rules).or_else(|why| {
+        // ruma takes 65,535 bytes; the specification, and other servers, one more.
+        let bytes = serde_json::to_string(object).map_or(0, |json| json.len());
+        if bytes != EVENT_BYTES_MAX {
+            return Err(Error::Format(why));
+        }
+        let mut smaller = object.clone();
+        smaller.remove("signatures");
+        check_pdu_format(&smaller, rules).map_err(Error::Format)
+    })
 }
 
 /// Keys that are needed to verify an event, by server.

@@ -322,8 +322,9 @@ fn drafts(
         )?);
     }
     let (join_rule, visibility, guests) = match preset {
-        RoomPreset::PublicChat => ("public", "shared", "forbidden"),
-        _ => ("invite", "shared", "can_join"),
+        // Guests are kept out where nothing is said.
+        RoomPreset::PublicChat => ("public", "shared", None),
+        _ => ("invite", "shared", Some("can_join")),
     };
     let mut given = initial_state(request)?;
     for (kind, content) in [
@@ -340,8 +341,9 @@ fn drafts(
             json!({ "guest_access": guests }),
         ),
     ] {
+        let is_default = kind == TimelineEventType::RoomGuestAccess && guests.is_none();
         // What the client gives takes the place of the preset's.
-        if !given.iter().any(|draft| draft.kind == kind) {
+        if !is_default && !given.iter().any(|draft| draft.kind == kind) {
             drafts.push(Draft::state_of(kind, "", &content)?);
         }
     }

@@ -210,7 +210,7 @@ async fn one(
     match receive::one(rooms, room, origin, pdu).await {
         Ok(_) => Ok(true),
         Err(error @ (Error::Storage(_) | Error::NotWritten(_))) => Err(error),
-        Err(error) if event.tries + 1 < TRIES_MAX => {
+        Err(error) if event.tries + 1 < TRIES_MAX && !matches!(error, Error::Withheld) => {
             tracing::info!(%error, %event_id, %origin, "an event waits for what it leans on");
             Ok(false)
         }

@@ -61,7 +61,7 @@ pub(super) async fn fill_hole(
         Ok(events) => events,
         Err(error) => {
             tracing::info!(%error, room_id = %room.id, "missing events could not be had");
-            return Ok(());
+            return Err(error);
         }
     };
     let mut pdus = verify_all(rooms, &events, &room.version).await;

@@ -41,6 +41,7 @@ mod pdus;
 mod persist;
 mod policy_server;
 mod references;
+mod rescind;
 mod states;
 mod succession;
 mod writer;
@@ -148,6 +149,9 @@ pub enum Error {
         /// What it says.
         message: String,
     },
+    /// A peer sent an event and does not tell what came before it.
+    #[error("your server does not tell the prev_events of the event")]
+    Withheld,
     /// A peer did not do its part.
     #[error("remote: {0}")]
     Remote(String),

@@ -208,6 +208,11 @@ pub(super) async fn one(
     let lacking = missing::lacking(rooms, room, &pdu.prev_events).await?;
     if !lacking.is_empty() {
         missing::fill_hole(rooms, room, origin, &pdu).await?;
+        // Who sends an event knows what came before it. Without that it could become the only
+        // extremity, with a state that its sender alone tells.
+        if !missing::lacking(rooms, room, &pdu.prev_events).await?.is_empty() {
+            return Err(Error::Withheld);
+        }
     }
     settle(rooms, room, origin, pdu).await
 }

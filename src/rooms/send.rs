@@ -66,6 +66,9 @@ pub async fn send(
     draft: &Draft,
     txn: Option<Txn>,
 ) -> Result<Sent, Error> {
+    if draft.kind == TimelineEventType::RoomCreate {
+        return Err(Error::Invalid("a room is created once".to_owned()));
+    }
     let claim = match txn {
         Some(txn) => Some(rooms.0.underway.claim(txn.0).await),
         None => None,
@@ -273,7 +276,13 @@ pub(super) async fn authorize(rooms: &Rooms, room: &Room, built: &Built) -> Resu
     auth::check(&room.version, &built.pdu, |kind, key| {
         built.auth.get(kind, key)
     })
-    .map_err(Error::Forbidden)?;
+    .map_err(|why| {
+        if is_never_valid(room, built) {
+            Error::Invalid(why)
+        } else {
+            Error::Forbidden(why)
+        }
+    })?;
     // Room versions 3 on let every redaction through and ignore those without power; ours are
     // refused where the sender can see it.
     if let Some(target) = &built.pdu.redacts
@@ -283,6 +292,22 @@ pub(super) async fn authorize(rooms: &Rooms, room: &Room, built: &Built) -> Resu
         return Err(Error::Forbidden("you may not redact this event".to_owned()));
     }
     Ok(())
+}
+
+/// Whether nobody could send this: creators stand above the levels and have no place among them.
+fn is_never_valid(room: &Room, built: &Built) -> bool {
+    let create = built.auth.get(&StateEventType::RoomCreate, "");
+    let content: serde_json::Map<String, serde_json::Value> =
+        built.pdu.content_as().unwrap_or_default();
+    let named = content.get("users").and_then(serde_json::Value::as_object);
+    let rules = &room.version.rules.authorization;
+    built.pdu.kind == TimelineEventType::RoomPowerLevels
+        && rules.explicitly_privilege_room_creators
+        && create.zip(named).is_some_and(|(create, named)| {
+            let power = Power::new(&room.version, &create, None);
+            let users = named.keys().filter_map(|user| <&UserId>::try_from(user.as_str()).ok());
+            users.into_iter().any(|user| power.of(user) == i64::MAX)
+        })
 }
 
 async fn may_redact(

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 use super::{
     Error, Rooms,
     receipts::{RemoteReceipts, set_remote},
-    receive,
+    receive, rescind,
     serve::admitted,
     typing,
 };
@@ -123,7 +123,11 @@ async fn of_room(
 ) -> Result<Vec<(String, Value)>, Error> {
     let room = match admitted(rooms, room_id, origin).await {
         Ok(room) => room,
-        Err(error @ (Error::RoomNotFound(_) | Error::Forbidden(_))) => {
+        Err(error @ Error::RoomNotFound(_)) => {
+            rescind::rescind(rooms, origin, room_id, events).await?;
+            return Ok(refused(events, &error.to_string()));
+        }
+        Err(error @ Error::Forbidden(_)) => {
             return Ok(refused(events, &error.to_string()));
         }
         Err(error) => return Err(error),

@@ -132,11 +132,17 @@ async fn send_state_event(
 ) -> Result<Object, ApiError> {
     let session = request::session(&parts, &app).await?;
     let room_id = parse(&room)?;
-    let content: Box<RawValue> =
+    let mut content: Box<RawValue> =
         serde_json::from_slice(&body).map_err(|_| ApiError::not_json("not JSON"))?;
-    let fields: Map<String, Value> = serde_json::from_str(content.get())
+    let mut fields: Map<String, Value> = serde_json::from_str(content.get())
         .map_err(|_| ApiError::bad_json("content must be an object"))?;
     let kind = TimelineEventType::from(kind);
+    // Who vouches for a join is found by servers, not said by clients.
+    let voucher = "join_authorised_via_users_server";
+    if kind == TimelineEventType::RoomMember && fields.remove(voucher).is_some() {
+        content = serde_json::value::to_raw_value(&fields)
+            .map_err(|_| ApiError::bad_json("content must be an object"))?;
+    }
     if kind == TimelineEventType::RoomCanonicalAlias {
         check_aliases(&app.rooms, &room_id, &fields).await?;
     }

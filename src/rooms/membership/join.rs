@@ -144,8 +144,8 @@ pub async fn restriction(
     Ok(Restriction::NotMet)
 }
 
-/// Servers that may help to join, in the order they are asked: those given, the inviter's, those
-/// in the room as we last knew it, the one in the room id.
+/// Servers that may help to join, in the order they are asked: those given and the inviter's; where
+/// none is given, those in the room as we last knew it, and the one in the room id.
 pub(super) async fn candidates(
     rooms: &Rooms,
     room_id: &RoomId,
@@ -158,7 +158,10 @@ pub(super) async fn candidates(
         let user_nid = ids.user(user).await?;
         let mut conn = rooms.ctx().db.conn().await?;
         let row = storage::memberships::find_of_user(&mut conn, user_nid, nid).await?;
-        let known = storage::memberships::list_servers(&mut conn, nid).await?;
+        let known = match via {
+            [] => storage::memberships::list_servers(&mut conn, nid).await?,
+            _ => Vec::new(),
+        };
         drop(conn);
         if let Some(sender) = row.and_then(|row| row.sender) {
             servers.push(ids.user_id(sender).await?.server_name().to_owned());
@@ -167,7 +170,9 @@ pub(super) async fn candidates(
             servers.push(ids.server_name(server).await?);
         }
     }
-    servers.extend(room_id.server_name().map(ToOwned::to_owned));
+    if via.is_empty() {
+        servers.extend(room_id.server_name().map(ToOwned::to_owned));
+    }
     let own = rooms.ctx().server_name();
     let mut seen = std::collections::HashSet::new();
     servers.retain(|server| server != own && seen.insert(server.clone()));

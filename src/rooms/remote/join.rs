@@ -28,7 +28,7 @@ use crate::{
     },
     rooms::{
         Error, Rooms, membership,
-        missing::lacking,
+        missing::{self, lacking},
         outliers, partial,
         persist::{Accepted, Plan, Written},
         place::Verdict,
@@ -60,21 +60,11 @@ pub async fn join(
             Ok(()) => return Ok(()),
             Err(error) => {
                 tracing::info!(%error, %room_id, %server, "a peer did not help with a join");
-                last = worse(last, error);
+                last = super::worse(last, error);
             }
         }
     }
     Err(last)
-}
-
-/// Of two failures the one that tells the user more.
-fn worse(one: Error, other: Error) -> Error {
-    match (&one, &other) {
-        (Error::Forbidden(_), _) => one,
-        (_, Error::Storage(_) | Error::Forbidden(_) | Error::UnsupportedVersion(_))
-        | (Error::RoomNotFound(_), _) => other,
-        _ => one,
-    }
 }
 
 async fn attempt(
@@ -280,7 +270,13 @@ async fn receive_join(
     join: Pdu,
 ) -> Result<(), Error> {
     outliers::store_judged(rooms, room, &events).await?;
-    match receive::one(rooms, room, server, Arc::new(join)).await? {
+    let join = Arc::new(join);
+    if !lacking(rooms, room, &join.prev_events).await?.is_empty()
+        && let Err(error) = missing::fill_hole(rooms, room, server, &join).await
+    {
+        tracing::info!(%error, room_id = %room.id, "what came before a join could not be had");
+    }
+    match receive::settle(rooms, room, server, join).await? {
         Verdict::Accepted => {
             if room.partial {
                 partial::complete_later(rooms, room.nid);

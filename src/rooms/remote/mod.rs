@@ -85,6 +85,16 @@ fn complete(
     Ok(Pdu::from_object(object, version)?)
 }
 
+/// Of two failures the one that tells the user more.
+fn worse(one: Error, other: Error) -> Error {
+    match (&one, &other) {
+        (Error::Forbidden(_), _) => one,
+        (_, Error::Storage(_) | Error::Forbidden(_) | Error::UnsupportedVersion(_))
+        | (Error::RoomNotFound(_), _) => other,
+        _ => one,
+    }
+}
+
 /// A peer's refusal as ours, where the user can be told more than "it did not work".
 fn refused(error: federation::Error) -> Error {
     match error {

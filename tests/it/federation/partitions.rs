@@ -8,7 +8,14 @@ use std::collections::BTreeMap;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
-use crate::rig::{enc, links::Links, server::Folder, tls::Tls, user::User, within_patience};
+use crate::rig::{
+    enc,
+    links::Links,
+    server::{Folder, Server},
+    tls::Tls,
+    user::User,
+    within_patience,
+};
 
 const SERVERS: usize = 3;
 const STEPS: usize = 40;
@@ -198,8 +205,8 @@ impl World {
                 for (speaker, _) in states.iter().flatten() {
                     let path = format!("/rooms/{}/send/m.room.message/h{attempts}", enc(room));
                     let text = json!({ "msgtype": "m.text", "body": "are you there?" });
-                    let (status, body) = speaker.put(&path, text).await;
-                    assert_ne!(status, 500, "{body}");
+                    let (answered, body) = speaker.put(&path, text).await;
+                    assert_ne!(answered, 500, "{body}");
                 }
             }
             attempts += 1;
@@ -211,7 +218,7 @@ impl World {
             .iter()
             .map(|state| state.as_ref().map(|(_, s)| s))
             .collect();
-        let logs: Vec<String> = self.links.servers.iter().map(|s| s.log()).collect();
+        let logs: Vec<String> = self.links.servers.iter().map(Server::log).collect();
         assert!(
             agreed,
             "no agreement in {room}:\n{shown:#?}\n{}\n{}",

@@ -151,7 +151,7 @@ async fn many_small_things_in_an_answer_do_not_grow_in_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_does_not_come_stops_nobody_else() {
+async fn a_join_that_gets_no_answer_stops_nobody_else() {
     let mut stage = Stage::new("11").await;
     let other = stage.peer.room("11", &stage.bob);
     stage.alice.join_via(&other.id, &stage.peer.name).await;
@@ -178,7 +178,13 @@ async fn an_answer_that_does_not_come_stops_nobody_else() {
             .await;
         assert_eq!(status, 200);
     }
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_gets_no_answer_stops_nobody_else() {
+    let mut stage = Stage::new("11").await;
+    let other = stage.peer.room("11", &stage.bob);
+    stage.alice.join_via(&other.id, &stage.peer.name).await;
     for route in ["get_missing_events", "state_ids", "event_auth"] {
         let held = stage.peer.hold(route);
         let unknown = format!("${}", "A".repeat(43));
@@ -217,7 +223,11 @@ async fn an_answer_that_does_not_come_stops_nobody_else() {
         assert_eq!(status, 200, "{body}");
         stage.alice.hears(&format!("beside {route}")).await;
     }
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_gets_no_answer_stops_nobody_else() {
+    let mut stage = Stage::new("11").await;
     // What we owe a peer that does not answer waits; others and our own users do not.
     let held = stage.peer.hold("send");
     let count = stage.peer.asked("send").len();

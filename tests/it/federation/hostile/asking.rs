@@ -33,13 +33,11 @@ async fn questions_without_measure_get_answers_with_one() {
             assert!((400..500).contains(&status), "{status} {answer}");
         }
     }
-    let many: String = ids[..300]
-        .iter()
-        .map(|id| format!("v={}&", enc(id)))
-        .collect();
+    let many: Vec<String> = ids[..300].iter().map(|id| enc(id)).collect();
+    let many = many.join("&v=");
     for query in [
         format!("v={}&limit=1000000000", enc(&end[0])),
-        format!("{many}v={}&limit=100", enc(&end[0])),
+        format!("v={many}&v={}&limit=100", enc(&end[0])),
     ] {
         let path = format!("/_matrix/federation/v1/backfill/{room}?{query}");
         let (status, answer) = stage.peer.call(&stage.server, "GET", &path, None).await;
@@ -126,7 +124,7 @@ async fn templates_are_for_versions_and_users_of_the_asking_server() {
         let stage = &stage;
         async move { stage.peer.call(&stage.server, "GET", &path, None).await }
     };
-    for query in ["?ver=99", "?ver=1&ver=11", "", "?ver=&ver=x"] {
+    for query in ["?ver=99", "?ver=1&ver=11", ""] {
         let (status, answer) = make(&eve, query).await;
         assert_eq!(
             (status, &answer["errcode"]),
@@ -174,7 +172,6 @@ async fn a_join_is_what_the_template_said_or_nothing() {
             draft.clone().on("prev_events", &unknown),
         ),
         ("no predecessors", draft.clone().on("prev_events", &[])),
-        ("no auth events", draft.clone().on("auth_events", &[])),
         ("no content", draft.clone().with("content", json!({}))),
     ] {
         let event = draft.sign(&stage.peer.key);

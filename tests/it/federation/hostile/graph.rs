@@ -96,8 +96,8 @@ async fn predecessors_that_nobody_has_are_asked_for_and_given_up() {
         assert_eq!(asked_before, 1);
 
         // With one it has, and its predecessors are asked for when somebody reads back.
-        let state = stage.room.current();
-        stage.room.insert_with_state(&event, &state);
+        let before = stage.room.current();
+        stage.room.insert_with_state(&event, &before);
         stage.room.set_ends(std::slice::from_ref(&event.id));
         stage
             .is_taken("an event with a state before it", &event)
@@ -129,10 +129,10 @@ async fn many_events_with_predecessors_that_nobody_has_do_not_stop_the_room() {
             stage.room.forge(draft.on("prev_events", &on))
         })
         .collect();
-    let state = stage.room.current();
+    let before = stage.room.current();
     let ends = stage.room.ends();
     for event in &events[..25] {
-        stage.room.insert_with_state(event, &state);
+        stage.room.insert_with_state(event, &before);
     }
     stage.room.set_ends(&ends);
     let all: Vec<&Event> = events.iter().collect();
@@ -210,11 +210,11 @@ async fn a_state_that_a_peer_tells_is_not_believed() {
         let draft = draft.on("auth_events", &auth);
         stage.room.forge(draft.on("prev_events", &[nobodys(7)]))
     };
-    let mut state: Vec<Event> = stage.room.current();
-    state.retain(|event| event.text("type") != "m.room.power_levels");
-    state.push(grab.clone());
+    let mut before: Vec<Event> = stage.room.current();
+    before.retain(|event| event.text("type") != "m.room.power_levels");
+    before.push(grab.clone());
     let ends = stage.room.ends();
-    stage.room.insert_with_state(&by_grab, &state);
+    stage.room.insert_with_state(&by_grab, &before);
     stage.room.set_ends(&ends);
     stage
         .is_rejected("a state event by stolen power", &by_grab)

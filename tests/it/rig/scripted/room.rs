@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use ruma::CanonicalJsonValue;
 use serde_json::{Value, json};
 
 use super::event::{Draft, Event, Key, canonical, has_given_ids, now, references};
@@ -74,7 +75,9 @@ impl Graph {
 impl Room {
     /// A public room that its creator is in.
     pub(crate) fn new(key: &Arc<Key>, version: &str, creator: &str) -> Self {
-        let mut content = json!({ "room_version": version });
+        // Rooms of one millisecond would be the same room in version 12.
+        let number = rand::random::<u32>();
+        let mut content = json!({ "room_version": version, "org.example.number": number });
         if ["1", "10"].contains(&version) {
             content["creator"] = json!(creator);
         }
@@ -147,8 +150,9 @@ impl Room {
             "depth": depth.unwrap_or(0).saturating_add(1).min((1 << 53) - 1),
             "prev_events": references(on, &self.version),
             "auth_events": references(&auth, &self.version),
-            "content": content,
         }));
+        let content = CanonicalJsonValue::try_from(content).unwrap();
+        object.insert("content".to_owned(), content);
         if let Some(key) = key {
             object.insert("state_key".to_owned(), key.to_owned().into());
         }
