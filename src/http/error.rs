@@ -165,7 +165,9 @@ impl From<rooms::Error> for ApiError {
             | Error::EventNotFound
             | Error::StateNotFound
             | Error::AliasNotFound => Self::not_found(&text),
-            Error::NotJoined { .. } | Error::Forbidden(_) | Error::Withheld => Self::forbidden(&text),
+            Error::NotJoined { .. } | Error::Forbidden(_) | Error::Withheld => {
+                Self::forbidden(&text)
+            }
             Error::Invalid(_) => Self::new(bad, "M_BAD_JSON", &text),
             Error::InvalidParam(_) => Self::invalid_param(&text),
             Error::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", &text),

@@ -126,9 +126,11 @@ async fn fetch(
     let request = get_backfill::v1::Request::new(room.id.clone(), from, EVENTS_MAX.into());
     let answer = rooms.ctx().federation.request_large(server, request).await;
     let answer = answer.map_err(|error| Error::Remote(error.to_string()))?;
-    let mut pdus = verify_all(rooms, &answer.pdus, &room.version).await;
+    let wanted = usize::try_from(EVENTS_MAX)
+        .unwrap_or(0)
+        .min(answer.pdus.len());
+    let mut pdus = verify_all(rooms, &answer.pdus[..wanted], &room.version).await;
     pdus.retain(|pdu| pdu.room_id == room.id);
-    pdus.truncate(usize::try_from(EVENTS_MAX).unwrap_or(0));
     Ok(pdus)
 }
 

@@ -22,6 +22,7 @@ pub mod timeline;
 pub mod transaction;
 pub mod typing;
 pub mod upgrade;
+pub mod user_directory;
 pub mod visibility;
 
 pub mod receipts;
@@ -30,6 +31,7 @@ pub mod remote;
 pub mod render;
 pub mod resolve;
 
+mod catch_up;
 mod doors;
 mod ends;
 mod locks;
@@ -205,6 +207,7 @@ struct Inner {
     /// Wakes the job that does what administrators order.
     deleting: Notify,
     typing: Typing,
+    directory: user_directory::Progress,
     /// Who sent an event under which transaction id, for the echo to the same device.
     echoes: Cache<OwnedEventId, Echo>,
     /// Small losable news for peers: (room, what it replaces, EDU).
@@ -267,6 +270,7 @@ impl Rooms {
             purging: Notify::new(),
             deleting: Notify::new(),
             typing: Typing::default(),
+            directory: user_directory::Progress::default(),
             echoes: Cache::builder()
                 .max_capacity(ECHOES_MAX)
                 .time_to_live(ECHO_LIFE)

@@ -17,7 +17,7 @@ use ruma::{OwnedEventId, OwnedServerName, RoomId};
 use tokio::sync::{Semaphore, watch};
 
 use super::{
-    Error, Rooms,
+    Error, Rooms, catch_up,
     locks::Lock,
     membership, missing,
     pdus::Event,
@@ -26,6 +26,7 @@ use super::{
     receive,
     resident::Room,
     state::State,
+    user_directory,
 };
 use crate::{
     event::auth,
@@ -414,6 +415,7 @@ async fn finish(
     let late = storage::partial::list_events(&mut conn, room.nid, flag::LATE, LATE_MAX).await?;
     drop(conn);
     let late = rooms.parse(room, late)?;
+    let known = catch_up::Before::load(rooms, room).await?;
     let mut plan = Plan::new(room, &tip);
     let mut ends = extremities(rooms, room, &tip.extremities).await?;
     for event in late
@@ -444,6 +446,12 @@ async fn finish(
     let mut tx = rooms.ctx().db.begin().await?;
     storage::partial::finish(&mut tx, room.nid).await?;
     tx.commit().await?;
+    if let Err(error) = catch_up::catch_up(rooms, room, &known).await {
+        tracing::warn!(%error, room_id = %room.id, "some were not told of changed devices");
+    }
+    if let Err(error) = user_directory::rebuild_room(rooms, room.nid).await {
+        tracing::warn!(%error, room_id = %room.id, "the user directory lacks members");
+    }
     rooms.now_whole(room.nid).await;
     tracing::info!(room_id = %room.id, "the members of a room are all known");
     Ok(true)

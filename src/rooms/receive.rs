@@ -20,7 +20,8 @@ use serde_json::value::RawValue;
 
 use super::{
     Error, Rooms, inbox, missing,
-    pdus::Event,
+    once::Claim,
+    pdus::{Event, hash_of},
     place::{self, Incoming, Placed, Verdict},
     policy_server::{self, Judged},
     remote::verify_all,
@@ -28,7 +29,7 @@ use super::{
 };
 use crate::{
     event::{auth, pdu::Pdu},
-    storage,
+    storage::{self, events::split_hash},
 };
 
 /// What became of an event that a peer sent: nothing more to tell, or why it was not taken.
@@ -161,6 +162,7 @@ async fn at_once(
     room: &Arc<Room>,
     pdus: Vec<Arc<Pdu>>,
 ) -> Result<Vec<Arc<Pdu>>, Error> {
+    let _claims = claims(rooms, &pdus).await;
     let mut known = Known::load(rooms, room, &pdus).await?;
     let policy = policy_server::of(rooms, room).await?;
     let mut queued: Vec<(Incoming, Placed)> = Vec::new();
@@ -195,6 +197,20 @@ async fn at_once(
     Ok(waiting)
 }
 
+/// The right to place events: of an event that comes twice at once, the second waits. Always in the
+/// same order, so that two transactions do not wait for each other.
+async fn claims<'a>(rooms: &'a Rooms, pdus: &[Arc<Pdu>]) -> Vec<Claim<'a>> {
+    let hashes = pdus.iter().filter_map(|pdu| hash_of(&pdu.event_id));
+    let mut keys: Vec<uuid::Uuid> = hashes.map(|hash| split_hash(&hash).0).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let mut claims = Vec::with_capacity(keys.len());
+    for key in keys {
+        claims.push(rooms.0.underway.claim(key).await);
+    }
+    claims
+}
+
 /// Receives one verified event, after whatever it leans on.
 pub(super) async fn one(
     rooms: &Rooms,
@@ -210,7 +226,10 @@ pub(super) async fn one(
         missing::fill_hole(rooms, room, origin, &pdu).await?;
         // Who sends an event knows what came before it. Without that it could become the only
         // extremity, with a state that its sender alone tells.
-        if !missing::lacking(rooms, room, &pdu.prev_events).await?.is_empty() {
+        if !missing::lacking(rooms, room, &pdu.prev_events)
+            .await?
+            .is_empty()
+        {
             return Err(Error::Withheld);
         }
     }
@@ -254,6 +273,10 @@ pub(super) async fn settle(
     incoming.rejected = !authorized_by_its_events(rooms, room, &pdu).await?;
     incoming.missing = missing;
     incoming.states = states;
+    let _claims = claims(rooms, std::slice::from_ref(&pdu)).await;
+    if let Some(verdict) = known_verdict(rooms, room, &pdu).await? {
+        return Ok(verdict);
+    }
     incoming.known = rooms
         .event_by_id(room, &pdu.event_id)
         .await?

@@ -305,7 +305,9 @@ fn is_never_valid(room: &Room, built: &Built) -> bool {
         && rules.explicitly_privilege_room_creators
         && create.zip(named).is_some_and(|(create, named)| {
             let power = Power::new(&room.version, &create, None);
-            let users = named.keys().filter_map(|user| <&UserId>::try_from(user.as_str()).ok());
+            let users = named
+                .keys()
+                .filter_map(|user| <&UserId>::try_from(user.as_str()).ok());
             users.into_iter().any(|user| power.of(user) == i64::MAX)
         })
 }

@@ -5,6 +5,7 @@ pub mod aliases;
 pub mod append;
 pub mod codec;
 pub mod device_keys;
+pub mod device_lists;
 pub mod devices;
 pub mod event_times;
 pub mod events;
@@ -32,6 +33,7 @@ pub mod sync;
 pub mod to_device;
 pub mod tokens;
 pub mod tx;
+pub mod user_directory;
 pub mod users;
 
 use std::{sync::Arc, time::Duration};

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 
 use super::{
-    Error, LogEntry, LogKind, Pos, RoomNid, ServerNid, Tx,
+    Error, LogEntry, LogKind, Pos, RoomNid, ServerNid, Tx, UserNid,
     append::flag,
     events::{Row, Stored, collect},
 };
@@ -188,4 +188,77 @@ pub async fn list_servers(
             )
         })
         .collect())
+}
+
+/// Users of ours in a room with the position at which their devices last changed, where that was
+/// after `since`.
+pub async fn list_changed_own(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    since: Pos,
+    limit: i64,
+) -> Result<Vec<(UserNid, Pos)>, Error> {
+    let rows = sqlx::query!(
+        "SELECT c.user_nid, c.pos FROM user_room u
+         JOIN device_change c ON c.user_nid = u.user_nid
+         WHERE u.room_nid = $1 AND u.membership = 1 AND c.pos > $2 LIMIT $3",
+        room.0,
+        since,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter();
+    Ok(rows.map(|row| (UserNid(row.user_nid), row.pos)).collect())
+}
+
+/// Members of a room who are not ours and whose devices changed after `since`.
+pub async fn list_changed_members(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    since: Pos,
+    limit: i64,
+) -> Result<Vec<UserNid>, Error> {
+    let users = sqlx::query_scalar!(
+        "SELECT c.user_nid FROM device_change c
+         JOIN member m ON m.room_nid = $1 AND m.user_nid = c.user_nid AND m.membership = 1
+         WHERE c.pos > $2 AND NOT EXISTS (SELECT 1 FROM user_room u
+                                          WHERE u.room_nid = $1 AND u.user_nid = c.user_nid)
+         LIMIT $3",
+        room.0,
+        since,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(users.into_iter().map(UserNid).collect())
+}
+
+/// Servers that had a user in a room at some time since `since`: those in it now, and those of
+/// members whose membership changed after that.
+pub async fn list_servers_since(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    since: Pos,
+) -> Result<Vec<ServerNid>, Error> {
+    let servers = sqlx::query_scalar!(
+        r#"SELECT server_nid AS "server!" FROM room_server WHERE room_nid = $1 AND joined > 0
+           UNION
+           SELECT u.server_nid FROM event e JOIN mx_user u ON u.user_nid = -e.skey_nid
+           WHERE e.room_nid = $1 AND e.pos > $2 AND e.type_nid = 1 AND e.skey_nid < 0"#,
+        room.0,
+        since
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(servers.into_iter().map(ServerNid).collect())
+}
+
+/// Whether a server is said to be in a room whose members are not known.
+pub async fn is_told(conn: &mut PgConnection, server: ServerNid) -> Result<bool, Error> {
+    let found = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT 1 FROM room_server WHERE server_nid = $1 AND told) AS "found!""#,
+        server.0
+    );
+    Ok(found.fetch_one(conn).await?)
 }

@@ -23,6 +23,8 @@ use crate::{
     federation::{self, keys::KnownKeys},
 };
 
+/// Events that are parsed at once.
+const PARSED_MAX: usize = 1_000;
 /// Events whose signatures are worth a thread.
 const SHARE_MIN: usize = 50;
 
@@ -81,8 +83,8 @@ fn complete(
         &version.rules.redaction,
     )
     .map_err(|error| bad(&error.to_string()))?;
-    check::format(&object, version)?;
-    Ok(Pdu::from_object(object, version)?)
+    check::format(&object, version).map_err(|error| bad(&error.to_string()))?;
+    Pdu::from_object(object, version).map_err(|error| bad(&error.to_string()))
 }
 
 /// Of two failures the one that tells the user more.
@@ -114,13 +116,21 @@ fn version_of(id: Option<RoomVersionId>) -> Result<RoomVersion, Error> {
     RoomVersion::supported(&id).ok_or_else(|| Error::UnsupportedVersion(id.to_string()))
 }
 
-/// Checks 1 to 3 of receipt for many events at once: form, signatures, hash. Broken ones are left
-/// out; keys are fetched together.
+/// Checks 1 to 3 of receipt for many events: form, signatures, hash. Broken ones are left out; keys
+/// are fetched together. A part after the other, since a parsed event is many times its text.
 pub(super) async fn verify_all(
     rooms: &Rooms,
     events: &[Box<RawValue>],
     version: &RoomVersion,
 ) -> Vec<Pdu> {
+    let mut pdus = Vec::with_capacity(events.len());
+    for part in events.chunks(PARSED_MAX) {
+        pdus.extend(verify_part(rooms, part, version).await);
+    }
+    pdus
+}
+
+async fn verify_part(rooms: &Rooms, events: &[Box<RawValue>], version: &RoomVersion) -> Vec<Pdu> {
     let objects: Vec<CanonicalJsonObject> = events
         .iter()
         .filter_map(|raw| serde_json::from_str(raw.get()).ok())

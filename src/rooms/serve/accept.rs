@@ -149,6 +149,11 @@ async fn settle(rooms: &Rooms, room: &Room, pdu: Arc<Pdu>) -> Result<(), Error> 
             "prev_events are not those of our template".to_owned(),
         ));
     }
+    if !receive::authorized_by_its_events(rooms, room, &pdu).await? {
+        return Err(Error::Forbidden(
+            "the event is not allowed by its auth events".to_owned(),
+        ));
+    }
     let mut incoming = Incoming::new(rooms, room, pdu).await?;
     // The server that takes a join, leave or knock tells the others.
     incoming.out = Some(0);

@@ -8,3 +8,4 @@ pub(crate) mod media;
 mod rooms;
 mod sync;
 mod upgrades;
+pub(crate) mod user_directory;

@@ -11,3 +11,4 @@ mod policy;
 mod requests;
 pub(crate) mod rooms;
 mod scripted;
+mod user_directory;

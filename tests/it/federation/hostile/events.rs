@@ -210,7 +210,7 @@ async fn the_deepest_event_is_not_the_last() {
 
 /// Sends a transaction with numbers that are not canonical, signed as they stand there: servers
 /// that let such numbers into old rooms do so.
-async fn raw_transaction(stage: &Stage, txn: &str, pdus: &str) -> (u16, Value) {
+pub(super) async fn raw_transaction(stage: &Stage, txn: &str, pdus: &str) -> (u16, Value) {
     let (own, to) = (&stage.peer.name, &stage.server.name);
     let path = format!("/_matrix/federation/v1/send/{}", enc(txn));
     let body = format!(r#"{{"origin":"{own}","origin_server_ts":1,"pdus":[{pdus}]}}"#);

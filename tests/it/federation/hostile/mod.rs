@@ -2,6 +2,7 @@
 
 mod answers;
 mod asking;
+mod bugs;
 mod events;
 mod graph;
 mod joins;
