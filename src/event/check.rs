@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName,
+    CanonicalJsonObject, CanonicalJsonValue, ID_MAX_BYTES, OwnedServerName,
     events::room::policy::POLICY_SERVER_ED25519_SIGNING_KEY_ID as POLICY_KEY_ID,
     signatures::{
         PublicKeyMap, Verified, required_server_signatures_to_verify_event, verify_event,
@@ -17,15 +17,40 @@ use super::{Error, build::EVENT_BYTES_MAX, version::RoomVersion};
 pub fn format(object: &CanonicalJsonObject, version: &RoomVersion) -> Result<(), Error> {
     let rules = &version.rules.event_format;
     check_pdu_format(object, rules).or_else(|why| {
+        let mut smaller = object.clone();
         // ruma takes 65,535 bytes; the specification, and other servers, one more.
         let bytes = serde_json::to_string(object).map_or(0, |json| json.len());
-        if bytes != EVENT_BYTES_MAX {
+        if bytes == EVENT_BYTES_MAX {
+            smaller.remove("signatures");
+        }
+        // ruma counts bytes; before room version 11 events stand in rooms whose servers counted
+        // code points.
+        if rules_count_code_points(version) {
+            shorten(&mut smaller);
+        }
+        if smaller == *object {
             return Err(Error::Format(why));
         }
-        let mut smaller = object.clone();
-        smaller.remove("signatures");
         check_pdu_format(&smaller, rules).map_err(Error::Format)
     })
+}
+
+/// Whether 255 is the limit of code points, not of bytes. Room version 11 came with the first
+/// specification that says bytes.
+fn rules_count_code_points(version: &RoomVersion) -> bool {
+    !version.rules.redaction.keep_room_create_content
+}
+
+/// Leaves of `type` and `state_key` what ruma takes, if they have at most 255 code points.
+fn shorten(object: &mut CanonicalJsonObject) {
+    for field in ["type", "state_key"] {
+        if let Some(CanonicalJsonValue::String(text)) = object.get_mut(field)
+            && text.len() > ID_MAX_BYTES
+            && text.chars().count() <= ID_MAX_BYTES
+        {
+            text.clear();
+        }
+    }
 }
 
 /// Keys that are needed to verify an event, by server.

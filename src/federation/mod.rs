@@ -7,6 +7,7 @@ pub mod keys;
 pub mod notary;
 pub mod resolve;
 pub mod sender;
+pub mod signed;
 pub mod tls;
 pub mod turns;
 

@@ -23,6 +23,7 @@ use ruma::{
 use super::{App, error::ApiError};
 use crate::{
     clock::now_ms,
+    federation::signed,
     users::tokens::{Found, Session},
 };
 
@@ -228,8 +229,7 @@ async fn verify(parts: &Parts, body: &Bytes, claimed: &XMatrix, app: &App) -> Re
     let mut view = http::Request::new(body.as_ref());
     *view.method_mut() = parts.method.clone();
     *view.uri_mut() = parts.uri.clone();
-    claimed
-        .verify_http_request(&view, own, &keys)
+    signed::verify(claimed, &view, own, &keys)
         .map_err(|error| ApiError::unauthorized(&error.to_string()))
 }
 

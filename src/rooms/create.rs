@@ -169,20 +169,34 @@ fn create_content(
     } else {
         content.insert("creator".to_owned(), json!(creator));
     }
-    if rules.additional_room_creators && request.preset == Some(RoomPreset::TrustedPrivateChat) {
-        let mut creators = match content.remove("additional_creators") {
-            Some(Value::Array(creators)) => creators,
-            Some(_) => return Err(Error::Invalid("additional_creators is no list".to_owned())),
-            None => Vec::new(),
-        };
-        for user in &request.invite {
-            if !creators.contains(&json!(user)) {
-                creators.push(json!(user));
+    if rules.additional_room_creators {
+        let mut creators = additional_creators(content.remove("additional_creators"))?;
+        if request.preset == Some(RoomPreset::TrustedPrivateChat) {
+            for user in &request.invite {
+                if !creators.contains(user) {
+                    creators.push(user.clone());
+                }
             }
         }
-        content.insert("additional_creators".to_owned(), Value::Array(creators));
+        if !creators.is_empty() {
+            content.insert("additional_creators".to_owned(), json!(creators));
+        }
     }
     Ok(content)
+}
+
+/// The users whom the client makes creators beside itself.
+fn additional_creators(given: Option<Value>) -> Result<Vec<OwnedUserId>, Error> {
+    let Some(given) = given else {
+        return Ok(Vec::new());
+    };
+    let creators: Vec<OwnedUserId> = serde_json::from_value(given)
+        .map_err(|error| Error::Invalid(format!("additional_creators: {error}")))?;
+    for user in &creators {
+        user.validate_historical()
+            .map_err(|error| Error::Invalid(format!("additional_creators: {error}")))?;
+    }
+    Ok(creators)
 }
 
 async fn new_room(rooms: &Rooms, create: &Pdu, version: RoomVersion) -> Result<Arc<Room>, Error> {

@@ -89,6 +89,12 @@ pub async fn send(
             // What others are in the room has to be known for that.
             room = rooms.whole(room_id).await?;
         }
+        if let Some(event_id) = same_state(rooms, &room, sender, draft).await? {
+            return Ok(Sent {
+                event_id,
+                pos: None,
+            });
+        }
         if !policy_server::is_exempt(&draft.kind, draft.state_key.as_deref())
             && let Some(policy) = policy_server::of(rooms, &room).await?
         {
@@ -110,6 +116,26 @@ pub async fn send(
         }
     }
     Err(Error::Busy)
+}
+
+/// The event that has set a state to what it is to be set to, if the same user did: once is enough.
+async fn same_state(
+    rooms: &Rooms,
+    room: &Room,
+    sender: &UserId,
+    draft: &Draft,
+) -> Result<Option<OwnedEventId>, Error> {
+    let Some(key) = &draft.state_key else {
+        return Ok(None);
+    };
+    let head = room.head();
+    let kind = StateEventType::from(draft.kind.to_string());
+    let now = rooms.state_event(room, &head.state.entries, &kind, key).await?;
+    let same = now.filter(|now| {
+        let content = |raw: &str| serde_json::from_str::<serde_json::Value>(raw).ok();
+        now.sender == sender && content(now.content.get()) == content(draft.content.get())
+    });
+    Ok(same.map(|same| same.event_id.clone()))
 }
 
 /// Sends an event into a room with a policy server: it is built on the tip, judged without holding

@@ -81,6 +81,13 @@ async fn local(
                     "you are in none of the rooms that give access to this one".to_owned(),
                 ));
             }
+            Restriction::Unknown => {
+                // A server that is in one of those rooms can tell.
+                let via = candidates(rooms, room_id, user, via).await?;
+                let draft = draft_with_profile(rooms, user, content).await?;
+                remote::join::join(rooms, room_id, user, &via, &draft).await?;
+                return Ok(true);
+            }
             Restriction::Met => {
                 if let Some(inviter) = local_inviter(rooms, room_id).await? {
                     content.insert(
@@ -112,8 +119,10 @@ pub enum Restriction {
     None,
     /// The user is in one of the rooms that give access.
     Met,
-    /// The user is in none that we know of.
+    /// The user is in none of them.
     NotMet,
+    /// We are in none of them and cannot tell.
+    Unknown,
 }
 
 /// Rooms that give access which are looked at.
@@ -148,6 +157,7 @@ pub async fn restriction(
         Some("restricted" | "knock_restricted") => {}
         _ => return Ok(Restriction::None),
     }
+    let mut is_known = false;
     for allowed in rules.allow.iter().take(ALLOWED_MAX) {
         if allowed.get("type").and_then(Value::as_str) != Some("m.room_membership") {
             continue;
@@ -159,11 +169,20 @@ pub async fn restriction(
         else {
             continue;
         };
+        // What we knew of a room before we left it is worth nothing.
+        if !we_are_in(rooms, &id).await? {
+            continue;
+        }
+        is_known = true;
         if current(rooms, &id, user).await? == Some(MembershipState::Join) {
             return Ok(Restriction::Met);
         }
     }
-    Ok(Restriction::NotMet)
+    Ok(if is_known {
+        Restriction::NotMet
+    } else {
+        Restriction::Unknown
+    })
 }
 
 /// Servers that may help to join, in the order they are asked: those given and the inviter's; where
@@ -174,15 +193,19 @@ pub(super) async fn candidates(
     user: &UserId,
     via: &[OwnedServerName],
 ) -> Result<Vec<OwnedServerName>, Error> {
-    let mut servers: Vec<OwnedServerName> = via.to_vec();
+    let own = rooms.ctx().server_name();
+    let mut servers: Vec<OwnedServerName> =
+        via.iter().filter(|server| *server != own).cloned().collect();
+    let none_given = servers.is_empty();
     let ids = &rooms.ctx().db.ids;
     if let Some(nid) = ids.find_room(room_id).await? {
         let user_nid = ids.user(user).await?;
         let mut conn = rooms.ctx().db.conn().await?;
         let row = storage::memberships::find_of_user(&mut conn, user_nid, nid).await?;
-        let known = match via {
-            [] => storage::memberships::list_servers(&mut conn, nid).await?,
-            _ => Vec::new(),
+        let known = if none_given {
+            storage::memberships::list_servers(&mut conn, nid).await?
+        } else {
+            Vec::new()
         };
         drop(conn);
         if let Some(sender) = row.and_then(|row| row.sender) {
@@ -192,10 +215,9 @@ pub(super) async fn candidates(
             servers.push(ids.server_name(server).await?);
         }
     }
-    if via.is_empty() {
+    if none_given {
         servers.extend(room_id.server_name().map(ToOwned::to_owned));
     }
-    let own = rooms.ctx().server_name();
     let mut seen = std::collections::HashSet::new();
     servers.retain(|server| server != own && seen.insert(server.clone()));
     servers.truncate(SERVERS_MAX);

@@ -62,6 +62,8 @@ pub struct Joined {
 pub async fn join(rooms: &Rooms, offer: Offer<'_>, omit_members: bool) -> Result<Joined, Error> {
     let (room, pdu) = checked(rooms, offer, &MembershipState::Join).await?;
     let event_id = pdu.event_id.clone();
+    // Those before the join, as the state is the one before it.
+    let servers = servers_in(rooms, &room).await?;
     settle(rooms, &room, pdu).await?;
     let stored = rooms
         .event_by_id(&room, &event_id)
@@ -82,6 +84,14 @@ pub async fn join(rooms: &Rooms, offer: Offer<'_>, omit_members: bool) -> Result
     before
         .chain
         .retain(|nid| before.state.binary_search(nid).is_err());
+    Ok(Joined {
+        event: stored.pdu,
+        before,
+        servers: Some(servers),
+    })
+}
+
+async fn servers_in(rooms: &Rooms, room: &Room) -> Result<Vec<OwnedServerName>, Error> {
     let mut conn = rooms.ctx().db.conn().await?;
     let nids = storage::memberships::list_servers(&mut conn, room.nid).await?;
     drop(conn);
@@ -89,11 +99,7 @@ pub async fn join(rooms: &Rooms, offer: Offer<'_>, omit_members: bool) -> Result
     for nid in nids {
         servers.push(rooms.ctx().db.ids.server_name(nid).await?);
     }
-    Ok(Joined {
-        event: stored.pdu,
-        before,
-        servers: Some(servers),
-    })
+    Ok(servers)
 }
 
 /// Members that are told all the same: those after whom a room is called that has no name (MSC3943).

@@ -86,6 +86,7 @@ pub(super) async fn vouching(
         Restriction::NotMet => Err(Error::Forbidden(
             "the user is in none of the rooms that give access to this one".to_owned(),
         )),
+        Restriction::Unknown => Err(Error::UnableToAuthorise),
         Restriction::Met => membership::local_inviter(rooms, room_id)
             .await?
             .map(Some)

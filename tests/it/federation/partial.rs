@@ -231,7 +231,7 @@ async fn a_peer_that_asks_is_not_told_of_members_but_of_servers() {
     assert_eq!(told["members_omitted"], true);
     assert_eq!(
         told["servers_in_room"].as_array().map(Vec::len),
-        Some(2),
+        Some(1),
         "{told}"
     );
     let state = told["state"].as_array().unwrap();

@@ -19,7 +19,7 @@ fn endless(begin: &str, item: &str) -> Answer {
 }
 
 impl Stage {
-    fn assert_bounded(&self, what: &str, before: u64, bound: u64) {
+    pub(super) fn assert_bounded(&self, what: &str, before: u64, bound: u64) {
         let grown = self.server.memory("VmHWM").saturating_sub(before);
         assert!(grown < bound, "{what}: {grown} KiB more");
     }

@@ -1,4 +1,4 @@
-//! What does not hold yet.
+//! Attacks that succeeded once.
 
 use serde_json::{Value, json};
 
