@@ -1,6 +1,10 @@
 //! Older history that we do not have, asked of peers when a client pages there.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use ruma::{
     EventId, OwnedEventId, OwnedServerName, ServerName, api::federation::backfill::get_backfill,
@@ -55,7 +59,8 @@ pub(super) async fn fill(rooms: &Rooms, room: &Arc<Room>, hole: &Hole) -> Result
     for server in servers(rooms, room).await? {
         match fetch(rooms, room, &server, from.clone()).await {
             Ok(pdus) => {
-                if store(rooms, room, &server, pdus, Place::below(hole)).await? > 0 {
+                let place = Place::below(hole);
+                if store(rooms, room, &server, pdus, (&from, place)).await? > 0 {
                     return Ok(true);
                 }
             }
@@ -89,7 +94,8 @@ pub(super) async fn jump(
         return Err(Error::EventNotFound);
     };
     let claim = claim(rooms, room).await;
-    store(rooms, room, server, pdus, Place::within(hole)).await?;
+    let place = (&[event_id.to_owned()][..], Place::within(hole));
+    store(rooms, room, server, pdus, place).await?;
     drop(claim);
     Ok(())
 }
@@ -168,8 +174,8 @@ impl Place {
     }
 }
 
-/// Stores events, newest first, at a place, or below all that we have where too few numbers are
-/// free there; how many.
+/// Stores what leads to some events, newest first, at a place, or below all that we have where too
+/// few numbers are free there; how many.
 #[expect(
     clippy::too_many_lines,
     reason = "one pass over the events, each leaning on the one before"
@@ -179,12 +185,12 @@ async fn store(
     room: &Arc<Room>,
     server: &ServerName,
     pdus: Vec<Pdu>,
-    place: Place,
+    (from, place): (&[OwnedEventId], Place),
 ) -> Result<usize, Error> {
     let mut pdus: Vec<Arc<Pdu>> = pdus.into_iter().map(Arc::new).collect();
     pdus.sort_by(|a, b| (b.depth, &b.event_id).cmp(&(a.depth, &a.event_id)));
     let ids: Vec<OwnedEventId> = pdus.iter().map(|pdu| pdu.event_id.clone()).collect();
-    let known: std::collections::HashMap<OwnedEventId, (i64, bool)> = rooms
+    let known: HashMap<OwnedEventId, (i64, bool)> = rooms
         .events_by_id(room, &ids)
         .await?
         .into_iter()
@@ -195,6 +201,9 @@ async fn store(
             )
         })
         .collect();
+    let is_known = |id: &OwnedEventId| known.get(id).is_some_and(|(_, outlier)| !outlier);
+    let leading = leading(from, &pdus, is_known);
+    pdus.retain(|pdu| leading.contains(&pdu.event_id));
     let mut seq = place.above;
     if place.free < i64::try_from(pdus.len()).unwrap_or(i64::MAX) {
         let mut conn = rooms.ctx().db.conn().await?;
@@ -205,9 +214,6 @@ async fn store(
     let mut taken: Vec<Arc<Pdu>> = Vec::new();
     for pdu in pdus {
         let at = known.get(&pdu.event_id);
-        if at.is_some_and(|(_, outlier)| !outlier) {
-            continue;
-        }
         receive::fetch_auth(rooms, room, server, &pdu).await?;
         if !receive::authorized_by_its_events(rooms, room, &pdu).await? {
             continue;
@@ -238,7 +244,7 @@ async fn store(
             .into_iter()
             .filter(|event| !event.stored.is_outlier())
             .map(|event| event.pdu.event_id.clone())
-            .chain(ids.iter().cloned())
+            .chain(leading.iter().cloned())
             .collect();
         let lacking: Vec<OwnedEventId> = pdu
             .prev_events
@@ -257,4 +263,26 @@ async fn store(
     let mut conn = rooms.ctx().db.conn().await?;
     storage::events::delete_missing(&mut conn, room.nid, &found).await?;
     Ok(taken.len())
+}
+
+/// Of some events those that lead to `from` without going through what is in the timeline: what is
+/// only to be reached that way lies below it, in another hole.
+fn leading(
+    from: &[OwnedEventId],
+    pdus: &[Arc<Pdu>],
+    is_known: impl Fn(&OwnedEventId) -> bool,
+) -> HashSet<OwnedEventId> {
+    let by_id: HashMap<&OwnedEventId, &Arc<Pdu>> =
+        pdus.iter().map(|pdu| (&pdu.event_id, pdu)).collect();
+    let mut queue: Vec<&OwnedEventId> = from.iter().collect();
+    let mut found = HashSet::new();
+    while let Some(id) = queue.pop() {
+        if let Some(pdu) = by_id.get(id)
+            && !is_known(id)
+            && found.insert(id.clone())
+        {
+            queue.extend(&pdu.prev_events);
+        }
+    }
+    found
 }

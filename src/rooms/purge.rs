@@ -5,7 +5,8 @@
 //! the room goes: from then on nobody finds the room, and changes that are under way lose their
 //! compare-and-set. Then everything else goes, as often as it takes; the row in `room` stays, as
 //! the number of the id. Events that peers are still owed (that our users left, say) stay in the
-//! outbox until they have them.
+//! outbox until they have them. The log names rooms and events by number only, and is swept after
+//! two days; it is left alone, since who follows it must not miss a row.
 
 use std::time::Duration;
 
