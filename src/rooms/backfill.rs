@@ -57,7 +57,8 @@ pub(super) async fn fill(rooms: &Rooms, room: &Arc<Room>, hole: &Hole) -> Result
     for server in servers(rooms, room).await? {
         match fetch(rooms, room, &server, from.clone()).await {
             Ok(pdus) => {
-                if store(rooms, room, &server, pdus, Place::below(hole)).await? > 0 {
+                let place = Place::below(hole);
+                if store(rooms, room, &server, pdus, (&from, place)).await? > 0 {
                     return Ok(true);
                 }
             }
@@ -91,7 +92,8 @@ pub(super) async fn jump(
         return Err(Error::EventNotFound);
     };
     let claim = claim(rooms, room).await;
-    store(rooms, room, server, pdus, Place::within(hole)).await?;
+    let place = (&[event_id.to_owned()][..], Place::within(hole));
+    store(rooms, room, server, pdus, place).await?;
     drop(claim);
     Ok(())
 }
@@ -172,16 +174,16 @@ impl Place {
     }
 }
 
-/// Stores events, newest first, at a place, or below all that we have where too few numbers are
-/// free there; how many.
+/// Stores what leads to some events, newest first, at a place, or below all that we have where too
+/// few numbers are free there; how many.
 async fn store(
     rooms: &Rooms,
     room: &Arc<Room>,
     server: &ServerName,
     pdus: Vec<Pdu>,
-    place: Place,
+    (from, place): (&[OwnedEventId], Place),
 ) -> Result<usize, Error> {
-    let (taken, numbers) = fresh(rooms, room, server, pdus).await?;
+    let (taken, numbers) = fresh(rooms, room, server, (from, pdus)).await?;
     if taken.is_empty() {
         return Ok(0);
     }

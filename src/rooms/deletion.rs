@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Error, Rooms, blocks, create, membership,
+    ATTEMPTS_MAX, Error, Rooms, blocks, create, membership,
     persist::is_local,
     purge::{Purged, purge},
     raw,
@@ -87,6 +87,41 @@ pub async fn order(
     admin: &UserId,
     order: &Order,
 ) -> Result<String, Error> {
+    let id = try_order(rooms, room_id, admin, order).await?;
+    id.ok_or_else(|| Error::InvalidParam(format!("Purge already in progress for {room_id}")))
+}
+
+/// Deletes a room and waits for the end of it; of two at the same time the second waits.
+pub async fn delete(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    admin: &UserId,
+    order: &Order,
+) -> Result<Outcome, Error> {
+    for _ in 0..ATTEMPTS_MAX {
+        if let Some(id) = try_order(rooms, room_id, admin, order).await? {
+            return done(rooms, &id).await;
+        }
+        let others = list(rooms, room_id).await?;
+        for other in others.iter().filter(|other| !has_ended(other)) {
+            // How it ends is the other's business.
+            let _ = done(rooms, &other.delete_id).await;
+        }
+    }
+    Err(Error::Busy)
+}
+
+fn has_ended(deletion: &room_deletions::Deletion) -> bool {
+    matches!(&*deletion.status, "complete" | "failed")
+}
+
+/// `None`: another deletion of the room has not ended.
+async fn try_order(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    admin: &UserId,
+    order: &Order,
+) -> Result<Option<String>, Error> {
     if let Some(user) = &order.new_room_user_id
         && !is_local(rooms, user)
     {
@@ -98,12 +133,10 @@ pub async fn order(
     let mut conn = rooms.ctx().db.conn().await?;
     let texts = (&*texts.0, &*texts.1);
     if !room_deletions::insert(&mut conn, &delete_id, room_id, admin, texts, now_ms()).await? {
-        return Err(Error::InvalidParam(format!(
-            "Purge already in progress for {room_id}"
-        )));
+        return Ok(None);
     }
     rooms.0.deleting.notify_one();
-    Ok(delete_id)
+    Ok(Some(delete_id))
 }
 
 fn text<T: Serialize>(value: &T) -> Result<String, Error> {
@@ -111,7 +144,7 @@ fn text<T: Serialize>(value: &T) -> Result<String, Error> {
 }
 
 /// Waits until a deletion has ended.
-pub async fn done(rooms: &Rooms, delete_id: &str) -> Result<Outcome, Error> {
+async fn done(rooms: &Rooms, delete_id: &str) -> Result<Outcome, Error> {
     loop {
         let mut conn = rooms.ctx().db.conn().await?;
         let row = room_deletions::find(&mut conn, delete_id).await?;

@@ -36,7 +36,8 @@ pub async fn page(rooms: &Rooms, query: &Query<'_>) -> Result<(Vec<Value>, i64),
     refresh(rooms).await?;
     let own = rooms.ctx().db.ids.server(rooms.ctx().server_name()).await?;
     let mut conn = rooms.ctx().db.conn().await?;
-    let (found, total) = room_list::page(&mut conn, own, query).await?;
+    let found = room_list::page(&mut conn, own, query).await?;
+    let total = room_list::count(&mut conn, query).await?;
     Ok((found.iter().map(entry).collect(), total))
 }
 

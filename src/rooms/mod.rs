@@ -416,10 +416,10 @@ impl Rooms {
         self.0.resident.insert(room.nid, room.clone()).await;
     }
 
-    /// Takes a room out of memory; what is built on it is void.
+    /// Takes a room that is deleted out of memory; what is built on it is void.
     async fn evict(&self, nid: RoomNid) {
         if let Some(room) = self.0.resident.get(&nid).await {
-            room.bury();
+            room.bury_for_good();
         }
         self.0.resident.invalidate(&nid).await;
     }

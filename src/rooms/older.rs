@@ -1,6 +1,9 @@
 //! Older events that peers gave: which of them are taken, and the states before them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use ruma::{OwnedEventId, ServerName};
 
@@ -28,12 +31,13 @@ pub(super) struct Fresh {
 /// Events that are taken, by id.
 pub(super) type Numbers = HashMap<OwnedEventId, Fresh>;
 
-/// Those events that are new to the graph and authorized by their auth events, newest first.
+/// Those events that lead to `from`, are new to the graph and authorized by their auth events,
+/// newest first.
 pub(super) async fn fresh(
     rooms: &Rooms,
     room: &Arc<Room>,
     server: &ServerName,
-    pdus: Vec<Pdu>,
+    (from, pdus): (&[OwnedEventId], Vec<Pdu>),
 ) -> Result<(Vec<Arc<Pdu>>, Numbers), Error> {
     let mut pdus: Vec<Arc<Pdu>> = pdus.into_iter().map(Arc::new).collect();
     pdus.sort_by(|a, b| (b.depth, &b.event_id).cmp(&(a.depth, &a.event_id)));
@@ -48,13 +52,13 @@ pub(super) async fn fresh(
             (event.pdu.event_id.clone(), at)
         })
         .collect();
+    let is_known = |id: &OwnedEventId| stored.get(id).is_some_and(|(_, outlier)| !outlier);
+    let leading = leading(from, &pdus, is_known);
+    pdus.retain(|pdu| leading.contains(&pdu.event_id));
     let mut taken = Vec::with_capacity(pdus.len());
     let mut numbers = Numbers::new();
     for pdu in pdus {
         let at = stored.get(&pdu.event_id);
-        if at.is_some_and(|(_, is_outlier)| !is_outlier) {
-            continue;
-        }
         missing::fetch_auth(rooms, room, server, &pdu).await?;
         if !receive::authorized_by_its_events(rooms, room, &pdu).await? {
             continue;
@@ -68,6 +72,28 @@ pub(super) async fn fresh(
         taken.push(pdu);
     }
     Ok((taken, numbers))
+}
+
+/// Of some events those that lead to `from` without going through what is in the timeline: what is
+/// only to be reached that way lies below it, in another hole.
+fn leading(
+    from: &[OwnedEventId],
+    pdus: &[Arc<Pdu>],
+    is_known: impl Fn(&OwnedEventId) -> bool,
+) -> HashSet<OwnedEventId> {
+    let by_id: HashMap<&OwnedEventId, &Arc<Pdu>> =
+        pdus.iter().map(|pdu| (&pdu.event_id, pdu)).collect();
+    let mut queue: Vec<&OwnedEventId> = from.iter().collect();
+    let mut found = HashSet::new();
+    while let Some(id) = queue.pop() {
+        if let Some(pdu) = by_id.get(id)
+            && !is_known(id)
+            && found.insert(id.clone())
+        {
+            queue.extend(&pdu.prev_events);
+        }
+    }
+    found
 }
 
 /// Snapshots of the states before events, by number. They are worked out only where not everybody

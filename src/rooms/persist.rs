@@ -292,7 +292,7 @@ impl Plan {
     pub(super) async fn write_outliers(self, rooms: &Rooms) -> Result<(), Error> {
         let mut conn = rooms.ctx().db.conn().await?;
         // Nothing may be added to a room that is being deleted.
-        if self.room.is_dead() {
+        if self.room.is_deleted() {
             return Err(Error::Busy);
         }
         append(&mut conn, &self.batch, now_ms()).await?;

@@ -5,7 +5,8 @@
 //! the room goes: from then on nobody finds the room, and changes that are under way lose their
 //! compare-and-set. Then everything else goes, as often as it takes; the row in `room` stays, as
 //! the number of the id. Events that peers are still owed (that our users left, say) stay in the
-//! outbox until they have them.
+//! outbox until they have them. The log names rooms and events by number only, and is swept after
+//! two days; it is left alone, since who follows it must not miss a row.
 
 use std::time::Duration;
 
@@ -69,7 +70,10 @@ pub async fn purge(rooms: &Rooms, room: RoomNid, forced: bool) -> Result<Purged,
     let mut conn = rooms.ctx().db.conn().await?;
     purges::want(&mut conn, room, forced, now_ms()).await?;
     drop(conn);
-    go_on(rooms, room).await
+    let purged = go_on(rooms, room).await;
+    // What peers are still owed, or what failed, is the job's from here on.
+    rooms.0.purging.notify_one();
+    purged
 }
 
 /// The job: deletes what is to be deleted, one room after the other.
@@ -238,9 +242,7 @@ async fn finish(rooms: &Rooms, room: RoomNid) -> Result<(), Error> {
         })
         .collect();
     let positions = tx.log_all(&entries).await?;
-    for (user, pos) in inside.iter().zip(positions) {
-        storage::memberships::update_pos(&mut tx, *user, room, pos).await?;
-    }
+    purges::update_positions(&mut tx, room, &inside, &positions).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -31,6 +31,8 @@ pub struct Room {
     /// The head that the next change builds on; may be ahead of what is committed.
     pub(super) tip: tokio::sync::Mutex<Head>,
     dead: AtomicBool,
+    /// Its rows are being deleted.
+    deleted: AtomicBool,
     /// Position of the newest event that this process committed or loaded.
     seen: AtomicI64,
     /// `rev` of the newest committed head.
@@ -74,6 +76,7 @@ impl Room {
             head: ArcSwap::from_pointee(head.clone()),
             tip: tokio::sync::Mutex::new(head),
             dead: AtomicBool::new(false),
+            deleted: AtomicBool::new(false),
             seen: AtomicI64::new(seen),
         }
     }
@@ -107,6 +110,17 @@ impl Room {
     pub(super) fn bury(&self) {
         self.dead.store(true, Ordering::Release);
         self.rev.send_replace(i64::MAX);
+    }
+
+    /// The rows of the room are being deleted: nothing may be added to it.
+    pub(super) fn bury_for_good(&self) {
+        self.deleted.store(true, Ordering::Release);
+        self.bury();
+    }
+
+    /// Whether the rows of the room are being deleted.
+    pub(super) fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
     }
 
     /// Waits until what was queued up to that `rev` is on disk, or the room is dead.

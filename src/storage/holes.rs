@@ -40,13 +40,13 @@ pub async fn list(
     let rows = sqlx::query!(
         r#"SELECT e.event_nid, e.room_seq AS "seq!", e.depth, e.origin_ts,
              b.room_seq AS "below_seq?", b.depth AS "below_depth?", b.origin_ts AS "below_ts?"
-           FROM event e
+           FROM (SELECT DISTINCT child_nid FROM missing_prev WHERE room_nid = $1) m
+           JOIN event e ON e.room_nid = $1 AND e.event_nid = m.child_nid
            LEFT JOIN LATERAL (
              SELECT v.room_seq, v.depth, v.origin_ts FROM event v
              WHERE v.room_nid = $1 AND v.room_seq < e.room_seq
              ORDER BY v.room_seq DESC LIMIT 1) b ON true
-           WHERE e.room_nid = $1 AND e.room_seq BETWEEN $2 AND $3
-             AND e.event_nid IN (SELECT child_nid FROM missing_prev WHERE room_nid = $1)
+           WHERE e.room_seq BETWEEN $2 AND $3
            ORDER BY e.room_seq DESC LIMIT $4"#,
         room.0,
         lo,
@@ -55,19 +55,18 @@ pub async fn list(
     )
     .fetch_all(conn)
     .await?;
-    let hole = |child, seq, depth, ts, below| Hole {
-        child,
-        seq,
-        depth,
-        ts,
-        below,
-    };
     Ok(rows
         .into_iter()
         .map(|row| {
             let below = row.below_seq.zip(row.below_depth).zip(row.below_ts);
             let below = below.map(|((seq, depth), ts)| Below { seq, depth, ts });
-            hole(row.event_nid, row.seq, row.depth, row.origin_ts, below)
+            Hole {
+                child: row.event_nid,
+                seq: row.seq,
+                depth: row.depth,
+                ts: row.origin_ts,
+                below,
+            }
         })
         .collect())
 }

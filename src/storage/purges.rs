@@ -374,3 +374,24 @@ pub async fn detach_users(conn: &mut PgConnection, room: RoomNid) -> Result<Vec<
     .await?;
     Ok(inside.into_iter().map(UserNid).collect())
 }
+
+/// Sets the positions of the changes that [`detach_users`] made.
+pub async fn update_positions(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    users: &[UserNid],
+    positions: &[i64],
+) -> Result<(), Error> {
+    let users: Vec<i64> = users.iter().map(|user| user.0).collect();
+    sqlx::query!(
+        "UPDATE user_room u SET pos = w.pos
+         FROM unnest($2::bigint[], $3::bigint[]) AS w (usr, pos)
+         WHERE u.user_nid = w.usr AND u.room_nid = $1",
+        room.0,
+        &users,
+        positions
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -118,12 +118,37 @@ pub async fn upsert(
     Ok(())
 }
 
-/// A page of the list, and how many rooms there are in all.
+/// How many rooms fit, on whichever page.
+pub async fn count(conn: &mut PgConnection, query: &Query<'_>) -> Result<i64, Error> {
+    let total = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "total!"
+           FROM room_head h
+           JOIN room r ON r.room_nid = h.room_nid
+           JOIN room_summary s ON s.room_nid = h.room_nid
+           WHERE ($1::text IS NULL OR position(lower($1) IN lower(s.name)) > 0
+              OR position(lower($1) IN
+                   lower(split_part(substr(s.canonical_alias, 2), ':', 1))) > 0
+              OR r.room_id = $1)
+             AND ($2::boolean IS NULL OR r.listed = $2)
+             AND ($3::boolean IS NULL OR NOT EXISTS (
+               SELECT 1 FROM room_server v
+               WHERE v.room_nid = h.room_nid AND v.joined > 0) = $3)"#,
+        query.search,
+        query.public,
+        query.empty
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(total)
+}
+
+/// A page of the list.
+#[expect(clippy::too_many_lines, reason = "one statement and its columns")]
 pub async fn page(
     conn: &mut PgConnection,
     own: ServerNid,
     query: &Query<'_>,
-) -> Result<(Vec<Listed>, i64), Error> {
+) -> Result<Vec<Listed>, Error> {
     let rows = sqlx::query!(
         r#"WITH found AS (
              SELECT r.room_id, r.version, r.listed, s.*,
@@ -182,26 +207,7 @@ pub async fn page(
         query.offset,
         query.limit
     )
-    .fetch_all(&mut *conn)
-    .await?;
-    let total = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "total!"
-           FROM room_head h
-           JOIN room r ON r.room_nid = h.room_nid
-           JOIN room_summary s ON s.room_nid = h.room_nid
-           WHERE ($1::text IS NULL OR position(lower($1) IN lower(s.name)) > 0
-              OR position(lower($1) IN
-                   lower(split_part(substr(s.canonical_alias, 2), ':', 1))) > 0
-              OR r.room_id = $1)
-             AND ($2::boolean IS NULL OR r.listed = $2)
-             AND ($3::boolean IS NULL OR NOT EXISTS (
-               SELECT 1 FROM room_server v
-               WHERE v.room_nid = h.room_nid AND v.joined > 0) = $3)"#,
-        query.search,
-        query.public,
-        query.empty
-    )
-    .fetch_one(conn)
+    .fetch_all(conn)
     .await?;
     let rooms = rows.into_iter().map(|row| Listed {
         room_id: row.room_id,
@@ -223,7 +229,7 @@ pub async fn page(
             state_events: row.state_events,
         },
     });
-    Ok((rooms.collect(), total))
+    Ok(rooms.collect())
 }
 
 /// Devices of the joined local users of a room.

@@ -45,8 +45,7 @@ async fn delete_and_wait(
     Body(order): Body<Order>,
 ) -> Result<Object, ApiError> {
     let room = room_id(&room)?;
-    let id = deletion::order(&rooms, &room, &admin.user_id, &order).await?;
-    let outcome = deletion::done(&rooms, &id).await?;
+    let outcome = deletion::delete(&rooms, &room, &admin.user_id, &order).await?;
     Ok(Object(json!(outcome)))
 }
 

@@ -149,27 +149,27 @@ mod tests {
     use super::{closed, numbers, raised};
     use crate::event::version::RoomVersion;
 
-    fn levels(value: serde_json::Value) -> super::Levels {
+    fn levels(value: &serde_json::Value) -> super::Levels {
         value.as_object().unwrap().clone()
     }
 
     #[test]
     fn levels_that_are_text_become_numbers() {
-        let mut found = levels(json!({
+        let mut found = levels(&json!({
             "ban": "50", "users": { "@a:b": " 100" }, "events": { "x": "7" }, "odd": "text",
         }));
         numbers(&mut found);
         let expected = json!({
             "ban": 50, "users": { "@a:b": 100 }, "events": { "x": 7 }, "odd": "text",
         });
-        assert_eq!(found, levels(expected));
+        assert_eq!(found, levels(&expected));
     }
 
     #[test]
     fn who_upgrades_has_the_power_to_for_a_while() {
         let version = RoomVersion::supported(&RoomVersionId::V11).unwrap();
         let user = user_id!("@a:b");
-        let weak = levels(json!({ "users": { "@a:b": 60 }, "events": { "m.room.name": 80 } }));
+        let weak = levels(&json!({ "users": { "@a:b": 60 }, "events": { "m.room.name": 80 } }));
         let strong = raised(&weak, &version, user).unwrap();
         assert_eq!(strong["users"]["@a:b"], 80);
         assert_eq!(raised(&strong, &version, user), None);
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn the_old_room_is_closed_once() {
-        let open = levels(json!({ "users_default": 60 }));
+        let open = levels(&json!({ "users_default": 60 }));
         let shut = closed(open).unwrap();
         assert_eq!(shut["events_default"], 61);
         assert_eq!(shut["invite"], 61);

@@ -191,6 +191,7 @@ async fn links_and_bans(
     Ok(drafts)
 }
 
+/// Links as they are: their `via` are servers in the rooms that they name, which stay.
 async fn links(rooms: &Rooms, room: &Room, is_space: bool) -> Result<Vec<Draft>, Error> {
     let entries = room.head().state.entries.clone();
     let keys: Vec<SKeyNid> = entries
