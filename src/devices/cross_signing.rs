@@ -3,11 +3,11 @@
 use ruma::UserId;
 use serde_json::{Map, Value, json};
 
-use super::{BYTES_MAX, Error, announce};
+use super::{BYTES_MAX, Error};
 use crate::{
     context::Context,
     storage::{Tx, device_keys},
-    users::tokens::Session,
+    users::{announce, tokens::Session},
 };
 
 /// Keys signed in one request.
@@ -75,14 +75,9 @@ pub async fn upload(ctx: &Context, session: &Session, body: &Value) -> Result<()
         device_keys::upsert_cross_signing(&mut tx, session.user_nid, kind, &key.to_string())
             .await?;
     }
-    tell(ctx, &mut tx, session).await?;
+    announce::signing_keys(ctx, &mut tx, (&session.user_id, session.user_nid)).await?;
     tx.commit().await?;
     Ok(())
-}
-
-async fn tell(ctx: &Context, tx: &mut Tx, session: &Session) -> Result<(), Error> {
-    let owner = (&*session.user_id, session.user_nid);
-    announce(ctx, tx, owner, session.device_id.as_str(), false).await
 }
 
 /// Adds signatures (`POST /keys/signatures/upload`): of the asking user on its own devices and
@@ -101,18 +96,40 @@ pub async fn sign(ctx: &Context, session: &Session, body: &Value) -> Result<Valu
         return Err(Error::Invalid("too many keys in one request".to_owned()));
     }
     let mut failures: Map<String, Value> = Map::new();
+    let mut own = Vec::new();
     let mut tx = ctx.db.begin().await?;
     for (user, keys) in signed {
         for (target, key) in keys.as_object().into_iter().flatten() {
             if let Err(why) = sign_one(ctx, &mut tx, session, (user, target), key).await? {
                 let of_user = failures.entry(user.clone()).or_insert_with(|| json!({}));
                 of_user[target] = json!({ "errcode": "M_INVALID_SIGNATURE", "error": why });
+            } else if user == session.user_id.as_str() {
+                own.push(target.as_str());
             }
         }
     }
-    tell(ctx, &mut tx, session).await?;
+    tell(ctx, &mut tx, session, &own).await?;
     tx.commit().await?;
     Ok(json!({ "failures": failures }))
+}
+
+/// Tells of signatures that were added: everybody of those on the user's own devices and keys,
+/// the user's other devices of those on others, which nobody else sees.
+async fn tell(ctx: &Context, tx: &mut Tx, session: &Session, signed: &[&str]) -> Result<(), Error> {
+    let owner = (&*session.user_id, session.user_nid);
+    let known = device_keys::list(tx, &[session.user_nid.0]).await?;
+    let is_device = |target: &&str| known.iter().any(|(_, id, ..)| id == target);
+    let (devices, keys): (Vec<&str>, Vec<&str>) = signed.iter().partition(|t| is_device(t));
+    if !devices.is_empty() {
+        announce::devices(ctx, tx, owner, &devices).await?;
+    }
+    if !keys.is_empty() {
+        announce::signing_keys(ctx, tx, owner).await?;
+    }
+    if signed.is_empty() {
+        announce::own_devices(tx, session.user_nid).await?;
+    }
+    Ok(())
 }
 
 async fn sign_one(

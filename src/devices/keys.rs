@@ -4,15 +4,15 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ruma::{
     OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName, UserId,
-    api::federation::keys::{claim_keys, get_keys},
+    api::federation::keys::claim_keys,
 };
 use serde_json::{Map, Value, json};
 
-use super::{BYTES_MAX, Error, announce};
+use super::{BYTES_MAX, Error, lists};
 use crate::{
     context::Context,
     storage::{self, device_keys},
-    users::tokens::Session,
+    users::{announce, tokens::Session},
 };
 
 /// Keys in one upload, users in one question, devices in one claim.
@@ -94,7 +94,7 @@ pub async fn upload(ctx: &Context, session: &Session, body: &Value) -> Result<Va
         && device_keys::upsert(&mut tx, user, device, &keys.to_string()).await?
     {
         let owner = (&*session.user_id, user);
-        announce(ctx, &mut tx, owner, session.device_id.as_str(), false).await?;
+        announce::devices(ctx, &mut tx, owner, &[session.device_id.as_str()]).await?;
     }
     tx.commit().await?;
     Ok(counted(counts))
@@ -115,11 +115,11 @@ pub fn counted(counts: Vec<(String, i64)>) -> Value {
 /// What a question for keys found: keys by user and device, cross-signing keys by user.
 #[derive(Debug, Default)]
 pub struct Found {
-    device_keys: Map<String, Value>,
-    master_keys: Map<String, Value>,
-    self_signing_keys: Map<String, Value>,
+    pub(super) device_keys: Map<String, Value>,
+    pub(super) master_keys: Map<String, Value>,
+    pub(super) self_signing_keys: Map<String, Value>,
     user_signing_keys: Map<String, Value>,
-    failures: Map<String, Value>,
+    pub(super) failures: Map<String, Value>,
 }
 
 impl Found {
@@ -219,6 +219,16 @@ pub async fn local(
     Ok(found)
 }
 
+/// How many changes peers were told of the devices of a user of ours. To be read before the
+/// devices: an update that comes in between is then told once more, and not missed.
+pub async fn own_stream(ctx: &Context, user: &UserId) -> Result<i64, Error> {
+    let Some(nid) = ctx.db.ids.find_user(user).await? else {
+        return Ok(0);
+    };
+    let mut conn = ctx.db.conn().await?;
+    Ok(storage::device_lists::find_own_stream(&mut conn, nid).await?)
+}
+
 /// Splits by server; ours apart.
 fn by_server<T>(
     own: &ServerName,
@@ -240,50 +250,55 @@ fn by_server<T>(
     (local, remote)
 }
 
-/// Keys of any users (`POST /keys/query`): peers are asked for theirs, each with a time-out.
+/// Keys of any users (`POST /keys/query`).
 pub async fn query(ctx: &Context, session: &Session, asked: Question) -> Result<Found, Error> {
-    use futures_util::{StreamExt, stream};
     if asked.len() > MANY {
         return Err(Error::Invalid("too many users in one question".to_owned()));
     }
     let (ours, theirs) = by_server(ctx.server_name(), asked);
     let mut found = local(ctx, &ours, Some(&session.user_id)).await?;
-    let jobs = theirs.into_iter().map(|(server, asked)| async move {
-        let request = get_keys::v1::Request::new(asked.clone());
-        let answer = tokio::time::timeout(PATIENCE, ctx.federation.request(&server, request)).await;
-        (server, asked, answer)
-    });
-    let jobs: Vec<_> = jobs.collect();
-    let mut answers = stream::iter(jobs).buffer_unordered(PEERS_AT_ONCE);
-    while let Some((server, asked, answer)) = answers.next().await {
-        let Ok(Ok(answer)) = answer else {
-            let why = json!({ "errcode": "M_UNREACHABLE", "error": "the server was not reached" });
-            found.failures.insert(server.to_string(), why);
-            continue;
-        };
-        // A peer speaks for its own users only, and for those that it was asked for.
-        let mut put = |map: &str, user: &UserId, value: Value| {
-            if asked.contains_key(user) {
-                let map = match map {
-                    "device" => &mut found.device_keys,
-                    "master" => &mut found.master_keys,
-                    _ => &mut found.self_signing_keys,
-                };
-                map.insert(user.to_string(), value);
-            }
-        };
-        for (user, keys) in &answer.device_keys {
-            put("device", user, json!(keys));
-        }
-        for (user, key) in &answer.master_keys {
-            put("master", user, json!(key));
-        }
-        for (user, key) in &answer.self_signing_keys {
-            put("self", user, json!(key));
+    let remote: Vec<OwnedUserId> = theirs.values().flat_map(Question::keys).cloned().collect();
+    lists::query(ctx, theirs, &mut found).await?;
+    sign_masters(ctx, session, &remote, &mut found).await?;
+    Ok(found)
+}
+
+/// Puts the signatures that the asking user made on master keys of users of peers into the answer:
+/// nobody but us keeps them.
+async fn sign_masters(
+    ctx: &Context,
+    session: &Session,
+    users: &[OwnedUserId],
+    found: &mut Found,
+) -> Result<(), Error> {
+    let mut nids = BTreeMap::new();
+    for user in users {
+        if found.master_keys.contains_key(user.as_str())
+            && let Some(nid) = ctx.db.ids.find_user(user).await?
+        {
+            nids.insert(nid.0, user);
         }
     }
-    drop(answers);
-    Ok(found)
+    if nids.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<i64> = nids.keys().copied().collect();
+    let reader = session.user_nid.0;
+    let mut conn = ctx.db.conn().await?;
+    let signatures = device_keys::list_signatures(&mut conn, &all, reader).await?;
+    drop(conn);
+    for (owner, target, signer, key_id, signature) in signatures {
+        let Some(key) = nids
+            .get(&owner)
+            .and_then(|user| found.master_keys.get_mut(user.as_str()))
+        else {
+            continue;
+        };
+        if signer == reader && super::cross_signing::public_part(key).as_ref() == Some(&target) {
+            key["signatures"][session.user_id.as_str()][key_id] = json!(signature);
+        }
+    }
+    Ok(())
 }
 
 /// Wishes for one-time keys: algorithm by user and device.

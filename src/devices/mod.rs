@@ -3,15 +3,12 @@
 pub mod cross_signing;
 pub mod key_backup;
 pub mod keys;
+pub mod lists;
 pub mod to_device;
 
-use ruma::UserId;
-use serde_json::json;
+mod peer_keys;
 
-use crate::{
-    context::Context,
-    storage::{self, Tx, UserNid},
-};
+use crate::storage;
 
 /// Bytes of a key with its signatures, and of a message to a device.
 const BYTES_MAX: usize = 65_536;
@@ -34,36 +31,4 @@ pub enum Error {
     /// The database.
     #[error(transparent)]
     Storage(#[from] storage::Error),
-}
-
-/// Tells everybody who shares a room with a user of ours, here and at peers, that its devices or
-/// keys changed. The last thing before the commit.
-pub(crate) async fn announce(
-    ctx: &Context,
-    tx: &mut Tx,
-    user: (&UserId, UserNid),
-    device: &str,
-    deleted: bool,
-) -> Result<(), Error> {
-    let (user_id, nid) = user;
-    let own = ctx.db.ids.server(ctx.server_name()).await?;
-    let mut servers = storage::to_device::list_servers(tx, nid).await?;
-    servers.retain(|server| *server != own.0);
-    // A random id, so that peers see a gap and ask for the whole list: what they are told here
-    // carries no keys.
-    let edu = json!({
-        "edu_type": "m.device_list_update",
-        "content": {
-            "user_id": user_id,
-            "device_id": device,
-            "stream_id": rand::random::<u32>() >> 1,
-            "prev_id": [rand::random::<u32>() >> 1],
-            "deleted": deleted,
-        },
-    })
-    .to_string();
-    let bodies = vec![edu; servers.len()];
-    storage::to_device::insert_edus(tx, &servers, &bodies).await?;
-    storage::to_device::insert_change(tx, nid).await?;
-    Ok(())
 }

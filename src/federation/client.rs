@@ -18,6 +18,7 @@ use super::{
     keys::PeerKeys,
     resolve::Resolver,
     tls,
+    turns::{Turn, Turns},
 };
 use crate::{clock::now_ms, config::Config, event::keys::SigningKeys, storage::Db};
 
@@ -53,6 +54,7 @@ struct Inner {
     /// (not before, pause) by server that failed lately.
     resting: Cache<String, (i64, i64)>,
     peer_keys: PeerKeys,
+    turns: Turns,
 }
 
 impl Client {
@@ -85,6 +87,7 @@ impl Client {
             guard,
             resolver,
             peer_keys: PeerKeys::new(db, own.clone()),
+            turns: Turns::default(),
             own,
             resting: Cache::builder()
                 .max_capacity(100_000)
@@ -96,6 +99,11 @@ impl Client {
     /// Keys of peers, fetched with this client.
     pub fn keys(&self) -> Keys<'_> {
         Keys(self)
+    }
+
+    /// Waits for the turn to ask a server, where questions of one kind must not be many at once.
+    pub async fn turn(&self, server: &ServerName) -> Turn {
+        self.0.turns.take(server).await
     }
 
     /// A request whose answer is of ordinary size.

@@ -7,6 +7,7 @@ pub mod notary;
 pub mod resolve;
 pub mod sender;
 pub mod tls;
+pub mod turns;
 
 pub use self::client::Client;
 use crate::storage;

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::now_ms,
+    devices,
     federation::sender::Sender,
     rooms::{News, Rooms},
-    storage,
+    storage::{self, LogKind},
 };
 
 /// How long a client transaction is remembered, and a log row kept.
@@ -29,6 +31,26 @@ pub fn start(rooms: &Rooms, sender: &Sender, stop: &CancellationToken) {
     spawn(Box::pin(sweep(rooms.clone())));
     spawn(Box::pin(expire_typing(rooms.clone())));
     spawn(Box::pin(tell_peers(rooms.clone(), sender.clone())));
+    spawn(Box::pin(resync_devices(rooms.clone())));
+}
+
+/// How often device lists that could not be fetched are looked for when nothing happens.
+const RESYNC_EVERY: Duration = Duration::from_mins(1);
+
+/// Fetches device lists of peers that are old, so that the next question finds them.
+async fn resync_devices(rooms: Rooms) {
+    let mut rows = rooms.ctx().db.stream.subscribe();
+    loop {
+        let wait = tokio::time::timeout(RESYNC_EVERY, rows.recv()).await;
+        match wait {
+            Ok(Ok(batch)) if !batch.iter().any(|row| row.kind == LogKind::DeviceList) => continue,
+            Ok(Err(RecvError::Closed)) => return,
+            Ok(Ok(_) | Err(RecvError::Lagged(_))) | Err(_) => {}
+        }
+        if let Err(error) = devices::lists::resync(rooms.ctx()).await {
+            tracing::warn!(%error, "device lists could not be fetched");
+        }
+    }
 }
 
 async fn expire_typing(rooms: Rooms) {
@@ -40,7 +62,6 @@ async fn expire_typing(rooms: Rooms) {
 
 /// Sends typing and receipts to the servers in their room.
 async fn tell_peers(rooms: Rooms, sender: Sender) {
-    use tokio::sync::broadcast::error::RecvError;
     let mut news = rooms.news();
     loop {
         match news.recv().await {

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, stream};
 use ruma::{
-    CanonicalJsonObject, OwnedRoomId, RoomId, ServerName, UserId,
-    api::federation::transactions::edu::Edu, serde::Raw,
+    CanonicalJsonObject, OwnedRoomId, RoomId, ServerName, api::federation::transactions::edu::Edu,
+    serde::Raw,
 };
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{Error, Rooms, receipts, receive, serve::admitted, typing};
 use crate::{
     clock::now_ms,
-    devices::to_device,
+    devices::{lists, to_device},
     event::{pdu::id_of, version::RoomVersion},
     storage,
 };
@@ -152,20 +152,6 @@ fn refused(events: &[Box<RawValue>], why: &str) -> Vec<(String, Value)> {
         .collect()
 }
 
-/// Users of ours who share a room with a peer's user are told to look at its devices anew.
-async fn devices_changed(rooms: &Rooms, origin: &ServerName, user: &UserId) -> Result<(), Error> {
-    if user.server_name() != origin {
-        return Err(Error::Forbidden("a user of another server".to_owned()));
-    }
-    let Some(nid) = rooms.ctx().db.ids.find_user(user).await? else {
-        return Ok(());
-    };
-    let mut tx = rooms.ctx().db.begin().await?;
-    storage::to_device::insert_change(&mut tx, nid).await?;
-    tx.commit().await?;
-    Ok(())
-}
-
 async fn ephemeral(rooms: &Rooms, origin: &ServerName, edu: Edu) -> Result<(), Error> {
     match edu {
         Edu::Typing(typing) => {
@@ -200,8 +186,14 @@ async fn ephemeral(rooms: &Rooms, origin: &ServerName, edu: Edu) -> Result<(), E
             let taken = to_device::receive(ctx, origin, &content.sender, about, &messages).await;
             taken.map_err(|error| Error::Invalid(error.to_string()))
         }
-        Edu::DeviceListUpdate(content) => devices_changed(rooms, origin, &content.user_id).await,
-        Edu::SigningKeyUpdate(content) => devices_changed(rooms, origin, &content.user_id).await,
+        Edu::DeviceListUpdate(content) => {
+            let taken = lists::device_changed(rooms.ctx(), origin, content).await;
+            taken.map_err(|error| Error::Invalid(error.to_string()))
+        }
+        Edu::SigningKeyUpdate(content) => {
+            let taken = lists::signing_keys_changed(rooms.ctx(), origin, content).await;
+            taken.map_err(|error| Error::Invalid(error.to_string()))
+        }
         // Presence is off between servers.
         _ => Ok(()),
     }

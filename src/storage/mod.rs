@@ -5,6 +5,7 @@ pub mod aliases;
 pub mod append;
 pub mod codec;
 pub mod device_keys;
+pub mod device_lists;
 pub mod devices;
 pub mod event_times;
 pub mod events;

@@ -145,7 +145,7 @@ pub async fn list_rooms(conn: &mut PgConnection, user: i64) -> Result<Vec<i64>, 
 }
 
 /// Users whose devices a user has to look at anew after `since`, with whether they still share a
-/// room: changed keys, and members who came or went in the user's rooms.
+/// room: changed keys of those who do, and members who came or went in the user's rooms.
 pub async fn list_changed(
     conn: &mut PgConnection,
     user: UserNid,
@@ -158,21 +158,31 @@ pub async fn list_changed(
            ), left_now AS (
              SELECT room_nid FROM user_room
              WHERE user_nid = $1 AND membership IN (3, 4) AND pos > $2 AND pos <= $3
-           ), candidate AS (
-             SELECT user_nid FROM device_change WHERE pos > $2 AND pos <= $3
-             UNION
+           ), moved AS (
              SELECT m.user_nid FROM mine JOIN member m USING (room_nid)
              WHERE mine.pos > $2 AND mine.pos <= $3 AND m.membership = 1
              UNION
              SELECT m.user_nid FROM left_now JOIN member m USING (room_nid) WHERE m.membership = 1
              UNION
-             SELECT -e.skey_nid FROM event e JOIN mine ON mine.room_nid = e.room_nid
-             WHERE e.pos > $2 AND e.pos <= $3 AND e.type_nid = 1 AND e.skey_nid < 0
+             SELECT m.user_nid FROM mine
+             JOIN event e ON e.room_nid = mine.room_nid AND e.type_nid = 1
+               AND e.pos > $2 AND e.pos <= $3 AND e.skey_nid < 0
+             -- Who is only invited, or knocks, has neither come nor gone.
+             JOIN member m ON m.room_nid = e.room_nid AND m.user_nid = -e.skey_nid
+               AND m.membership IN (1, 3, 4)
+           ), candidate AS (
+             SELECT user_nid, true AS moved FROM moved
+             UNION ALL
+             SELECT user_nid, false FROM device_change d WHERE pos > $2 AND pos <= $3
+               AND NOT EXISTS (SELECT 1 FROM moved WHERE moved.user_nid = d.user_nid)
+           ), seen AS (
+             SELECT c.user_nid, c.moved,
+               (c.user_nid = $1 OR EXISTS (SELECT 1 FROM member m JOIN mine USING (room_nid)
+                  WHERE m.user_nid = c.user_nid AND m.membership = 1)) AS shares
+             FROM candidate c
            )
-           SELECT c.user_nid AS "user!",
-             (c.user_nid = $1 OR EXISTS (SELECT 1 FROM member m JOIN mine USING (room_nid)
-                WHERE m.user_nid = c.user_nid AND m.membership = 1)) AS "shares!"
-           FROM candidate c LIMIT $4"#,
+           SELECT user_nid AS "user!", shares AS "shares!" FROM seen WHERE shares OR moved
+           LIMIT $4"#,
         user.0,
         since,
         upto,

@@ -1,6 +1,8 @@
 //! Accounts: who may log in, with what, and what belongs to them.
 
 pub mod account_data;
+pub mod announce;
+pub mod devices;
 pub mod login;
 pub mod passwords;
 pub mod profile;

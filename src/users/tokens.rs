@@ -7,7 +7,7 @@ use moka::sync::Cache;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use sha2::{Digest, Sha256};
 
-use super::Error;
+use super::{Error, announce};
 use crate::{
     clock::now_ms,
     context::Context,
@@ -183,15 +183,20 @@ impl Tokens {
 
     /// Ends devices with their sessions.
     pub async fn end(&self, user: UserNid, devices: &[i32]) -> Result<(), Error> {
+        let user_id = self.ctx.db.ids.user_id(user).await?;
         let mut tx = self.ctx.db.begin().await?;
+        let known = storage::devices::list(&mut tx, user).await?;
+        let ended = known
+            .into_iter()
+            .filter(|device| devices.contains(&device.device_no));
+        let ended: Vec<String> = ended.map(|device| device.device_id).collect();
         for device in devices {
             storage::tokens::delete_of_device(&mut tx, user, *device).await?;
             storage::devices::delete(&mut tx, user, *device).await?;
             storage::device_keys::delete(&mut tx, user, *device).await?;
         }
+        announce::deleted(&self.ctx, &mut tx, (&user_id, user), &ended).await?;
         tx.log(invalid_entry(user)).await?;
-        tell_peers(&self.ctx, &mut tx, user).await?;
-        storage::to_device::insert_change(&mut tx, user).await?;
         tx.commit().await?;
         self.forget(user);
         Ok(())
@@ -240,28 +245,6 @@ async fn issue(
     let expires = granted.expires_in_ms.map(|life| now_ms() + life);
     storage::tokens::insert(tx, &hash(&granted.access_token), owner, expires, refresh_id).await?;
     Ok(granted)
-}
-
-/// Tells peers that share a room that devices of a user of ours went. They are told of a gap, so
-/// that they ask for the list.
-async fn tell_peers(ctx: &Context, tx: &mut storage::Tx, user: UserNid) -> Result<(), Error> {
-    let own = ctx.db.ids.server(ctx.server_name()).await?;
-    let mut servers = storage::to_device::list_servers(tx, user).await?;
-    servers.retain(|server| *server != own.0);
-    let user_id = ctx.db.ids.user_id(user).await?;
-    let edu = serde_json::json!({
-        "edu_type": "m.device_list_update",
-        "content": {
-            "user_id": user_id,
-            "device_id": "",
-            "stream_id": rand::random::<u32>() >> 1,
-            "prev_id": [rand::random::<u32>() >> 1],
-            "deleted": true,
-        },
-    });
-    let bodies = vec![edu.to_string(); servers.len()];
-    storage::to_device::insert_edus(tx, &servers, &bodies).await?;
-    Ok(())
 }
 
 fn invalid_entry(user: UserNid) -> LogEntry {

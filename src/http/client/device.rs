@@ -10,6 +10,7 @@ use super::account::reauthenticate;
 use crate::{
     http::{App, error::ApiError, mount, reply::Object, request::Authenticated},
     storage::devices::{self, Device},
+    users,
 };
 
 pub(super) fn routes() -> Router<App> {
@@ -78,19 +79,10 @@ async fn update_device(
         session, request, ..
     }: Authenticated<update_device::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let mut conn = app.ctx.db.conn().await?;
     let id = request.device_id.as_str();
     let name = request.display_name.as_deref();
-    if name.is_some_and(|name| name.len() > 255) {
-        return Err(ApiError::invalid_param(
-            "a display name has at most 255 bytes",
-        ));
-    }
-    if devices::update_name(&mut conn, session.user_nid, id, name).await? {
-        Ok(Object(json!({})))
-    } else {
-        Err(unknown())
-    }
+    users::devices::rename(&app.ctx, &session, id, name).await?;
+    Ok(Object(json!({})))
 }
 
 /// `DELETE /_matrix/client/v3/devices/{deviceId}`

@@ -102,7 +102,10 @@ async fn get_key_changes(
 ) -> Result<Object, ApiError> {
     let Query(span) = span.map_err(|error| ApiError::invalid_param(&error.body_text()))?;
     let place = |text: &str| text.parse::<Token>().map(|token| token.pos);
-    let span = (place(&span.from)?, place(&span.to)?);
+    // Of each user only the last change is known: one that changed again after `to` changed before
+    // as far as anybody can tell, and is named.
+    let upto = place(&span.to)?.max(ctx.db.stream.horizon());
+    let span = (place(&span.from)?, upto);
     let mut conn = ctx.db.conn().await?;
     let user = session.user_nid;
     let users = storage::to_device::list_changed(&mut conn, user, span, CHANGES_MAX).await?;

@@ -27,6 +27,7 @@ async fn get_devices(
     if request.user_id.server_name() != ctx.server_name() {
         return Err(ApiError::not_found("not a user of ours"));
     }
+    let stream_id = keys::own_stream(&ctx, &request.user_id).await?;
     let asked = [(request.user_id.clone(), Vec::new())].into();
     let found = keys::local(&ctx, &asked, None).await?.body(false);
     let user = request.user_id.as_str();
@@ -39,7 +40,7 @@ async fn get_devices(
         device
     });
     let devices: Vec<Value> = devices.collect();
-    let mut answer = json!({ "user_id": user, "stream_id": 1, "devices": devices });
+    let mut answer = json!({ "user_id": user, "stream_id": stream_id, "devices": devices });
     for kind in ["master", "self_signing"] {
         if let Some(key) = found[format!("{kind}_keys")].get(user) {
             answer[format!("{kind}_key")] = key.clone();

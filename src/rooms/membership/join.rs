@@ -10,7 +10,7 @@ use super::{
     super::{Error, Rooms, remote, send::send},
     current, draft_with_profile, local_inviter, we_are_in,
 };
-use crate::storage;
+use crate::{storage, users::announce};
 
 /// Joins a room. `via` are servers that may help; `extra` goes into the membership event.
 pub async fn join(
@@ -26,25 +26,41 @@ pub async fn join(
         content.insert("reason".to_owned(), json!(reason));
     }
     if we_are_in(rooms, room_id).await? {
-        local(rooms, room_id, user, via, content).await?;
+        if !local(rooms, room_id, user, via, content).await? {
+            return Ok(room_id.to_owned());
+        }
     } else {
         let via = candidates(rooms, room_id, user, via).await?;
         let draft = draft_with_profile(rooms, user, content).await?;
         remote::join::join(rooms, room_id, user, &via, &draft).await?;
     }
+    // The join is done, whatever comes of this.
+    if let Err(error) = tell_of_devices(rooms, room_id, user).await {
+        tracing::warn!(%error, %user, "peers were not told of devices");
+    }
     Ok(room_id.to_owned())
 }
 
+async fn tell_of_devices(rooms: &Rooms, room_id: &RoomId, user: &UserId) -> Result<(), Error> {
+    let ids = &rooms.ctx().db.ids;
+    if let Some(room) = ids.find_room(room_id).await? {
+        let owner = (user, ids.user(user).await?);
+        announce::joined(rooms.ctx(), owner, room).await?;
+    }
+    Ok(())
+}
+
+/// Joins a room that we are in; `false`: the user was there before.
 async fn local(
     rooms: &Rooms,
     room_id: &RoomId,
     user: &UserId,
     via: &[OwnedServerName],
     mut content: Map<String, Value>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let now = current(rooms, room_id, user).await?;
     if now == Some(MembershipState::Join) {
-        return Ok(());
+        return Ok(false);
     }
     if now != Some(MembershipState::Invite) {
         match restriction(rooms, room_id, user).await? {
@@ -64,7 +80,8 @@ async fn local(
                     // None of us may let anybody in: a server that can has to.
                     let via = candidates(rooms, room_id, user, via).await?;
                     let draft = draft_with_profile(rooms, user, content).await?;
-                    return remote::join::join(rooms, room_id, user, &via, &draft).await;
+                    remote::join::join(rooms, room_id, user, &via, &draft).await?;
+                    return Ok(true);
                 }
             }
         }
@@ -74,7 +91,7 @@ async fn local(
     if let Some(pos) = sent.pos {
         rooms.ctx().db.stream.reached(pos).await;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// What restricted join rules say of a user.
