@@ -9,7 +9,7 @@ use crate::{
     clock::now_ms,
     devices,
     federation::sender::Sender,
-    rooms::{News, Rooms},
+    rooms::{News, Rooms, user_directory},
     storage::{self, LogKind},
 };
 
@@ -32,6 +32,29 @@ pub fn start(rooms: &Rooms, sender: &Sender, stop: &CancellationToken) {
     spawn(Box::pin(expire_typing(rooms.clone())));
     spawn(Box::pin(tell_peers(rooms.clone(), sender.clone())));
     spawn(Box::pin(resync_devices(rooms.clone())));
+    spawn(Box::pin(keep_directory(rooms.clone())));
+}
+
+/// How often the user directory looks for what to do when nothing happens.
+const DIRECTORY_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps the user directory up to date.
+async fn keep_directory(rooms: Rooms) {
+    let mut rows = rooms.ctx().db.stream.subscribe();
+    loop {
+        match user_directory::advance(&rooms).await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the user directory does not follow");
+                tokio::time::sleep(DIRECTORY_EVERY).await;
+            }
+        }
+        let wait = tokio::time::timeout(DIRECTORY_EVERY, rows.recv()).await;
+        if matches!(wait, Ok(Err(RecvError::Closed))) {
+            return;
+        }
+    }
 }
 
 /// How often device lists that could not be fetched are looked for when nothing happens.

@@ -15,6 +15,7 @@ pub mod timeline;
 pub mod transaction;
 pub mod typing;
 pub mod upgrade;
+pub mod user_directory;
 pub mod visibility;
 
 pub mod receipts;
@@ -159,6 +160,7 @@ struct Inner {
     writers: Writers,
     underway: once::Underway,
     typing: Typing,
+    directory: user_directory::Progress,
     /// Who sent an event under which transaction id, for the echo to the same device.
     echoes: Cache<OwnedEventId, Echo>,
     /// Small losable news for peers: (room, what it replaces, EDU).
@@ -202,6 +204,7 @@ impl Rooms {
             writers,
             underway: once::Underway::default(),
             typing: Typing::default(),
+            directory: user_directory::Progress::default(),
             echoes: Cache::builder()
                 .max_capacity(ECHOES_MAX)
                 .time_to_live(ECHO_LIFE)

@@ -25,6 +25,7 @@ pub mod sync;
 pub mod to_device;
 pub mod tokens;
 pub mod tx;
+pub mod user_directory;
 pub mod users;
 
 use std::{sync::Arc, time::Duration};

@@ -23,6 +23,7 @@ mod sync;
 mod tag;
 mod to_device;
 mod typing;
+mod user_directory;
 
 use axum::Router;
 
@@ -54,6 +55,7 @@ pub(super) fn routes() -> Router<App> {
         tag::routes,
         to_device::routes,
         typing::routes,
+        user_directory::routes,
     ]
     .into_iter()
     .fold(Router::new(), |router, routes| router.merge(routes()))

@@ -6,3 +6,4 @@ pub(crate) mod keys;
 pub(crate) mod media;
 mod rooms;
 mod sync;
+pub(crate) mod user_directory;

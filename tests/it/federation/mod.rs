@@ -5,3 +5,4 @@ mod graph;
 mod media;
 mod requests;
 pub(crate) mod rooms;
+mod user_directory;
