@@ -141,7 +141,7 @@ pub enum Serve {
 }
 
 /// Who may make an account.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Registration {
     /// Anybody (with `require_token`: who has a token).
     pub open: bool,
@@ -151,6 +151,8 @@ pub struct Registration {
     pub tokens: Vec<Secret>,
     /// Shared secret of `/_synapse/admin/v1/register`.
     pub shared_secret: Option<Secret>,
+    /// Characters that a new password has at least.
+    pub password_length_min: usize,
 }
 
 /// Rate limits.
@@ -222,7 +224,13 @@ impl Default for Config {
             }],
             database_url: None,
             private_database: PrivateDatabase::default(),
-            registration: Registration::default(),
+            registration: Registration {
+                open: false,
+                require_token: false,
+                tokens: Vec::new(),
+                shared_secret: None,
+                password_length_min: 8,
+            },
             rate_limits: RateLimits { enabled: true },
             rooms: Rooms {
                 default_version: ROOM_VERSION,

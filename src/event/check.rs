@@ -4,17 +4,28 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedServerName,
+    events::room::policy::POLICY_SERVER_ED25519_SIGNING_KEY_ID as POLICY_KEY_ID,
     signatures::{
         PublicKeyMap, Verified, required_server_signatures_to_verify_event, verify_event,
     },
     state_res::check_pdu_format,
 };
 
-use super::{Error, version::RoomVersion};
+use super::{Error, build::EVENT_BYTES_MAX, version::RoomVersion};
 
 /// Check 1 of receipt: valid for the room version, else it is dropped.
 pub fn format(object: &CanonicalJsonObject, version: &RoomVersion) -> Result<(), Error> {
-    check_pdu_format(object, &version.rules.event_format).map_err(Error::Format)
+    let rules = &version.rules.event_format;
+    check_pdu_format(object, rules).or_else(|why| {
+        // ruma takes 65,535 bytes; the specification, and other servers, one more.
+        let bytes = serde_json::to_string(object).map_or(0, |json| json.len());
+        if bytes != EVENT_BYTES_MAX {
+            return Err(Error::Format(why));
+        }
+        let mut smaller = object.clone();
+        smaller.remove("signatures");
+        check_pdu_format(&smaller, rules).map_err(Error::Format)
+    })
 }
 
 /// Keys that are needed to verify an event, by server.
@@ -34,7 +45,9 @@ pub fn required_keys(
             .map(|of_server| {
                 of_server
                     .keys()
-                    .filter(|id| id.starts_with("ed25519:"))
+                    // A policy server signs with a key that stands in the room, not in its key
+                    // document, and speaks for nobody (specification, "Policy servers").
+                    .filter(|id| id.starts_with("ed25519:") && *id != POLICY_KEY_ID)
                     .cloned()
                     .collect()
             })

@@ -26,7 +26,8 @@ pub fn to_client(pdu: &Pdu, shape: Shape, unsigned: Map<String, Value>) -> Box<R
     if let Some(state_key) = &pdu.state_key {
         text(&mut out, "state_key", state_key);
     }
-    if shape != Shape::Stripped {
+    // Who is invited is shown the create event whole (MSC4311).
+    if shape != Shape::Stripped || pdu.kind == TimelineEventType::RoomCreate {
         text(&mut out, "event_id", pdu.event_id.as_str());
         field(
             &mut out,

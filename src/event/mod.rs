@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod build;
+pub mod chain;
 pub mod check;
 pub mod client;
 pub mod keys;

@@ -14,6 +14,7 @@ use ruma::{
 
 use super::{
     Error,
+    body::{Budget, Unread},
     guard::{Guard, GuardedDns},
     keys::PeerKeys,
     resolve::Resolver,
@@ -51,6 +52,7 @@ struct Inner {
     guard: Guard,
     resolver: Resolver,
     own: Arc<SigningKeys>,
+    budget: Budget,
     /// (not before, pause) by server that failed lately.
     resting: Cache<String, (i64, i64)>,
     peer_keys: PeerKeys,
@@ -89,6 +91,7 @@ impl Client {
             peer_keys: PeerKeys::new(db, own.clone()),
             turns: Turns::default(),
             own,
+            budget: Budget::new(),
             resting: Cache::builder()
                 .max_capacity(100_000)
                 .time_to_live(Duration::from_hours(1))
@@ -344,17 +347,11 @@ impl Client {
     ) -> Result<http::Response<Vec<u8>>, Error> {
         let mut answer = self.begin(server, request, host, timeout).await?;
         let status = answer.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = answer
-            .chunk()
-            .await
-            .map_err(|error| self.unreachable(server, &error))?
-        {
-            if body.len() + chunk.len() > body_max {
-                return Err(nonsense(server, &"the answer is too large"));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let read = self.0.budget.read(&mut answer, body_max).await;
+        let (body, share) = read.map_err(|why| match why {
+            Unread::Broken(error) => self.unreachable(server, &error),
+            why => nonsense(server, &why),
+        })?;
         self.note(server, status);
         if !status.is_success() {
             return Err(remote(status, &body));
@@ -362,6 +359,10 @@ impl Client {
         let mut response = http::Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = answer.headers().clone();
+        // Kept until whoever asked has parsed the body and drops the answer.
+        if let Some(share) = share {
+            response.extensions_mut().insert(share);
+        }
         Ok(response)
     }
 

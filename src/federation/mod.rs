@@ -1,5 +1,6 @@
 //! Outbound federation: we call peers.
 
+mod body;
 pub mod client;
 pub mod guard;
 pub mod keys;

@@ -165,7 +165,9 @@ impl From<rooms::Error> for ApiError {
             | Error::EventNotFound
             | Error::StateNotFound
             | Error::AliasNotFound => Self::not_found(&text),
-            Error::NotJoined { .. } | Error::Forbidden(_) => Self::forbidden(&text),
+            Error::NotJoined { .. } | Error::Forbidden(_) | Error::Withheld => {
+                Self::forbidden(&text)
+            }
             Error::Invalid(_) => Self::new(bad, "M_BAD_JSON", &text),
             Error::InvalidParam(_) => Self::invalid_param(&text),
             Error::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", &text),
@@ -177,7 +179,13 @@ impl From<rooms::Error> for ApiError {
             }
             Error::UnableToAuthorise => Self::new(bad, "M_UNABLE_TO_AUTHORISE_JOIN", &text),
             Error::AliasTaken(_) => Self::new(bad, "M_ROOM_IN_USE", &text),
-            Error::Busy | Error::NotWritten(_) => Self::unavailable(&text),
+            Error::Busy | Error::Incomplete(_) | Error::NotWritten(_) => Self::unavailable(&text),
+            Error::Refused {
+                status, errcode, ..
+            } => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
+                Self::new(status, &errcode, &text)
+            }
             Error::Remote(_) => Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", &text),
             Error::Storage(error) => error.into(),
         }

@@ -39,3 +39,13 @@ impl IntoResponse for Object {
         RawJson(self.0.to_string()).into_response()
     }
 }
+
+/// An answer in JSON that is written as it is read.
+#[derive(Debug)]
+pub struct Streamed(pub axum::body::Body);
+
+impl IntoResponse for Streamed {
+    fn into_response(self) -> Response {
+        ([(CONTENT_TYPE, "application/json")], self.0).into_response()
+    }
+}

@@ -21,7 +21,10 @@ use ruma::{
 };
 
 use super::{App, error::ApiError};
-use crate::users::tokens::{Found, Session};
+use crate::{
+    clock::now_ms,
+    users::tokens::{Found, Session},
+};
 
 /// Bytes of a body of the client API.
 const CLIENT_BODY_MAX: usize = 2 << 20;
@@ -220,7 +223,8 @@ async fn verify(parts: &Parts, body: &Bytes, claimed: &XMatrix, app: &App) -> Re
     )]
     .into();
     let keys = app.ctx.federation.keys().known(&needed).await;
-    let keys = keys.select(&needed, None);
+    // A key that went out of use may be in anybody's hands.
+    let keys = keys.select(&needed, Some(now_ms()));
     let mut view = http::Request::new(body.as_ref());
     *view.method_mut() = parts.method.clone();
     *view.uri_mut() = parts.uri.clone();

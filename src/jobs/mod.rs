@@ -9,7 +9,7 @@ use crate::{
     clock::now_ms,
     devices,
     federation::sender::Sender,
-    rooms::{News, Rooms, user_directory},
+    rooms::{News, Rooms, deletion, inbox, partial, purge, user_directory},
     storage::{self, LogKind},
 };
 
@@ -19,6 +19,8 @@ const KEEP_MS: i64 = 48 * 3_600_000;
 const KEEP_OUTBOX_MS: i64 = 14 * 24 * 3_600_000;
 /// How long a peer's transaction is remembered.
 const KEEP_RECEIVED_MS: i64 = 24 * 3_600_000;
+/// How long the end of an ordered deletion of a room can be asked for.
+const KEEP_DELETIONS_MS: i64 = 24 * 3_600_000;
 /// Rows deleted at once.
 const SWEEP_ROWS: i64 = 5_000;
 
@@ -29,6 +31,10 @@ pub fn start(rooms: &Rooms, sender: &Sender, stop: &CancellationToken) {
         tokio::spawn(async move { stop.run_until_cancelled(job).await });
     };
     spawn(Box::pin(sweep(rooms.clone())));
+    spawn(Box::pin(partial::look_after(rooms.clone())));
+    spawn(Box::pin(inbox::look_after(rooms.clone())));
+    spawn(Box::pin(free_rooms(rooms.clone())));
+    spawn(Box::pin(delete_rooms(rooms.clone())));
     spawn(Box::pin(expire_typing(rooms.clone())));
     spawn(Box::pin(tell_peers(rooms.clone(), sender.clone())));
     spawn(Box::pin(resync_devices(rooms.clone())));
@@ -74,6 +80,14 @@ async fn resync_devices(rooms: Rooms) {
             tracing::warn!(%error, "device lists could not be fetched");
         }
     }
+}
+
+async fn free_rooms(rooms: Rooms) {
+    purge::run(&rooms).await;
+}
+
+async fn delete_rooms(rooms: Rooms) {
+    deletion::run(&rooms).await;
 }
 
 async fn expire_typing(rooms: Rooms) {
@@ -128,6 +142,7 @@ async fn sweep_once(rooms: &Rooms) -> Result<(), storage::Error> {
     storage::users::delete_old_uia(&mut conn, now - 3_600_000).await?;
     while storage::events::delete_old_txns(&mut conn, now - KEEP_MS, SWEEP_ROWS).await? > 0 {}
     while storage::to_device::delete_txns(&mut conn, now - KEEP_MS, SWEEP_ROWS).await? > 0 {}
+    storage::room_deletions::delete_done(&mut conn, now - KEEP_DELETIONS_MS).await?;
     let received = now - KEEP_RECEIVED_MS;
     while storage::outbox::delete_received(&mut conn, received, SWEEP_ROWS).await? > 0 {}
     sweep_stream(&mut conn, rooms.ctx().db.stream.horizon(), now).await

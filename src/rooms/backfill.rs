@@ -1,151 +1,223 @@
 //! Older history that we do not have, asked of peers when a client pages there.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
-use ruma::{OwnedEventId, api::federation::backfill::get_backfill};
+use ruma::{
+    EventId, OwnedEventId, OwnedServerName, ServerName, api::federation::backfill::get_backfill,
+};
+use uuid::Uuid;
 
 use super::{
     Error, Rooms,
+    missing::lacking,
+    older::{Fresh, fresh, states},
+    once::Claim,
+    outliers,
     persist::{Accepted, Plan},
-    receive,
     remote::verify_all,
     resident::Room,
 };
 use crate::{
     event::pdu::Pdu,
-    storage::{self, append::flag},
+    storage::{self, append::flag, holes::Hole},
 };
 
 /// Events asked for at once.
 const EVENTS_MAX: u32 = 100;
-/// Peers asked for one page.
+/// Peers asked to fill one hole.
 const SERVERS_MAX: usize = 3;
-/// Holes looked at for one page.
-const HOLES_MAX: i64 = 20;
+/// Missing predecessors of one event that are asked for.
+const MISSING_MAX: i64 = 20;
+/// How long peers are left in peace after none of them could fill a hole.
+pub(super) const PAUSE: Duration = Duration::from_mins(2);
+/// Numbers left free above an event that is fetched from far below, for what lies between.
+const JUMP: i64 = 1 << 24;
 
-/// Fetches older events of a room, if there is a hole at its beginning; whether any came.
-pub(super) async fn more(rooms: &Rooms, room: &Arc<Room>) -> Result<bool, Error> {
-    let mut conn = rooms.ctx().db.conn().await?;
-    let holes = storage::events::missing(&mut conn, room.nid, HOLES_MAX).await?;
-    if holes.is_empty() {
+/// Fetches the newest events of a hole; whether any came.
+pub(super) async fn fill(rooms: &Rooms, room: &Arc<Room>, hole: &Hole) -> Result<bool, Error> {
+    if rooms.0.unfilled.contains_key(&hole.child) {
         return Ok(false);
     }
-    let servers = storage::memberships::list_servers(&mut conn, room.nid).await?;
+    let claim = claim(rooms, room).await;
+    if claim.is_second {
+        // Somebody has just fetched something: look again.
+        return Ok(true);
+    }
+    let mut conn = rooms.ctx().db.conn().await?;
+    let missing =
+        storage::holes::list_missing(&mut conn, room.nid, hole.child, MISSING_MAX).await?;
     drop(conn);
-    let own = rooms.ctx().server_name();
-    let from: Vec<OwnedEventId> = holes
+    let from: Vec<OwnedEventId> = missing
         .iter()
         .filter_map(|id| OwnedEventId::try_from(id.as_str()).ok())
         .collect();
-    let mut asked = 0;
-    for server in servers {
-        let server = rooms.ctx().db.ids.server_name(server).await?;
-        if server == own {
-            continue;
-        }
-        asked += 1;
-        if asked > SERVERS_MAX {
-            break;
-        }
-        let request =
-            get_backfill::v1::Request::new(room.id.clone(), from.clone(), EVENTS_MAX.into());
-        match rooms.ctx().federation.request_large(&server, request).await {
-            Ok(answer) => {
-                let pdus = verify_all(rooms, &answer.pdus, &room.version).await;
-                if store(rooms, room, &server, pdus).await? > 0 {
+    if from.is_empty() {
+        return Ok(false);
+    }
+    for server in servers(rooms, room).await? {
+        match fetch(rooms, room, &server, from.clone()).await {
+            Ok(pdus) => {
+                if store(rooms, room, &server, pdus, Place::below(hole)).await? > 0 {
                     return Ok(true);
                 }
             }
             Err(error) => tracing::info!(%error, %server, "a peer gave no history"),
         }
     }
+    rooms.0.unfilled.insert(hole.child, ());
     Ok(false)
 }
 
-/// Stores events below all that we have, newest first; how many.
-#[expect(
-    clippy::too_many_lines,
-    reason = "one pass over the events, each leaning on the one before"
-)]
+/// Fetches an event from somewhere in the holes of a room, with what is right before it. What lies
+/// between it and the event above stays a hole.
+pub(super) async fn jump(
+    rooms: &Rooms,
+    room: &Arc<Room>,
+    server: &ServerName,
+    event_id: &EventId,
+    holes: &[Hole],
+) -> Result<(), Error> {
+    let pdus = fetch(rooms, room, server, vec![event_id.to_owned()]).await?;
+    let Some(depth) = pdus
+        .iter()
+        .find(|pdu| pdu.event_id == event_id)
+        .map(|pdu| pdu.depth)
+    else {
+        return Err(Error::EventNotFound);
+    };
+    let fits =
+        |hole: &&Hole| depth < hole.depth && hole.below.is_none_or(|below| below.depth < depth);
+    let Some(hole) = holes.iter().find(fits).or(holes.last()) else {
+        return Err(Error::EventNotFound);
+    };
+    let claim = claim(rooms, room).await;
+    store(rooms, room, server, pdus, Place::within(hole)).await?;
+    drop(claim);
+    Ok(())
+}
+
+/// One at a time for each room: places in a timeline are given once.
+async fn claim<'a>(rooms: &'a Rooms, room: &Room) -> Claim<'a> {
+    let claim = Uuid::from_u64_pair(u64::MAX - 1, room.nid.0.unsigned_abs());
+    rooms.0.underway.claim(claim).await
+}
+
+/// Peers in the room, as many as are asked.
+pub(super) async fn servers(rooms: &Rooms, room: &Room) -> Result<Vec<OwnedServerName>, Error> {
+    let mut conn = rooms.ctx().db.conn().await?;
+    let servers = storage::memberships::list_servers(&mut conn, room.nid).await?;
+    drop(conn);
+    let own = rooms.ctx().server_name();
+    let mut names = Vec::new();
+    for server in servers.into_iter().take(SERVERS_MAX + 1) {
+        names.push(rooms.ctx().db.ids.server_name(server).await?);
+    }
+    names.retain(|name| name != own);
+    names.truncate(SERVERS_MAX);
+    Ok(names)
+}
+
+async fn fetch(
+    rooms: &Rooms,
+    room: &Room,
+    server: &ServerName,
+    from: Vec<OwnedEventId>,
+) -> Result<Vec<Pdu>, Error> {
+    let request = get_backfill::v1::Request::new(room.id.clone(), from, EVENTS_MAX.into());
+    let answer = rooms.ctx().federation.request_large(server, request).await;
+    let answer = answer.map_err(|error| Error::Remote(error.to_string()))?;
+    let mut pdus = verify_all(rooms, &answer.pdus, &room.version).await;
+    pdus.retain(|pdu| pdu.room_id == room.id);
+    pdus.truncate(usize::try_from(EVENTS_MAX).unwrap_or(0));
+    Ok(pdus)
+}
+
+/// Where events go in the timeline: numbers from `above` (not with it) downwards.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    above: i64,
+    /// How many are free there.
+    free: i64,
+}
+
+impl Place {
+    /// Right below the event above the hole.
+    fn below(hole: &Hole) -> Self {
+        let free = hole
+            .below
+            .map_or(i64::MAX, |below| hole.seq - below.seq - 1);
+        Self {
+            above: hole.seq,
+            free,
+        }
+    }
+
+    /// With numbers left for what is between.
+    fn within(hole: &Hole) -> Self {
+        match hole.below {
+            None => Self {
+                above: hole.seq - JUMP,
+                free: i64::MAX,
+            },
+            Some(below) => {
+                let above = below.seq + (hole.seq - below.seq) / 2;
+                Self {
+                    above,
+                    free: above - below.seq - 1,
+                }
+            }
+        }
+    }
+}
+
+/// Stores events, newest first, at a place, or below all that we have where too few numbers are
+/// free there; how many.
 async fn store(
     rooms: &Rooms,
     room: &Arc<Room>,
-    server: &ruma::ServerName,
+    server: &ServerName,
     pdus: Vec<Pdu>,
+    place: Place,
 ) -> Result<usize, Error> {
-    let mut pdus: Vec<Arc<Pdu>> = pdus
-        .into_iter()
-        .filter(|pdu| pdu.room_id == room.id)
-        .map(Arc::new)
-        .collect();
-    pdus.truncate(usize::try_from(EVENTS_MAX).unwrap_or(0));
-    pdus.sort_by(|a, b| (b.depth, &b.event_id).cmp(&(a.depth, &a.event_id)));
-    let ids: Vec<OwnedEventId> = pdus.iter().map(|pdu| pdu.event_id.clone()).collect();
-    let known: std::collections::HashMap<OwnedEventId, (i64, bool)> = rooms
-        .events_by_id(room, &ids)
-        .await?
-        .into_iter()
-        .map(|event| {
-            (
-                event.pdu.event_id.clone(),
-                (event.stored.nid.0, event.stored.is_outlier()),
-            )
-        })
-        .collect();
-    let mut conn = rooms.ctx().db.conn().await?;
-    let oldest = storage::events::oldest(&mut conn, room.nid).await?;
-    drop(conn);
-    let mut seq = oldest.map_or(super::FIRST_SEQ, |(seq, _)| seq);
+    let (taken, numbers) = fresh(rooms, room, server, pdus).await?;
+    if taken.is_empty() {
+        return Ok(0);
+    }
     let mut plan = Plan::outliers(room);
-    let mut taken: Vec<Arc<Pdu>> = Vec::new();
-    for pdu in pdus {
-        let at = known.get(&pdu.event_id);
-        if at.is_some_and(|(_, outlier)| !outlier) {
-            continue;
-        }
-        receive::fetch_auth(rooms, room, server, &pdu).await?;
-        if !receive::authorized_by_its_events(rooms, room, &pdu).await? {
-            continue;
-        }
-        let nid = match at {
-            Some((nid, _)) => *nid,
-            None => rooms.take_nids(1).await?.start,
-        };
-        let auth = rooms.events_by_id(room, &pdu.auth_events).await?;
+    let snaps = states(rooms, room, server, (&taken, &numbers), &mut plan).await?;
+    let mut seq = place.above;
+    if place.free < i64::try_from(taken.len()).unwrap_or(i64::MAX) {
+        let mut conn = rooms.ctx().db.conn().await?;
+        let oldest = storage::events::oldest(&mut conn, room.nid).await?;
+        seq = oldest.map_or(super::FIRST_SEQ, |(seq, _)| seq);
+    }
+    let auth: Vec<&OwnedEventId> = taken.iter().flat_map(|pdu| &pdu.auth_events).collect();
+    let auth = outliers::known(rooms, room, &auth).await?;
+    for pdu in &taken {
+        let Fresh { nid, known } = numbers[&pdu.event_id];
         seq -= 1;
         plan.add(
             rooms,
             Accepted {
                 pdu: pdu.clone(),
                 nid,
-                known: at.is_some(),
+                known,
                 flags: flag::BACKFILLED,
-                snap: None,
+                snap: snaps.get(&nid).copied(),
                 prev: Vec::new(),
-                auth: auth.iter().map(|event| event.stored.nid.0).collect(),
+                auth: pdu
+                    .auth_events
+                    .iter()
+                    .filter_map(|id| auth.get(id).copied())
+                    .collect(),
                 out: None,
                 seq: Some(seq),
             },
         )
         .await?;
-        let prev = rooms.events_by_id(room, &pdu.prev_events).await?;
-        let have: HashSet<OwnedEventId> = prev
-            .into_iter()
-            .filter(|event| !event.stored.is_outlier())
-            .map(|event| event.pdu.event_id.clone())
-            .chain(ids.iter().cloned())
-            .collect();
-        let lacking: Vec<OwnedEventId> = pdu
-            .prev_events
-            .iter()
-            .filter(|id| !have.contains(*id))
-            .cloned()
-            .collect();
+        let mut lacking = lacking(rooms, room, &pdu.prev_events).await?;
+        lacking.retain(|id| !numbers.contains_key(id));
         plan.missing(nid, &lacking);
-        taken.push(pdu);
-    }
-    if taken.is_empty() {
-        return Ok(0);
     }
     plan.write_outliers(rooms).await?;
     let found: Vec<String> = taken.iter().map(|pdu| pdu.event_id.to_string()).collect();

@@ -16,7 +16,7 @@ use super::{
     Error, FIRST_SEQ, Rooms, membership,
     persist::{Accepted, Plan, Written},
     resident::{Head, Room},
-    send::{Built, add_local, auth_slice, authorize, place},
+    send::{Built, add_local, auth_slice, authorize, position},
     state::State,
 };
 use crate::{
@@ -41,6 +41,16 @@ pub async fn create(
     request: &Request,
 ) -> Result<OwnedRoomId, Error> {
     check(request)?;
+    create_with(rooms, creator, request, Vec::new()).await
+}
+
+/// The same with further events at the end, as many as there are.
+pub(super) async fn create_with(
+    rooms: &Rooms,
+    creator: &UserId,
+    request: &Request,
+    mut more: Vec<Draft>,
+) -> Result<OwnedRoomId, Error> {
     let wanted = request
         .room_version
         .as_ref()
@@ -60,7 +70,16 @@ pub async fn create(
         .invite
         .iter()
         .partition(|user| super::persist::is_local(rooms, user));
-    let mut drafts = drafts(creator, request, &room.version, alias.as_deref())?;
+    let mut content = Map::new();
+    content.insert("membership".to_owned(), json!("join"));
+    let mut drafts = vec![membership::draft_with_profile(rooms, creator, content).await?];
+    drafts.extend(self::drafts(
+        creator,
+        request,
+        &room.version,
+        alias.as_deref(),
+    )?);
+    drafts.append(&mut more);
     for user in local {
         drafts.push(membership::draft("invite", user, request.is_direct, None)?);
     }
@@ -181,6 +200,7 @@ async fn new_room(rooms: &Rooms, create: &Pdu, version: RoomVersion) -> Result<A
         nid,
         create.room_id.clone(),
         version,
+        false,
         Head::empty(),
         0,
     )))
@@ -214,7 +234,7 @@ async fn write(
     add_create(rooms, &mut plan, create).await?;
     for draft in drafts {
         let auth = auth_slice(rooms, room, &plan.head, creator, draft).await?;
-        let place = place(room, &plan.head, &auth);
+        let place = position(room, &plan.head, &auth);
         let keys = &rooms.ctx().keys;
         let pdu = build::build(draft, &place, creator, now_ms(), &room.version, keys)?;
         let built = Built {
@@ -285,7 +305,7 @@ async fn publish(
     Ok(())
 }
 
-/// What follows the create event, in the order of the specification.
+/// What follows the join of the creator, in the order of the specification.
 fn drafts(
     creator: &UserId,
     request: &Request,
@@ -293,14 +313,11 @@ fn drafts(
     alias: Option<&RoomAliasId>,
 ) -> Result<Vec<Draft>, Error> {
     let preset = preset(request);
-    let mut drafts = vec![
-        membership::draft("join", creator, false, None)?,
-        Draft::state_of(
-            TimelineEventType::RoomPowerLevels,
-            "",
-            &power_levels(creator, request, version, &preset)?,
-        )?,
-    ];
+    let mut drafts = vec![Draft::state_of(
+        TimelineEventType::RoomPowerLevels,
+        "",
+        &power_levels(creator, request, version, &preset)?,
+    )?];
     if let Some(alias) = alias {
         let content = json!({ "alias": alias });
         drafts.push(Draft::state_of(
@@ -310,8 +327,9 @@ fn drafts(
         )?);
     }
     let (join_rule, visibility, guests) = match preset {
-        RoomPreset::PublicChat => ("public", "shared", "forbidden"),
-        _ => ("invite", "shared", "can_join"),
+        // Guests are kept out where nothing is said.
+        RoomPreset::PublicChat => ("public", "shared", None),
+        _ => ("invite", "shared", Some("can_join")),
     };
     let mut given = initial_state(request)?;
     for (kind, content) in [
@@ -328,8 +346,9 @@ fn drafts(
             json!({ "guest_access": guests }),
         ),
     ] {
+        let is_default = kind == TimelineEventType::RoomGuestAccess && guests.is_none();
         // What the client gives takes the place of the preset's.
-        if !given.iter().any(|draft| draft.kind == kind) {
+        if !is_default && !given.iter().any(|draft| draft.kind == kind) {
             drafts.push(Draft::state_of(kind, "", &content)?);
         }
     }

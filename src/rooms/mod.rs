@@ -2,12 +2,24 @@
 
 pub mod aliases;
 pub mod at_time;
+pub mod auth_graph;
 pub mod backfill;
+pub mod blocks;
 pub mod create;
+pub mod deletion;
 pub mod directory;
+pub mod inbox;
+pub mod listing;
 pub mod membership;
+pub mod partial;
 pub mod place;
+pub mod purge;
+pub mod receipts;
+pub mod receive;
+pub mod remote;
+pub mod render;
 pub mod resident;
+pub mod resolve;
 pub mod send;
 pub mod serve;
 pub mod state;
@@ -18,17 +30,20 @@ pub mod upgrade;
 pub mod user_directory;
 pub mod visibility;
 
-pub mod receipts;
-pub mod receive;
-pub mod remote;
-pub mod render;
-
+mod doors;
 mod ends;
+mod locks;
+mod missing;
+mod older;
 mod once;
+mod outliers;
 mod pdus;
 mod persist;
-mod resolve;
+mod policy_server;
+mod references;
+mod rescind;
 mod states;
+mod succession;
 mod writer;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,7 +53,7 @@ use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, api::federation::transactions::edu::Edu,
     serde::Raw,
 };
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 pub use self::pdus::Event;
 use self::{
@@ -124,12 +139,28 @@ pub enum Error {
     /// Others changed the room at the same time, again and again.
     #[error("room is busy")]
     Busy,
+    /// The policy server of the room refuses the event; its answer is passed on as it is.
+    #[error("{message}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Matrix error code.
+        errcode: String,
+        /// What it says.
+        message: String,
+    },
+    /// A peer sent an event and does not tell what came before it.
+    #[error("your server does not tell the prev_events of the event")]
+    Withheld,
     /// A peer did not do its part.
     #[error("remote: {0}")]
     Remote(String),
     /// The database.
     #[error(transparent)]
     Storage(#[from] storage::Error),
+    /// The members of the room are still being fetched.
+    #[error("the members of room {0} are still being fetched")]
+    Incomplete(OwnedRoomId),
     /// The writer could not write.
     #[error("not written: {0}")]
     NotWritten(String),
@@ -154,11 +185,25 @@ struct Inner {
     resident: AsyncCache<RoomNid, Arc<Room>>,
     pdus: Cache<i64, Arc<Pdu>>,
     states: Cache<i64, State>,
+    graphs: Cache<RoomNid, resolve::Graph>,
+    resolutions: Cache<resolve::Question, state::Entries>,
+    /// For work that would keep a thread from serving requests.
+    workers: Arc<tokio::sync::Semaphore>,
+    /// Holes (by the event above) that no peer could fill just now.
+    unfilled: Cache<i64, ()>,
     /// By history visibility event: whether history was open up to it (see [`visibility`]).
     open: Cache<i64, bool>,
     nids: Mutex<std::ops::Range<i64>>,
     writers: Writers,
     underway: once::Underway,
+    partial: partial::Completing,
+    inbox: inbox::Inbox,
+    locks: locks::Locks,
+    doors: doors::Doors,
+    /// Wakes the job that frees rooms.
+    purging: Notify,
+    /// Wakes the job that does what administrators order.
+    deleting: Notify,
     typing: Typing,
     directory: user_directory::Progress,
     /// Who sent an event under which transaction id, for the echo to the same device.
@@ -199,10 +244,29 @@ impl Rooms {
                 })
                 .build(),
             states: Cache::new(STATES_MAX),
+            graphs: Cache::builder()
+                .max_capacity(resolve::GRAPH_BYTES_MAX)
+                .weigher(|_, graph: &resolve::Graph| graph.weight())
+                .build(),
+            resolutions: Cache::builder()
+                .max_capacity(resolve::RESOLUTIONS_WEIGHT_MAX)
+                .weigher(|_, entries: &state::Entries| resolve::weight(entries))
+                .build(),
+            workers: resolve::workers(),
+            unfilled: Cache::builder()
+                .max_capacity(SMALL_MAX)
+                .time_to_live(backfill::PAUSE)
+                .build(),
             open: Cache::new(SMALL_MAX),
             nids: Mutex::new(0..0),
             writers,
             underway: once::Underway::default(),
+            partial: partial::Completing::default(),
+            inbox: inbox::Inbox::default(),
+            locks: locks::Locks::default(),
+            doors: doors::Doors::default(),
+            purging: Notify::new(),
+            deleting: Notify::new(),
             typing: Typing::default(),
             directory: user_directory::Progress::default(),
             echoes: Cache::builder()
@@ -325,6 +389,7 @@ impl Rooms {
         };
         let version = RoomVersion::of(&row.version)
             .ok_or_else(|| Error::UnsupportedVersion(row.version.to_string()))?;
+        let partial = storage::partial::find(&mut conn, nid).await?.is_some();
         let state = state::load(&mut conn, nid, head.snap).await?;
         let hashes = storage::events::list(&mut conn, nid, &head.extremities).await?;
         let extremities = hashes
@@ -341,12 +406,20 @@ impl Rooms {
             last_ts: head.last_ts,
             notif: head.notif,
         };
-        Ok(Some(Room::new(nid, row.id, version, head, seen)))
+        Ok(Some(Room::new(nid, row.id, version, partial, head, seen)))
     }
 
     /// Makes a room that was just written known to readers.
     async fn adopt(&self, room: &Arc<Room>) {
         self.0.resident.insert(room.nid, room.clone()).await;
+    }
+
+    /// Takes a room out of memory; what is built on it is void.
+    async fn evict(&self, nid: RoomNid) {
+        if let Some(room) = self.0.resident.get(&nid).await {
+            room.bury();
+        }
+        self.0.resident.invalidate(&nid).await;
     }
 
     /// `count` fresh numbers for events and snapshots.
@@ -390,11 +463,21 @@ async fn forget_stale(rooms: Rooms) {
     loop {
         match rows.recv().await {
             Ok(batch) => {
-                for row in batch
-                    .iter()
-                    .filter(|row| row.kind == storage::LogKind::Event)
-                {
+                for row in batch.iter() {
                     let nid = RoomNid(row.room);
+                    match row.kind {
+                        storage::LogKind::Event => {}
+                        storage::LogKind::Whole => {
+                            rooms.now_whole(nid).await;
+                            continue;
+                        }
+                        // Perhaps another node deletes the room.
+                        storage::LogKind::Invalidate if nid.0 != 0 => {
+                            rooms.evict(nid).await;
+                            continue;
+                        }
+                        _ => continue,
+                    }
                     if let Some(room) = rooms.0.resident.get(&nid).await
                         && !room.has_seen(row.pos)
                     {
@@ -404,10 +487,8 @@ async fn forget_stale(rooms: Rooms) {
                 }
             }
             // Rows were missed: nothing in memory can be trusted.
-            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
-                rooms.0.resident.invalidate_all();
-            }
-            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+            Err(broadcast::error::RecvError::Lagged(_)) => rooms.0.resident.invalidate_all(),
+            Err(broadcast::error::RecvError::Closed) => return,
         }
     }
 }

@@ -34,7 +34,8 @@ pub(super) fn event_id(version: &RoomVersion, stored: &Stored) -> Result<OwnedEv
     Ok(given.event_id)
 }
 
-fn id_of_hash(version: &RoomVersion, hash: &[u8; 32]) -> OwnedEventId {
+/// The id of an event whose id is its hash.
+pub(super) fn id_of_hash(version: &RoomVersion, hash: &[u8; 32]) -> OwnedEventId {
     let text = if version.has_standard_base64_ids() {
         STANDARD_NO_PAD.encode(hash)
     } else {

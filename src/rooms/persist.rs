@@ -1,6 +1,9 @@
 //! From accepted events to rows: the only way an event is written.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use ruma::{OwnedEventId, UserId, events::TimelineEventType};
 use tokio::sync::oneshot;
@@ -143,6 +146,11 @@ impl Plan {
         Ok(())
     }
 
+    /// Whether the state of the room lacks members.
+    pub(super) fn is_partial(&self) -> bool {
+        self.room.partial
+    }
+
     /// Makes an event the only extremity above those it names.
     pub(super) fn extend(&mut self, nid: i64, pdu: &Pdu) {
         self.head
@@ -195,30 +203,26 @@ impl Plan {
         }
         let ids = &rooms.ctx().db.ids;
         let own = rooms.ctx().server_name();
-        let mut missing: Vec<i64> = Vec::new();
-        for (_, event) in changed {
-            if *event != 0 && !self.remember.iter().any(|(nid, _)| nid == event) {
-                missing.push(*event);
-            }
-        }
+        let fresh: HashMap<i64, Arc<Pdu>> = self.remember.iter().cloned().collect();
+        let missing: Vec<i64> = changed
+            .iter()
+            .map(|(_, event)| *event)
+            .filter(|event| *event != 0 && !fresh.contains_key(event))
+            .collect();
         let loaded = rooms.pdus(&self.room, &missing).await?;
-        let loaded: std::collections::HashMap<i64, Arc<Pdu>> =
-            missing.into_iter().zip(loaded).collect();
+        let loaded: HashMap<i64, Arc<Pdu>> = missing.into_iter().zip(loaded).collect();
+        // ON CONFLICT may not meet a row twice; the last one stands.
+        let users: HashSet<i64> = changed.iter().map(|(skey, _)| -skey).collect();
+        self.batch.members.retain(|row| !users.contains(&row.user));
         for (skey, event) in changed {
             let user = crate::storage::UserNid(-skey);
             let user_id = ids.user_id(user).await?;
-            let pdu = self
-                .remember
-                .iter()
-                .find(|(nid, _)| nid == event)
-                .map(|(_, pdu)| pdu)
-                .or_else(|| loaded.get(event));
+            let pdu = fresh.get(event).or_else(|| loaded.get(event));
             let membership = pdu.and_then(|pdu| pdu.membership());
             let sender = match pdu {
                 Some(pdu) => ids.user(&pdu.sender).await?.0,
                 None => user.0,
             };
-            self.batch.members.retain(|row| row.user != user.0);
             self.batch.members.push(MemberRow {
                 room: self.room.nid.0,
                 user: user.0,
@@ -287,6 +291,10 @@ impl Plan {
     /// Writes what [`Plan::outliers`] gathered, in one statement.
     pub(super) async fn write_outliers(self, rooms: &Rooms) -> Result<(), Error> {
         let mut conn = rooms.ctx().db.conn().await?;
+        // Nothing may be added to a room that is being deleted.
+        if self.room.is_dead() {
+            return Err(Error::Busy);
+        }
         append(&mut conn, &self.batch, now_ms()).await?;
         Ok(())
     }

@@ -8,7 +8,7 @@ use ruma::{OwnedEventId, events::TimelineEventType};
 use super::{
     ATTEMPTS_MAX, Error, Rooms,
     pdus::{Event, StateSlice},
-    persist::{Accepted, Plan, Written, is_local},
+    persist::{Accepted, Pending, Plan, Written, is_local},
     resident::{Head, Room},
     resolve::resolve,
     send::{has_redact_power, with_create},
@@ -44,12 +44,63 @@ pub struct Incoming {
     pub known: Option<i64>,
     /// Fails against its auth events.
     pub rejected: bool,
+    /// The room's policy server has not signed it.
+    pub unsigned: bool,
     /// Predecessors that could not be had.
     pub missing: Vec<OwnedEventId>,
-    /// State before it as a peer tells, where predecessors are missing.
-    pub state_before: Option<State>,
+    /// States after those of its predecessors that are missing, as a peer tells.
+    pub states: Vec<State>,
+    /// Numbers of its auth events.
+    pub auth: Vec<i64>,
+    /// Redactions of it that came before it.
+    pub redactions: Vec<i64>,
     /// Owed to peers: it is ours.
     pub out: Option<i32>,
+    /// The client's transaction that it answers.
+    pub txn: Option<uuid::Uuid>,
+}
+
+impl Incoming {
+    /// An event with known predecessors and auth events that is not stored.
+    pub(super) async fn new(rooms: &Rooms, room: &Room, pdu: Arc<Pdu>) -> Result<Self, Error> {
+        let auth = known_nids(rooms, room, &pdu.auth_events).await?;
+        let mut conn = rooms.ctx().db.conn().await?;
+        let targets = [pdu.event_id.to_string()];
+        let waiting = storage::events::redactions_of(&mut conn, room.nid, &targets).await?;
+        Ok(Self {
+            pdu,
+            known: None,
+            rejected: false,
+            unsigned: false,
+            missing: Vec::new(),
+            states: Vec::new(),
+            auth,
+            redactions: waiting.into_iter().map(|(_, event, _)| event).collect(),
+            out: None,
+            txn: None,
+        })
+    }
+}
+
+/// A placed event that is being written.
+pub(super) struct Placed {
+    /// What became of it.
+    pub(super) verdict: Verdict,
+    /// Its number.
+    pub(super) nid: i64,
+    room: Arc<Room>,
+    pending: Pending,
+}
+
+impl Placed {
+    /// Waits until it is on disk; `false`: it is not, since the room changed under our feet.
+    pub(super) async fn written(self, rooms: &Rooms) -> Result<bool, Error> {
+        let written = matches!(self.pending.written(rooms).await?, Written::Yes(_));
+        if written {
+            super::ends::join_if_many(rooms, &self.room);
+        }
+        Ok(written)
+    }
 }
 
 /// Places an event, and writes it.
@@ -59,6 +110,22 @@ pub async fn place(
     event: Incoming,
 ) -> Result<Verdict, Error> {
     for _ in 0..ATTEMPTS_MAX {
+        let placed = begin(rooms, room_nid, &event).await?;
+        let verdict = placed.verdict;
+        if placed.written(rooms).await? {
+            return Ok(verdict);
+        }
+    }
+    Err(Error::Busy)
+}
+
+/// Places an event and queues it for writing; what follows it may be placed at once.
+pub(super) async fn begin(
+    rooms: &Rooms,
+    room_nid: storage::RoomNid,
+    event: &Incoming,
+) -> Result<Placed, Error> {
+    for _ in 0..ATTEMPTS_MAX {
         let Some(room) = rooms.find(room_nid).await? else {
             return Err(Error::RoomNotFound(event.pdu.room_id.clone()));
         };
@@ -66,14 +133,16 @@ pub async fn place(
         if room.is_dead() {
             continue;
         }
-        let (plan, verdict) = plan(rooms, &room, &tip, &event).await?;
+        let (plan, verdict, nid) = plan(rooms, &room, &tip, event).await?;
         let (head, pending) = plan.commit(rooms).await?;
         *tip = head;
         drop(tip);
-        if let Written::Yes(_) = pending.written(rooms).await? {
-            super::ends::join_if_many(rooms, &room);
-            return Ok(verdict);
-        }
+        return Ok(Placed {
+            verdict,
+            nid,
+            room,
+            pending,
+        });
     }
     Err(Error::Busy)
 }
@@ -83,10 +152,17 @@ async fn plan(
     room: &Arc<Room>,
     tip: &Head,
     event: &Incoming,
-) -> Result<(Plan, Verdict), Error> {
+) -> Result<(Plan, Verdict, i64), Error> {
     let mut plan = Plan::new(room, tip);
     let pdu = &event.pdu;
-    let (mut before, prev) = state_before(rooms, room, tip, event).await?;
+    let Before {
+        state: mut before,
+        prev,
+        partial,
+    } = state_before(rooms, room, tip, event).await?;
+    if before.snap == 0 && before.entries == tip.state.entries {
+        before = tip.state.clone();
+    }
     if before.snap == 0 && !before.entries.is_empty() {
         let snap = one_nid(rooms).await?;
         let entries = std::mem::take(&mut before.entries);
@@ -94,17 +170,28 @@ async fn plan(
         plan.store_state(rows);
         before = stored;
     }
-    let slice = slice_for(rooms, room, &before, pdu).await?;
+    let slice = if partial {
+        let widened = widened(rooms, room, &before, pdu).await?;
+        slice_for(rooms, room, &widened, pdu).await?
+    } else {
+        slice_for(rooms, room, &before, pdu).await?
+    };
     let rejected = event.rejected
         || auth::check(&room.version, pdu, |kind, key| slice.get(kind, key)).is_err();
     let verdict = if rejected {
         Verdict::Rejected
-    } else if before.snap != tip.state.snap && !passes(rooms, room, &tip.state, pdu).await? {
+    } else if event.unsigned {
+        Verdict::SoftFailed
+    } else if before.snap != tip.state.snap
+        // Who is in a room is not known well enough to keep anything back while members lack.
+        && !room.partial
+        && !passes(rooms, room, &tip.state, pdu).await?
+    {
         Verdict::SoftFailed
     } else {
         Verdict::Accepted
     };
-    let pdu = as_stored(rooms, room, pdu, rejected).await?;
+    let pdu = as_stored(rooms, room, event, rejected).await?;
     let nid = match event.known {
         Some(nid) => nid,
         None => one_nid(rooms).await?,
@@ -117,8 +204,7 @@ async fn plan(
         flag::LOCAL
     } else {
         0
-    };
-    let auth = known_nids(rooms, room, &pdu.auth_events).await?;
+    } | if partial { flag::PARTIAL } else { 0 };
     plan.add(
         rooms,
         Accepted {
@@ -128,40 +214,37 @@ async fn plan(
             flags,
             snap: Some(before.snap),
             prev,
-            auth,
+            auth: event.auth.clone(),
             out: event.out.filter(|_| verdict == Verdict::Accepted),
             seq: None,
         },
     )
     .await?;
     plan.missing(nid, &event.missing);
+    if let Some(txn) = event.txn {
+        plan.txn(txn, nid);
+    }
     if verdict == Verdict::Accepted {
-        accept(rooms, room, &mut plan, tip, (nid, &pdu), &before).await?;
+        let placed = (nid, &pdu, &*event.auth);
+        accept(rooms, room, &mut plan, tip, placed, &before).await?;
         redactions(rooms, room, &mut plan, (nid, &pdu), &slice).await?;
     }
-    Ok((plan, verdict))
+    Ok((plan, verdict, nid))
 }
 
 /// A rejected event is remembered as such, so that what names it as auth event is rejected too.
 async fn as_stored(
     rooms: &Rooms,
     room: &Room,
-    pdu: &Arc<Pdu>,
+    event: &Incoming,
     rejected: bool,
 ) -> Result<Arc<Pdu>, Error> {
-    let mut pdu = pdu.clone();
+    let mut pdu = event.pdu.clone();
     if rejected && !pdu.rejected {
         Arc::make_mut(&mut pdu).rejected = true;
     }
     // Its redaction may have come before it.
-    let mut conn = rooms.ctx().db.conn().await?;
-    let waiting =
-        storage::events::redactions_of(&mut conn, room.nid, &[pdu.event_id.to_string()]).await?;
-    drop(conn);
-    for (_, redaction, _) in waiting {
-        let Some(redaction) = rooms.pdus(room, &[redaction]).await?.pop() else {
-            continue;
-        };
+    for redaction in rooms.pdus(room, &event.redactions).await? {
         let head = room.head();
         let slice = slice_for(rooms, room, &head.state, &redaction).await?;
         if redaction.sender == pdu.sender || has_redact_power(room, &redaction, &slice) {
@@ -211,7 +294,11 @@ async fn passes(rooms: &Rooms, room: &Room, state: &State, pdu: &Arc<Pdu>) -> Re
     Ok(auth::check(&room.version, pdu, |kind, key| slice.get(kind, key)).is_ok())
 }
 
-async fn known_nids(rooms: &Rooms, room: &Room, ids: &[OwnedEventId]) -> Result<Vec<i64>, Error> {
+pub(super) async fn known_nids(
+    rooms: &Rooms,
+    room: &Room,
+    ids: &[OwnedEventId],
+) -> Result<Vec<i64>, Error> {
     Ok(rooms
         .events_by_id(room, ids)
         .await?
@@ -220,35 +307,66 @@ async fn known_nids(rooms: &Rooms, room: &Room, ids: &[OwnedEventId]) -> Result<
         .collect())
 }
 
-/// State before an event, and its known predecessors. A merged state comes without a snapshot.
+/// What comes before an event.
+struct Before {
+    /// State; a merged one comes without a snapshot.
+    state: State,
+    /// Its known predecessors.
+    prev: Vec<i64>,
+    /// Whether the state lacks members.
+    partial: bool,
+}
+
 async fn state_before(
     rooms: &Rooms,
     room: &Arc<Room>,
     tip: &Head,
     event: &Incoming,
-) -> Result<(State, Vec<i64>), Error> {
+) -> Result<Before, Error> {
     let wanted = &event.pdu.prev_events;
     let on_tip = wanted.len() == tip.extremities.len()
         && tip.extremities.iter().all(|(_, id)| wanted.contains(id));
-    if on_tip {
-        return Ok((
-            tip.state.clone(),
-            tip.extremities.iter().map(|(nid, _)| *nid).collect(),
-        ));
+    if on_tip && !room.partial {
+        return Ok(Before {
+            state: tip.state.clone(),
+            prev: tip.extremities.iter().map(|(nid, _)| *nid).collect(),
+            partial: false,
+        });
     }
     // From here on the database is asked: what is queued must be there.
     room.committed(tip.rev).await;
     let prev = rooms.events_by_id(room, wanted).await?;
-    let nids = prev.iter().map(|event| event.stored.nid.0).collect();
     let mut states: Vec<State> = Vec::new();
     for event in &prev {
         if let Some(state) = state_after(rooms, room, event).await? {
             states.push(state);
         }
     }
-    states.extend(event.state_before.clone());
-    let state = merge(rooms, room, states, &[]).await?;
-    Ok((state, nids))
+    states.extend(event.states.iter().cloned());
+    Ok(Before {
+        state: merge(rooms, room, states, &[]).await?,
+        prev: prev.iter().map(|event| event.stored.nid.0).collect(),
+        partial: room.partial && prev.iter().any(|event| event.stored.is_partial()),
+    })
+}
+
+/// A state that lacks members, with those that an event names as its authorization: as far as the
+/// state says nothing else of them, they are believed until it is whole (MSC3902).
+async fn widened(rooms: &Rooms, room: &Room, before: &State, pdu: &Pdu) -> Result<State, Error> {
+    let named = rooms.events_by_id(room, &pdu.auth_events).await?;
+    let mut claimed = before.clone();
+    claimed.snap = 0;
+    for event in named.iter().filter(|event| !event.stored.is_rejected()) {
+        if let Some(key) = &event.pdu.state_key {
+            let kind = event.pdu.kind.to_string();
+            let skey = rooms.ctx().db.ids.skey(&kind, key).await?;
+            claimed.entries.insert(skey.0, event.stored.nid.0);
+        }
+    }
+    if claimed.entries == before.entries {
+        return Ok(before.clone());
+    }
+    merge(rooms, room, vec![before.clone(), claimed], &[]).await
 }
 
 /// State after a stored event; `None`: not known. Snapshot 0 where it has none of its own.
@@ -280,7 +398,7 @@ pub(super) async fn state_after(
 
 /// One state out of several; snapshot 0 where it is a new one.
 /// `fresh` are auth edges that are not stored yet.
-async fn merge(
+pub(super) async fn merge(
     rooms: &Rooms,
     room: &Room,
     mut states: Vec<State>,
@@ -310,7 +428,7 @@ async fn accept(
     room: &Arc<Room>,
     plan: &mut Plan,
     tip: &Head,
-    (nid, pdu): (i64, &Arc<Pdu>),
+    (nid, pdu, auth): (i64, &Arc<Pdu>, &[i64]),
     before: &State,
 ) -> Result<(), Error> {
     plan.extend(nid, pdu);
@@ -354,12 +472,13 @@ async fn accept(
         after.snap = 0;
     }
     states.push(after);
-    let auth = known_nids(rooms, room, &pdu.auth_events).await?;
-    let entries = merge(rooms, room, states, &[(nid, auth)]).await?.entries;
+    let entries = merge(rooms, room, states, &[(nid, auth.to_vec())])
+        .await?
+        .entries;
     replace_state(rooms, room, plan, entries).await
 }
 
-async fn replace_state(
+pub(super) async fn replace_state(
     rooms: &Rooms,
     room: &Room,
     plan: &mut Plan,

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use ruma::{
-    EventId, RoomId, UserId,
+    EventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
     api::federation::transactions::edu::{Edu, ReceiptContent, ReceiptData, ReceiptMap},
     events::receipt::{Receipt, ReceiptThread},
     serde::Raw,
 };
 
-use super::{Error, Rooms, membership::require_joined};
+use super::{
+    Error, Rooms,
+    membership::{require_joined, require_plausible},
+};
 use crate::{
     clock::{from_ms, now_ms},
     storage::{self, LogEntry, LogKind},
@@ -35,7 +38,7 @@ pub async fn set(
     require_joined(rooms, room_id, user).await?;
     let room = rooms.by_id(room_id).await?;
     let now = now_ms();
-    store(rooms, room_id, user, kind, (event_id, thread), now).await?;
+    store(rooms, room_id, user, kind, (event_id.as_str(), thread), now).await?;
     if thread.is_empty() || thread == "main" {
         let event = rooms.event_by_id(&room, event_id).await?;
         if let Some((seq, notif)) =
@@ -63,19 +66,41 @@ pub async fn set(
     Ok(())
 }
 
+/// Where somebody has read to, as peers tell it: the id stands for an event that we may not have.
+#[derive(Debug, serde::Deserialize)]
+pub struct Remote {
+    event_ids: Vec<String>,
+    data: RemoteData,
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct RemoteData {
+    ts: Option<i64>,
+    thread_id: Option<String>,
+}
+
+/// A receipt EDU: by room, kind and user.
+pub type RemoteReceipts = BTreeMap<OwnedRoomId, BTreeMap<String, BTreeMap<OwnedUserId, Remote>>>;
+
+/// Bytes of an event id and of a thread id (specification, "Limits").
+const ID_BYTES_MAX: usize = 255;
+
 /// A user of a peer has read up to an event.
 pub async fn set_remote(
     rooms: &Rooms,
     room_id: &RoomId,
     user: &UserId,
-    receipt: ReceiptData,
+    receipt: &Remote,
 ) -> Result<(), Error> {
-    require_joined(rooms, room_id, user).await?;
+    require_plausible(rooms, room_id, user).await?;
     let Some(event_id) = receipt.event_ids.first() else {
         return Ok(());
     };
-    let ts = receipt.data.ts.map_or_else(now_ms, |ts| i64::from(ts.0));
-    let thread = receipt.data.thread.as_str().unwrap_or_default();
+    let thread = receipt.data.thread_id.as_deref().unwrap_or_default();
+    if event_id.len() > ID_BYTES_MAX || thread.len() > ID_BYTES_MAX {
+        return Err(Error::Invalid("the id of an event is too long".to_owned()));
+    }
+    let ts = receipt.data.ts.unwrap_or_else(now_ms);
     store(rooms, room_id, user, Kind::Read, (event_id, thread), ts).await
 }
 
@@ -84,14 +109,14 @@ async fn store(
     room_id: &RoomId,
     user: &UserId,
     kind: Kind,
-    (event_id, thread): (&EventId, &str),
+    (event_id, thread): (&str, &str),
     ts: i64,
 ) -> Result<(), Error> {
     let room = rooms.by_id(room_id).await?;
     let user = rooms.ctx().db.ids.user(user).await?;
     let key = (room.nid, user);
     let mut tx = rooms.ctx().db.begin().await?;
-    storage::receipts::upsert(&mut tx, key, (kind as i16, thread), event_id.as_str(), ts).await?;
+    storage::receipts::upsert(&mut tx, key, (kind as i16, thread), event_id, ts).await?;
     let entry = LogEntry {
         kind: LogKind::Receipt,
         room: room.nid.0,

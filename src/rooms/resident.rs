@@ -24,6 +24,8 @@ pub struct Room {
     pub id: OwnedRoomId,
     /// Version with its rules.
     pub version: RoomVersion,
+    /// Whether the state lacks members that the peer we joined through left out.
+    pub partial: bool,
     /// The newest committed head.
     head: ArcSwap<Head>,
     /// The head that the next change builds on; may be ahead of what is committed.
@@ -59,6 +61,7 @@ impl Room {
         nid: RoomNid,
         id: OwnedRoomId,
         version: RoomVersion,
+        partial: bool,
         head: Head,
         seen: i64,
     ) -> Self {
@@ -66,6 +69,7 @@ impl Room {
             nid,
             id,
             version,
+            partial,
             rev: watch::Sender::new(head.rev),
             head: ArcSwap::from_pointee(head.clone()),
             tip: tokio::sync::Mutex::new(head),
@@ -87,6 +91,11 @@ impl Room {
         if let Some(seen) = seen {
             self.seen.fetch_max(seen, Ordering::AcqRel);
         }
+    }
+
+    /// Position of the newest event that the head takes in.
+    pub(super) fn seen_pos(&self) -> i64 {
+        self.seen.load(Ordering::Acquire)
     }
 
     /// Whether the head takes in what was committed at that position.

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use ruma::{
     EventId, OwnedEventId, RoomId, UserId,
-    events::{StateEventType, TimelineEventType, room::member::MembershipState},
+    events::{
+        StateEventType, TimelineEventType,
+        room::{member::MembershipState, policy::RoomPolicyEventContent},
+    },
 };
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -13,6 +16,8 @@ use super::{
     ATTEMPTS_MAX, Error, Rooms,
     pdus::{StateSlice, event_id},
     persist::{Accepted, Plan, Written, is_local},
+    place::{self, Incoming, Verdict},
+    policy_server::{self, Judged},
     resident::{Head, Room},
 };
 use crate::{
@@ -61,6 +66,9 @@ pub async fn send(
     draft: &Draft,
     txn: Option<Txn>,
 ) -> Result<Sent, Error> {
+    if draft.kind == TimelineEventType::RoomCreate {
+        return Err(Error::Invalid("a room is created once".to_owned()));
+    }
     let claim = match txn {
         Some(txn) => Some(rooms.0.underway.claim(txn.0).await),
         None => None,
@@ -76,7 +84,19 @@ pub async fn send(
                 pos: None,
             });
         }
-        let room = rooms.by_id(room_id).await?;
+        let mut room = rooms.by_id(room_id).await?;
+        if room.partial && is_of_others(sender, draft) {
+            // What others are in the room has to be known for that.
+            room = rooms.whole(room_id).await?;
+        }
+        if !policy_server::is_exempt(&draft.kind, draft.state_key.as_deref())
+            && let Some(policy) = policy_server::of(rooms, &room).await?
+        {
+            match judged(rooms, &room, (sender, draft), txn, &policy).await? {
+                Some(sent) => return Ok(sent),
+                None => continue,
+            }
+        }
         let mut tip = room.tip.lock().await;
         if room.is_dead() {
             continue;
@@ -90,6 +110,46 @@ pub async fn send(
         }
     }
     Err(Error::Busy)
+}
+
+/// Sends an event into a room with a policy server: it is built on the tip, judged without holding
+/// anybody up, and takes its place like an event of a peer. `None`: the room changed meanwhile.
+async fn judged(
+    rooms: &Rooms,
+    room: &Arc<Room>,
+    (sender, draft): (&UserId, &Draft),
+    txn: Option<Txn>,
+    policy: &RoomPolicyEventContent,
+) -> Result<Option<Sent>, Error> {
+    let tip = room.tip.lock().await.clone();
+    let built = build_on(rooms, room, &tip, sender, draft).await?;
+    authorize(rooms, room, &built).await?;
+    room.committed(tip.rev).await;
+    let pdu = match policy_server::judge(rooms, room, policy, &built.pdu).await? {
+        Judged::Signed(pdu) => pdu,
+        Judged::Refused(why) => return Err(why),
+    };
+    let mut incoming = Incoming::new(rooms, room, pdu.clone()).await?;
+    incoming.out = Some(owed_to(rooms, &pdu).await?);
+    incoming.txn = txn.map(|txn| txn.0);
+    let placed = place::begin(rooms, room.nid, &incoming).await?;
+    let verdict = placed.verdict;
+    if !placed.written(rooms).await? {
+        return Ok(None);
+    }
+    if verdict != Verdict::Accepted {
+        return Err(Error::Forbidden("the room changed meanwhile".to_owned()));
+    }
+    Ok(Some(Sent {
+        event_id: pdu.event_id.clone(),
+        pos: Some(room.seen_pos()),
+    }))
+}
+
+/// Whether an event changes the membership of somebody else.
+fn is_of_others(sender: &UserId, draft: &Draft) -> bool {
+    draft.kind == TimelineEventType::RoomMember
+        && draft.state_key.as_deref() != Some(sender.as_str())
 }
 
 /// The event that a transaction made before, if the write path refused it as a repetition.
@@ -169,7 +229,7 @@ pub(super) fn with_create(
 }
 
 /// Where an event built now goes in the graph.
-pub(super) fn place<'a>(room: &'a Room, head: &Head, auth: &StateSlice) -> Place<'a> {
+pub(super) fn position<'a>(room: &'a Room, head: &Head, auth: &StateSlice) -> Place<'a> {
     let newest = head.extremities.iter().rev().take(PREV_EVENTS_MAX);
     let create_is_implied = !room
         .version
@@ -199,7 +259,7 @@ async fn build_on(
     let keys = &rooms.ctx().keys;
     let pdu = build::build(
         draft,
-        &place(room, head, &auth),
+        &position(room, head, &auth),
         sender,
         now_ms(),
         &room.version,
@@ -216,7 +276,13 @@ pub(super) async fn authorize(rooms: &Rooms, room: &Room, built: &Built) -> Resu
     auth::check(&room.version, &built.pdu, |kind, key| {
         built.auth.get(kind, key)
     })
-    .map_err(Error::Forbidden)?;
+    .map_err(|why| {
+        if is_never_valid(room, built) {
+            Error::Invalid(why)
+        } else {
+            Error::Forbidden(why)
+        }
+    })?;
     // Room versions 3 on let every redaction through and ignore those without power; ours are
     // refused where the sender can see it.
     if let Some(target) = &built.pdu.redacts
@@ -226,6 +292,24 @@ pub(super) async fn authorize(rooms: &Rooms, room: &Room, built: &Built) -> Resu
         return Err(Error::Forbidden("you may not redact this event".to_owned()));
     }
     Ok(())
+}
+
+/// Whether nobody could send this: creators stand above the levels and have no place among them.
+fn is_never_valid(room: &Room, built: &Built) -> bool {
+    let create = built.auth.get(&StateEventType::RoomCreate, "");
+    let content: serde_json::Map<String, serde_json::Value> =
+        built.pdu.content_as().unwrap_or_default();
+    let named = content.get("users").and_then(serde_json::Value::as_object);
+    let rules = &room.version.rules.authorization;
+    built.pdu.kind == TimelineEventType::RoomPowerLevels
+        && rules.explicitly_privilege_room_creators
+        && create.zip(named).is_some_and(|(create, named)| {
+            let power = Power::new(&room.version, &create, None);
+            let users = named
+                .keys()
+                .filter_map(|user| <&UserId>::try_from(user.as_str()).ok());
+            users.into_iter().any(|user| power.of(user) == i64::MAX)
+        })
 }
 
 async fn may_redact(
@@ -283,7 +367,7 @@ pub(super) async fn add_local(
             pdu: pdu.clone(),
             nid,
             known: false,
-            flags: flag::LOCAL,
+            flags: flag::LOCAL | if plan.is_partial() { flag::PARTIAL } else { 0 },
             snap: Some(plan.head.state.snap),
             prev,
             auth: auth_nids,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use imbl::ordmap::DiffItem;
 use sqlx::PgConnection;
 
 use crate::storage::{
@@ -13,8 +14,9 @@ use crate::storage::{
     state::{Change, encode_checkpoint, encode_delta},
 };
 
-/// State key (`storage::SKeyNid`) to event (`storage::EventNid`).
-pub type Entries = imbl::HashMap<i64, i64>;
+/// State key (`storage::SKeyNid`) to event (`storage::EventNid`). Of two maps of which one came from
+/// the other, comparing skips what they share.
+pub type Entries = imbl::OrdMap<i64, i64>;
 
 /// A state with the snapshot that holds it.
 #[derive(Clone, Debug, Default)]
@@ -51,19 +53,7 @@ impl State {
 
     /// The same for a state that may lack keys which this one has, as resolution can give it.
     pub fn replace(&self, room: i64, snap: i64, entries: Entries) -> (Self, Rows) {
-        let mut delta: Vec<Change> = Vec::new();
-        for (skey, event) in &entries {
-            let old = self.entries.get(skey).copied().unwrap_or(0);
-            if old != *event {
-                delta.push((*skey, old, *event));
-            }
-        }
-        for (skey, old) in &self.entries {
-            if !entries.contains_key(skey) {
-                delta.push((*skey, *old, 0));
-            }
-        }
-        delta.sort_unstable();
+        let delta = difference(&self.entries, &entries);
         self.stored(room, snap, &delta, entries)
     }
 
@@ -94,8 +84,7 @@ impl State {
             },
         };
         let ckpt = checkpoint.then(|| {
-            let mut sorted: Vec<(i64, i64)> = next.entries.iter().map(|(k, v)| (*k, *v)).collect();
-            sorted.sort_unstable();
+            let sorted: Vec<(i64, i64)> = next.entries.iter().map(|(k, v)| (*k, *v)).collect();
             CkptRow {
                 room,
                 nid: snap,
@@ -186,19 +175,14 @@ fn lost(room: RoomNid, snap: i64) -> Error {
     }
 }
 
-/// Keys at which two states differ: (state key, event in one, event in other), 0 for none.
+/// Keys at which two states differ: (state key, event in one, event in other), 0 for none. Sorted by
+/// state key.
 pub fn difference(one: &Entries, other: &Entries) -> Vec<Change> {
-    let mut changes = Vec::new();
-    for (skey, event) in one {
-        let theirs = other.get(skey).copied().unwrap_or(0);
-        if theirs != *event {
-            changes.push((*skey, *event, theirs));
-        }
-    }
-    for (skey, event) in other {
-        if !one.contains_key(skey) {
-            changes.push((*skey, 0, *event));
-        }
-    }
-    changes
+    one.diff(other)
+        .map(|item| match item {
+            DiffItem::Add(skey, event) => (*skey, 0, *event),
+            DiffItem::Update { old, new } => (*new.0, *old.1, *new.1),
+            DiffItem::Remove(skey, event) => (*skey, *event, 0),
+        })
+        .collect()
 }

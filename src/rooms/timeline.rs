@@ -13,6 +13,10 @@ use crate::storage;
 
 /// Events in one page.
 pub const PAGE_MAX: i64 = 1_000;
+/// Holes looked at for one page.
+const HOLES_MAX: i64 = 20;
+/// Times that a page is read anew because something was fetched for it.
+const FILLS_MAX: usize = 3;
 
 /// A page of history.
 #[derive(Debug)]
@@ -83,9 +87,13 @@ pub async fn page(
         (from - 1, to.unwrap_or(i64::MAX))
     };
     let mut found = read(rooms, &room, range, paging.backwards, limit).await?;
-    let short = i64::try_from(found.len()).unwrap_or(limit) < limit;
-    if short && paging.backwards && to.is_none() && backfill::more(rooms, &room).await? {
-        found = read(rooms, &room, range, true, limit).await?;
+    if paging.backwards {
+        for _ in 0..FILLS_MAX {
+            if !fill_hole_in(rooms, &room, range, limit, &found).await? {
+                break;
+            }
+            found = read(rooms, &room, range, true, limit).await?;
+        }
     }
     let end = found
         .last()
@@ -105,6 +113,34 @@ pub async fn page(
         start,
         end,
     })
+}
+
+/// Where a page towards the past goes over a hole in our copy of the timeline: asks peers for what
+/// is missing; whether any came.
+async fn fill_hole_in(
+    rooms: &Rooms,
+    room: &Arc<Room>,
+    (after, before): (i64, i64),
+    limit: i64,
+    page: &[Event],
+) -> Result<bool, Error> {
+    let full = i64::try_from(page.len()).unwrap_or(limit) >= limit;
+    let last = page.last().and_then(|event| event.stored.seq);
+    // A hole below the last event of a full page is for the next page.
+    let lowest = match last {
+        Some(last) if full => last + 1,
+        _ => after.saturating_add(1),
+    };
+    let mut conn = rooms.ctx().db.conn().await?;
+    let range = (lowest, before);
+    let holes = storage::holes::list(&mut conn, room.nid, range, HOLES_MAX).await?;
+    drop(conn);
+    for hole in &holes {
+        if backfill::fill(rooms, room, hole).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 async fn read(
@@ -161,8 +197,22 @@ pub async fn around(
     let (room, viewer, event) = event(rooms, room_id, user, event_id).await?;
     let seq = event.stored.seq.ok_or(Error::EventNotFound)?;
     let limit = limit.clamp(0, PAGE_MAX);
-    let before = read(rooms, &room, (i64::MIN, seq), true, limit / 2 + limit % 2).await?;
-    let after = read(rooms, &room, (seq, i64::MAX), false, limit / 2).await?;
+    let mut before = read(rooms, &room, (i64::MIN, seq), true, limit / 2 + limit % 2).await?;
+    let mut after = read(rooms, &room, (seq, i64::MAX), false, limit / 2).await?;
+    // What is beyond a hole does not stand around the event.
+    let seq_of = |event: Option<&Event>| event.and_then(|event| event.stored.seq).unwrap_or(seq);
+    let range = (seq_of(before.last()), seq_of(after.last()));
+    let mut conn = rooms.ctx().db.conn().await?;
+    let holes = storage::holes::list(&mut conn, room.nid, range, 2 * PAGE_MAX).await?;
+    drop(conn);
+    let below = holes.iter().map(|hole| hole.seq).find(|hole| *hole <= seq);
+    let above = holes
+        .iter()
+        .rev()
+        .map(|hole| hole.seq)
+        .find(|hole| *hole > seq);
+    before.retain(|event| event.stored.seq >= below);
+    after.retain(|event| above.is_none_or(|above| event.stored.seq < Some(above)));
     Ok(Around {
         before: visibility::filter_for(rooms, &room, &viewer, before).await?,
         after: visibility::filter_for(rooms, &room, &viewer, after).await?,

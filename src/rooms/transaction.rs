@@ -9,7 +9,13 @@ use ruma::{
 };
 use serde_json::{Map, Value, json, value::RawValue};
 
-use super::{Error, Rooms, receipts, receive, serve::admitted, typing};
+use super::{
+    Error, Rooms,
+    receipts::{RemoteReceipts, set_remote},
+    receive, rescind,
+    serve::admitted,
+    typing,
+};
 use crate::{
     clock::now_ms,
     devices::{lists, to_device},
@@ -71,9 +77,20 @@ pub async fn receive(rooms: &Rooms, transaction: Transaction<'_>) -> Result<Stri
     }
     for edu in edus {
         // An EDU that cannot be read, or is refused, is nobody's loss.
-        if let Ok(edu) = edu.deserialize()
-            && let Err(error) = ephemeral(rooms, origin, edu).await
+        let taken = if edu
+            .get_field::<String>("edu_type")
+            .ok()
+            .flatten()
+            .as_deref()
+            == Some("m.receipt")
         {
+            receipts(rooms, origin, edu).await
+        } else if let Ok(edu) = edu.deserialize() {
+            ephemeral(rooms, origin, edu).await
+        } else {
+            Ok(())
+        };
+        if let Err(error) = taken {
             tracing::debug!(%error, %origin, "an EDU was not taken");
         }
     }
@@ -106,7 +123,11 @@ async fn of_room(
 ) -> Result<Vec<(String, Value)>, Error> {
     let room = match admitted(rooms, room_id, origin).await {
         Ok(room) => room,
-        Err(error @ (Error::RoomNotFound(_) | Error::Forbidden(_))) => {
+        Err(error @ Error::RoomNotFound(_)) => {
+            rescind::rescind(rooms, origin, room_id, events).await?;
+            return Ok(refused(events, &error.to_string()));
+        }
+        Err(error @ Error::Forbidden(_)) => {
             return Ok(refused(events, &error.to_string()));
         }
         Err(error) => return Err(error),
@@ -118,7 +139,7 @@ async fn of_room(
     for (id, result) in receive::receive(rooms, room_id, origin, events).await? {
         let result = match result {
             // Rejected and soft-failed events are kept, and none of the sender's business.
-            Ok(_) => json!({}),
+            Ok(()) => json!({}),
             // Not taken for a reason of ours: the peer has to send it again.
             Err(error @ (Error::Storage(_) | Error::NotWritten(_) | Error::Busy)) => {
                 return Err(error);
@@ -152,27 +173,29 @@ fn refused(events: &[Box<RawValue>], why: &str) -> Vec<(String, Value)> {
         .collect()
 }
 
+/// Receipts of a peer's users. Of private ones there are none between servers.
+async fn receipts(rooms: &Rooms, origin: &ServerName, edu: &Raw<Edu>) -> Result<(), Error> {
+    let content = edu.get_field::<RemoteReceipts>("content");
+    let content = content.map_err(|error| Error::Invalid(error.to_string()))?;
+    for (room_id, mut kinds) in content.into_iter().flatten() {
+        if admitted(rooms, &room_id, origin).await.is_err() {
+            continue;
+        }
+        for (user, receipt) in kinds.remove("m.read").unwrap_or_default() {
+            if user.server_name() == origin {
+                set_remote(rooms, &room_id, &user, &receipt).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
 async fn ephemeral(rooms: &Rooms, origin: &ServerName, edu: Edu) -> Result<(), Error> {
     match edu {
         Edu::Typing(typing) => {
             if typing.user_id.server_name() == origin {
                 admitted(rooms, &typing.room_id, origin).await?;
                 typing::set_remote(rooms, &typing.room_id, &typing.user_id, typing.typing).await?;
-            }
-            Ok(())
-        }
-        Edu::Receipt(content) => {
-            for (room_id, map) in content.receipts {
-                if admitted(rooms, &room_id, origin).await.is_err() {
-                    continue;
-                }
-                let of_origin = map
-                    .read
-                    .into_iter()
-                    .filter(|(user, _)| user.server_name() == origin);
-                for (user, receipt) in of_origin {
-                    receipts::set_remote(rooms, &room_id, &user, receipt).await?;
-                }
             }
             Ok(())
         }

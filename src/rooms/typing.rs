@@ -12,7 +12,10 @@ use ruma::{
 };
 use tokio::sync::broadcast;
 
-use super::{Error, Rooms, membership::require_joined};
+use super::{
+    Error, Rooms,
+    membership::{require_joined, require_plausible},
+};
 use crate::{clock::now_ms, storage::RoomNid};
 
 /// The longest that a client may claim to be typing for.
@@ -168,7 +171,7 @@ pub async fn set_remote(
     user: &UserId,
     typing: bool,
 ) -> Result<(), Error> {
-    require_joined(rooms, room_id, user).await?;
+    require_plausible(rooms, room_id, user).await?;
     let room = rooms.by_id(room_id).await?;
     let until = typing.then(|| now_ms() + TIMEOUT_REMOTE_MS);
     rooms.typing().set(room.nid, user, until);

@@ -404,6 +404,12 @@ async fn before(rooms: &Rooms, room: &Room, nid: i64) -> Result<Option<(i64, Sta
     Ok(Some((seq, rooms.state_of(room.nid, snap).await?)))
 }
 
+/// Whether everybody in a room may see all of its history.
+pub(super) async fn is_open(rooms: &Rooms, room: &Room) -> Result<bool, Error> {
+    let skey = visibility_skey(rooms).await?.unwrap_or(0);
+    always_open(rooms, room, skey).await
+}
+
 /// Whether the history of a room was never less than shared: then who is joined may see all.
 async fn always_open(rooms: &Rooms, room: &Room, skey: i64) -> Result<bool, Error> {
     let Some(newest) = room.head().state.get(skey) else {

@@ -21,6 +21,25 @@ pub async fn find(
     .await?)
 }
 
+/// Account data of a room: (type, content).
+pub async fn list_of_room(
+    conn: &mut PgConnection,
+    user: UserNid,
+    room: i64,
+) -> Result<Vec<(String, String)>, Error> {
+    let rows = sqlx::query!(
+        "SELECT type, content FROM account_data WHERE user_nid = $1 AND room_nid = $2",
+        user.0,
+        room
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.r#type, row.content))
+        .collect())
+}
+
 /// Sets account data. Log it afterwards, then [`update_pos`].
 pub async fn upsert(
     conn: &mut PgConnection,

@@ -18,8 +18,12 @@ pub mod flag {
     pub const SOFT_FAILED: i32 = 4;
     /// Its body is pruned.
     pub const REDACTED: i32 = 8;
+    /// The state before it may lack members: the room was joined without them.
+    pub const PARTIAL: i32 = 16;
     /// Sent by one of our users.
     pub const LOCAL: i32 = 32;
+    /// Rejected at first, accepted once the state was whole, and not shown yet.
+    pub const LATE: i32 = 64;
     /// Older than what we had when it came.
     pub const BACKFILLED: i32 = 128;
     /// Counts as unread by the default push rules.

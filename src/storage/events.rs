@@ -50,24 +50,29 @@ impl Stored {
         self.flags & flag::SOFT_FAILED != 0
     }
 
+    /// Whether the state before it may lack members.
+    pub fn is_partial(&self) -> bool {
+        self.flags & flag::PARTIAL != 0
+    }
+
     /// Whether the body is pruned.
     pub fn is_redacted(&self) -> bool {
         self.flags & flag::REDACTED != 0
     }
 }
 
-struct Row {
-    room_nid: i64,
-    event_nid: i64,
-    room_seq: Option<i64>,
-    pos: Option<i64>,
-    snap_nid: Option<i64>,
-    event_key: Uuid,
-    event_tail: Uuid,
-    flags: i32,
-    notif_all: i32,
-    recv_ts: i64,
-    body: Option<Vec<u8>>,
+pub(super) struct Row {
+    pub(super) room_nid: i64,
+    pub(super) event_nid: i64,
+    pub(super) room_seq: Option<i64>,
+    pub(super) pos: Option<i64>,
+    pub(super) snap_nid: Option<i64>,
+    pub(super) event_key: Uuid,
+    pub(super) event_tail: Uuid,
+    pub(super) flags: i32,
+    pub(super) notif_all: i32,
+    pub(super) recv_ts: i64,
+    pub(super) body: Option<Vec<u8>>,
 }
 
 impl TryFrom<Row> for Stored {
@@ -110,7 +115,7 @@ fn join_hash(key: Uuid, tail: Uuid) -> [u8; 32] {
     hash
 }
 
-fn collect(rows: Vec<Row>) -> Result<Vec<Stored>, Error> {
+pub(super) fn collect(rows: Vec<Row>) -> Result<Vec<Stored>, Error> {
     rows.into_iter().map(Stored::try_from).collect()
 }
 
@@ -265,38 +270,6 @@ pub async fn newest(
     collect(rows.fetch_all(conn).await?)
 }
 
-/// The timeline event of a room that is nearest to a time: the first at or after it, or (when
-/// `backwards`) the last at or before it.
-pub async fn nearest(
-    conn: &mut PgConnection,
-    room: RoomNid,
-    ts: i64,
-    backwards: bool,
-) -> Result<Option<i64>, Error> {
-    let nid = if backwards {
-        sqlx::query_scalar!(
-            "SELECT event_nid FROM event
-             WHERE room_nid = $1 AND room_seq IS NOT NULL AND origin_ts <= $2
-             ORDER BY origin_ts DESC, room_seq DESC LIMIT 1",
-            room.0,
-            ts
-        )
-        .fetch_optional(conn)
-        .await?
-    } else {
-        sqlx::query_scalar!(
-            "SELECT event_nid FROM event
-             WHERE room_nid = $1 AND room_seq IS NOT NULL AND origin_ts >= $2
-             ORDER BY origin_ts, room_seq LIMIT 1",
-            room.0,
-            ts
-        )
-        .fetch_optional(conn)
-        .await?
-    };
-    Ok(nid)
-}
-
 /// Numbers and ids' first halves of events that exist, in no order: what of a list we have.
 pub async fn known(
     conn: &mut PgConnection,
@@ -316,14 +289,87 @@ pub async fn known(
         .collect())
 }
 
-/// The whole auth graph of a room: (event, its auth events).
+/// State keys of state events that are not rejected: (state key, event).
+pub async fn list_state_keys(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    nids: &[i64],
+) -> Result<Vec<(i64, i64)>, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT skey_nid AS "skey!", event_nid FROM event
+           WHERE room_nid = $1 AND event_nid = ANY($2) AND skey_nid IS NOT NULL AND flags & 2 = 0"#,
+        room.0,
+        nids
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.skey, row.event_nid))
+        .collect())
+}
+
+/// Canonical JSON of state events, in the order of their numbers.
+pub async fn list_state_json(conn: &mut PgConnection, nids: &[i64]) -> Result<Vec<String>, Error> {
+    let bodies = sqlx::query_scalar!(
+        "SELECT body FROM state_json WHERE event_nid = ANY($1) ORDER BY event_nid",
+        nids
+    )
+    .fetch_all(conn)
+    .await?;
+    let decode = |body: &Vec<u8>| super::codec::decode_body("state_json", body);
+    bodies.iter().map(decode).collect()
+}
+
+/// Numbers and ids' hashes of events, in the order of their numbers.
+pub async fn list_hashes(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    nids: &[i64],
+) -> Result<Vec<(i64, [u8; 32])>, Error> {
+    let rows = sqlx::query!(
+        "SELECT event_nid, event_key, event_tail FROM event
+         WHERE room_nid = $1 AND event_nid = ANY($2) ORDER BY event_nid",
+        room.0,
+        nids
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.event_nid, join_hash(row.event_key, row.event_tail)))
+        .collect())
+}
+
+/// The auth graph of a room, up to `limit` events: (event, its auth events).
 pub async fn auth_edges(
     conn: &mut PgConnection,
     room: RoomNid,
+    limit: i64,
 ) -> Result<Vec<(i64, Vec<i64>)>, Error> {
     let rows = sqlx::query!(
-        "SELECT event_nid, auth FROM auth_edge WHERE room_nid = $1",
-        room.0
+        "SELECT event_nid, auth FROM auth_edge WHERE room_nid = $1 LIMIT $2",
+        room.0,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| Ok((row.event_nid, decode_nids("auth_edge", &row.auth)?)))
+        .collect()
+}
+
+/// The auth events of some events, in no order: (event, its auth events). Those that have no row are
+/// left out.
+pub async fn auth_edges_of(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    nids: &[i64],
+) -> Result<Vec<(i64, Vec<i64>)>, Error> {
+    let rows = sqlx::query!(
+        "SELECT event_nid, auth FROM auth_edge WHERE room_nid = $1 AND event_nid = ANY($2)",
+        room.0,
+        nids
     )
     .fetch_all(conn)
     .await?;
@@ -379,21 +425,6 @@ pub async fn delete_old_txns(
     .execute(conn)
     .await?;
     Ok(done.rows_affected())
-}
-
-/// Events that name an unknown predecessor in a room: the unknown ids, at most `limit`.
-pub async fn missing(
-    conn: &mut PgConnection,
-    room: RoomNid,
-    limit: i64,
-) -> Result<Vec<String>, Error> {
-    Ok(sqlx::query_scalar!(
-        "SELECT DISTINCT event_id FROM missing_prev WHERE room_nid = $1 LIMIT $2",
-        room.0,
-        limit
-    )
-    .fetch_all(conn)
-    .await?)
 }
 
 /// Redactions of an event that have come, applied or not: (redaction event, applied).

@@ -49,14 +49,21 @@ pub struct UserRoom {
     pub read_seq: i64,
     /// Notifying events there.
     pub read_all: i32,
+    /// Whether the room's state lacks members.
+    pub partial: bool,
+    /// Position at which it lacked them no more; 0: it never did.
+    pub whole_pos: i64,
 }
 
 /// All rooms of a local user, forgotten ones too, in order of position.
 pub async fn list_of_user(conn: &mut PgConnection, user: UserNid) -> Result<Vec<UserRoom>, Error> {
     let rows = sqlx::query!(
-        "SELECT room_nid, membership, event_nid, sender_nid, pos, forgotten, stripped, read_seq,
-           read_all
-         FROM user_room WHERE user_nid = $1 ORDER BY pos",
+        r#"SELECT u.room_nid, u.membership, u.event_nid, u.sender_nid, u.pos, u.forgotten, u.stripped,
+           u.read_seq, u.read_all, (p.room_nid IS NOT NULL AND p.whole_pos IS NULL) AS "partial!",
+           COALESCE(p.whole_pos, 0) AS "whole_pos!"
+         FROM user_room u
+         LEFT JOIN partial_room p ON p.room_nid = u.room_nid
+         WHERE u.user_nid = $1 ORDER BY u.pos"#,
         user.0
     )
     .fetch_all(conn)
@@ -76,6 +83,8 @@ pub async fn list_of_user(conn: &mut PgConnection, user: UserNid) -> Result<Vec<
                     .transpose()?,
                 read_seq: row.read_seq,
                 read_all: row.read_all,
+                partial: row.partial,
+                whole_pos: row.whole_pos,
             })
         })
         .collect()
@@ -88,8 +97,12 @@ pub async fn find_of_user(
     room: RoomNid,
 ) -> Result<Option<UserRoom>, Error> {
     let row = sqlx::query!(
-        "SELECT membership, event_nid, sender_nid, pos, forgotten, stripped, read_seq, read_all
-         FROM user_room WHERE user_nid = $1 AND room_nid = $2",
+        r#"SELECT u.membership, u.event_nid, u.sender_nid, u.pos, u.forgotten, u.stripped,
+           u.read_seq, u.read_all, (p.room_nid IS NOT NULL AND p.whole_pos IS NULL) AS "partial!",
+           COALESCE(p.whole_pos, 0) AS "whole_pos!"
+         FROM user_room u
+         LEFT JOIN partial_room p ON p.room_nid = u.room_nid
+         WHERE u.user_nid = $1 AND u.room_nid = $2"#,
         user.0,
         room.0
     )
@@ -109,6 +122,8 @@ pub async fn find_of_user(
                 .transpose()?,
             read_seq: row.read_seq,
             read_all: row.read_all,
+            partial: row.partial,
+            whole_pos: row.whole_pos,
         })
     })
     .transpose()
@@ -261,7 +276,7 @@ pub async fn list_in_room(
 /// Servers with joined users in a room, most users first.
 pub async fn list_servers(conn: &mut PgConnection, room: RoomNid) -> Result<Vec<ServerNid>, Error> {
     let servers = sqlx::query_scalar!(
-        "SELECT server_nid FROM room_server WHERE room_nid = $1 AND joined > 0
+        "SELECT server_nid FROM room_server WHERE room_nid = $1 AND (joined > 0 OR told)
          ORDER BY joined DESC, server_nid",
         room.0
     )
@@ -278,7 +293,7 @@ pub async fn is_server_joined(
 ) -> Result<bool, Error> {
     let found = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT 1 FROM room_server
-             WHERE room_nid = $1 AND server_nid = $2 AND joined > 0) AS "found!""#,
+             WHERE room_nid = $1 AND server_nid = $2 AND (joined > 0 OR told)) AS "found!""#,
         room.0,
         server.0
     );
@@ -291,7 +306,7 @@ pub async fn list_rooms_of_server(
     server: ServerNid,
 ) -> Result<Vec<RoomNid>, Error> {
     let rooms = sqlx::query_scalar!(
-        "SELECT room_nid FROM room_server WHERE server_nid = $1 AND joined > 0",
+        "SELECT room_nid FROM room_server WHERE server_nid = $1 AND (joined > 0 OR told)",
         server.0
     )
     .fetch_all(conn)

@@ -52,6 +52,8 @@ pub enum LogKind {
     Invalidate = 10,
     /// Membership of a local user in a room that we do not hold (invite, knock, their end).
     OutOfBand = 11,
+    /// The state of a room that was joined without its members is whole.
+    Whole = 12,
 }
 
 impl LogKind {
@@ -66,6 +68,7 @@ impl LogKind {
             8 => Self::KeyCounts,
             10 => Self::Invalidate,
             11 => Self::OutOfBand,
+            12 => Self::Whole,
             _ => return None,
         })
     }
@@ -376,6 +379,12 @@ async fn settle(conn: &mut PgConnection) -> Result<Pos, Error> {
     let last = sqlx::query_scalar!(r#"SELECT last_value AS "last!" FROM stream_pos_seq"#)
         .fetch_one(&mut *conn)
         .await?;
+    running_ended(conn).await?;
+    Ok(last)
+}
+
+/// Waits until every transaction that runs now has ended, as long as one may run.
+pub async fn running_ended(conn: &mut PgConnection) -> Result<(), Error> {
     let bound = newest_started(conn).await?;
     // At most idle_in_transaction_session_timeout plus statement_timeout of another node.
     for _ in 0..4_000 {
@@ -384,5 +393,5 @@ async fn settle(conn: &mut PgConnection) -> Result<Pos, Error> {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    Ok(last)
+    Ok(())
 }

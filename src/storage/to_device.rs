@@ -214,7 +214,7 @@ pub async fn insert_edus(
 pub async fn list_servers(conn: &mut PgConnection, user: UserNid) -> Result<Vec<i32>, Error> {
     Ok(sqlx::query_scalar!(
         "SELECT DISTINCT r.server_nid FROM member m
-         JOIN room_server r ON r.room_nid = m.room_nid AND r.joined > 0
+         JOIN room_server r ON r.room_nid = m.room_nid AND (r.joined > 0 OR r.told)
          WHERE m.user_nid = $1 AND m.membership = 1",
         user.0
     )

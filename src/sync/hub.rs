@@ -145,7 +145,7 @@ async fn follow_log(hub: Hub, rooms: Rooms) {
                             in_rooms.insert(row.room);
                             users.insert(row.user);
                         }
-                        LogKind::Receipt => {
+                        LogKind::Receipt | LogKind::Whole => {
                             in_rooms.insert(row.room);
                         }
                         LogKind::AccountData | LogKind::ToDevice | LogKind::OutOfBand => {

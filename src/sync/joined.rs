@@ -36,11 +36,23 @@ pub(super) struct Scope<'a> {
     pub(super) state_after: Option<&'static str>,
 }
 
+impl Scope<'_> {
+    /// Whether members are told of as they speak.
+    pub(super) fn is_lazy(&self) -> bool {
+        matches!(
+            self.filter.room.state.lazy_load_options,
+            LazyLoadOptions::Enabled { .. }
+        )
+    }
+}
+
 /// A room to tell about.
 pub(super) struct Candidate {
     pub(super) room: Arc<Room>,
     /// Its events in reach, newest first, one more than the limit where there are more.
     pub(super) events: Vec<Event>,
+    /// Below them our copy of the timeline has a hole.
+    pub(super) cut: bool,
     /// Nothing of it was told before: the user has just joined, or syncs for the first time.
     pub(super) fresh: bool,
     /// State that was told; `None`: nothing was.
@@ -55,6 +67,7 @@ pub(super) async fn assemble(
     let Candidate {
         room,
         mut events,
+        cut,
         fresh,
         told,
     } = candidate;
@@ -65,7 +78,7 @@ pub(super) async fn assemble(
         ..
     } = scope;
     let limit = usize::try_from(filter::limit(&filter.room.timeline)).unwrap_or(usize::MAX);
-    let limited = events.len() > limit;
+    let limited = cut || events.len() > limit;
     events.truncate(limit);
     events.reverse();
     let edge = events.first().and_then(|event| event.stored.seq);
@@ -164,6 +177,10 @@ async fn state_section(
                 .filter_map(|user| target.get(&-user).copied())
                 .filter(|nid| !in_timeline.contains(nid)),
         );
+        if room.partial {
+            wanted.retain(|user| !target.contains_key(&-user));
+            nids.extend(named_members(rooms, room, timeline, &wanted).await?);
+        }
     }
     let nids: Vec<i64> = nids.into_iter().collect();
     let pdus = rooms.pdus(room, &nids).await?;
@@ -172,6 +189,31 @@ async fn state_section(
         .filter(|pdu| filter::passes(&filter.room.state, pdu))
         .map(|pdu| to_client(pdu, Shape::Sync, Map::new()))
         .collect())
+}
+
+/// Membership events of users that the state of a room lacks, where events of theirs name them.
+async fn named_members(
+    rooms: &Rooms,
+    room: &Room,
+    timeline: &[Event],
+    users: &HashSet<i64>,
+) -> Result<Vec<i64>, Error> {
+    if users.is_empty() {
+        return Ok(Vec::new());
+    }
+    let named: Vec<_> = timeline
+        .iter()
+        .flat_map(|event| event.pdu.auth_events.clone())
+        .collect();
+    let mut found = Vec::new();
+    for event in rooms.events_by_id(room, &named).await? {
+        if let Some(target) = event.pdu.target()
+            && users.contains(&rooms.ctx().db.ids.user(target).await?.0)
+        {
+            found.push(event.stored.nid.0);
+        }
+    }
+    Ok(found)
 }
 
 /// Counts, and who the room can be named after.
@@ -205,6 +247,19 @@ async fn summary(scope: Scope<'_>, room: &Room, state: &Entries) -> Result<Value
         summary["m.heroes"] = json!(rooms.ctx().db.ids.user_ids_of(&heroes).await?);
     }
     Ok(summary)
+}
+
+/// Leaves out what lies below a hole: numbers are given one after the other, so that where some are
+/// left free something is missing, or was for a time.
+fn cut_at_hole(events: &mut Vec<Event>) -> bool {
+    let hole = events.windows(2).position(|pair| {
+        let seqs = pair[0].stored.seq.zip(pair[1].stored.seq);
+        seqs.is_some_and(|(upper, lower)| upper - lower > 1)
+    });
+    if let Some(at) = hole {
+        events.truncate(at + 1);
+    }
+    hole.is_some()
 }
 
 /// Candidates for rooms that the user is in, with few queries for all of them.
@@ -246,7 +301,8 @@ pub(super) async fn candidates(
             continue;
         };
         let events = by_room.remove(nid).unwrap_or_default();
-        let events = rooms.parse(&room, events)?;
+        let mut events = rooms.parse(&room, events)?;
+        let cut = cut_at_hole(&mut events);
         let told = match told.get(nid) {
             Some((snap, change)) => {
                 let mut entries = rooms.state_of(*nid, *snap).await?.entries;
@@ -260,6 +316,7 @@ pub(super) async fn candidates(
         candidates.push(Candidate {
             room,
             events,
+            cut,
             fresh: *fresh,
             told,
         });

@@ -40,12 +40,15 @@ pub(super) async fn stripped(scope: Scope<'_>, row: &UserRoom) -> Result<Box<Raw
 /// A room that the user left: its timeline up to that.
 pub(super) async fn left(scope: Scope<'_>, row: &UserRoom) -> Result<Map<String, Value>, Error> {
     let Some(room) = scope.rooms.find(row.room).await? else {
-        // An invitation that was refused, or a knock that was taken back.
+        // An invitation that was refused or taken back, or such a knock.
+        let events: Vec<Value> = row
+            .stripped
+            .as_deref()
+            .and_then(|events| serde_json::from_str(events).ok())
+            .unwrap_or_default();
         let mut answer = Map::new();
-        answer.insert(
-            "timeline".to_owned(),
-            json!({ "events": [], "limited": false }),
-        );
+        let timeline = json!({ "events": events, "limited": false });
+        answer.insert("timeline".to_owned(), timeline);
         return Ok(answer);
     };
     let scope = Scope {

@@ -145,6 +145,8 @@ async fn look(scope: Scope<'_>, mine: &[UserRoom], told_typing: i64) -> Result<A
         .iter()
         .copied()
         .filter(|row| row.membership == 1)
+        // Who wants all members is told of a room once they are known.
+        .filter(|row| scope.is_lazy() || !row.partial)
         .collect();
     let data = account_data(scope, &mut answer).await?;
     join(scope, &joined, (data, told_typing), &mut answer).await?;
@@ -244,8 +246,11 @@ async fn join(
         };
     let wanted: Vec<(RoomNid, bool)> = joined
         .iter()
-        .filter(|row| since == 0 || scope.full_state || changed.contains(&row.room))
-        .map(|row| (row.room, since == 0))
+        .map(|row| {
+            let now_whole = !scope.is_lazy() && row.whole_pos > since;
+            (row.room, since == 0 || now_whole)
+        })
+        .filter(|(room, fresh)| *fresh || scope.full_state || changed.contains(room))
         .collect();
     let mut parts: HashMap<RoomNid, Map<String, Value>> = HashMap::new();
     for mut candidate in candidates(scope, &wanted).await? {

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use super::{Error, tokens::Session};
 use crate::{
     context::Context,
-    storage::{self, LogEntry, LogKind},
+    storage::{self, LogEntry, LogKind, UserNid},
 };
 
 /// Bytes of a tag's name (specification, "Room tagging").
@@ -50,7 +50,16 @@ pub async fn put(
     if serde_json::from_str::<Map<String, Value>>(content).is_err() {
         return Err(Error::Invalid("account data is an object"));
     }
-    let user = session.user_nid;
+    Ok(store(ctx, session.user_nid, room, (kind, content)).await?)
+}
+
+/// Sets account data that is an object, of any user.
+pub async fn store(
+    ctx: &Context,
+    user: UserNid,
+    room: i64,
+    (kind, content): (&str, &str),
+) -> Result<(), storage::Error> {
     let mut tx = ctx.db.begin().await?;
     storage::account_data::upsert(&mut tx, user, room, (kind, content)).await?;
     let entry = LogEntry {

@@ -42,7 +42,7 @@ pub async fn check_password(
 
 /// Sets a new password.
 pub async fn set_password(ctx: &Context, user: &UserId, password: &str) -> Result<(), Error> {
-    passwords::check_strength(password)?;
+    passwords::check_strength(password, ctx.config.registration.password_length_min)?;
     let hash = passwords::hash(password).await?;
     let nid = ctx.db.ids.user(user).await?;
     let mut conn = ctx.db.conn().await?;

@@ -11,8 +11,6 @@ use zeroize::Zeroizing;
 
 use super::Error;
 
-/// Shortest password of a new account.
-const LENGTH_MIN: usize = 8;
 /// Longest password; hashing megabytes would be a way to keep us busy.
 const LENGTH_MAX: usize = 512;
 
@@ -37,11 +35,11 @@ fn hash_now(password: &str) -> Result<String, Error> {
         .map_err(|error| Error::Hashing(error.to_string()))
 }
 
-/// Checks what a new password has to be.
-pub fn check_strength(password: &str) -> Result<(), Error> {
-    if password.chars().count() < LENGTH_MIN {
+/// Checks what a new password has to be: of that many characters at least.
+pub fn check_strength(password: &str, length_min: usize) -> Result<(), Error> {
+    if password.chars().count() < length_min {
         return Err(Error::WeakPassword(format!(
-            "a password has at least {LENGTH_MIN} characters"
+            "a password has at least {length_min} characters"
         )));
     }
     if password.len() > LENGTH_MAX {

@@ -61,7 +61,7 @@ pub async fn create_account(
 ) -> Result<(), Error> {
     let hash = match password {
         Some(password) => {
-            passwords::check_strength(password)?;
+            passwords::check_strength(password, ctx.config.registration.password_length_min)?;
             Some(passwords::hash(password).await?)
         }
         None => None,

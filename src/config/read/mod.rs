@@ -180,12 +180,17 @@ fn private_database(source: &mut Source) -> PrivateDatabase {
     }
 }
 
+/// Characters that a new password has at least, where nothing is said.
+const PASSWORD_LENGTH_MIN: usize = 8;
+
 fn registration(source: &mut Source) -> Registration {
     let tokens = source
         .text("registration.tokens_file")
         .and_then(|path| source.secret_file("registration.tokens_file", Path::new(&path)));
     let tokens = tokens.unwrap_or_default();
     let lines = tokens.lines().map(str::trim);
+    let length_min = source.number("registration.password_length_min");
+    let length_min = length_min.and_then(|length| usize::try_from(length).ok());
     Registration {
         open: source.flag("registration.open", false),
         require_token: source.flag("registration.require_token", false),
@@ -197,6 +202,7 @@ fn registration(source: &mut Source) -> Registration {
             "registration.shared_secret",
             "registration.shared_secret_file",
         ),
+        password_length_min: length_min.unwrap_or(PASSWORD_LENGTH_MIN),
     }
 }
 

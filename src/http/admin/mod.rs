@@ -2,6 +2,8 @@
 
 mod register;
 mod registration_tokens;
+mod room_deletion;
+mod rooms;
 
 use std::sync::Arc;
 
@@ -18,6 +20,8 @@ pub(super) fn routes() -> Router<App> {
         .route("/_synapse/admin/v1/server_version", get(version))
         .merge(register::routes())
         .merge(registration_tokens::routes())
+        .merge(rooms::routes())
+        .merge(room_deletion::routes())
 }
 
 /// `GET /_synapse/admin/v1/server_version`

@@ -82,7 +82,8 @@ async fn register(
     let facts = uia::authenticate(&app.ctx, operation, auth.as_ref()).await?;
     let password = request.password.as_deref();
     let password = password.ok_or_else(|| ApiError::missing_param("password"))?;
-    passwords::check_strength(password).map_err(ApiError::from)?;
+    passwords::check_strength(password, app.ctx.config.registration.password_length_min)
+        .map_err(ApiError::from)?;
     if let Some(token) = facts.get("registration_token").and_then(Value::as_str) {
         registration::use_token(&app.ctx, token)
             .await

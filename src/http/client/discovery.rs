@@ -59,6 +59,7 @@ async fn get_capabilities(
             "m.3pid_changes": { "enabled": false },
             "m.get_login_token": { "enabled": false },
             "m.profile_fields": { "enabled": true },
+            "m.forget_forced_upon_leave": { "enabled": false },
         },
     })))
 }

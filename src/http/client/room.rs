@@ -208,6 +208,8 @@ async fn get_member_events(
         session, request, ..
     }: Authenticated<get_member_events::v3::Request>,
 ) -> Result<Object, ApiError> {
+    visibility::enter(&rooms, &request.room_id, &session.user_id).await?;
+    rooms.whole(&request.room_id).await?;
     let (room, viewer) = visibility::enter(&rooms, &request.room_id, &session.user_id).await?;
     let entries = match &request.at {
         Some(at) => timeline::state_at(&rooms, &room, at).await?,
@@ -241,7 +243,8 @@ async fn joined_members(
         session, request, ..
     }: Authenticated<joined_members::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let room = visibility::joined(&rooms, &request.room_id, &session.user_id).await?;
+    visibility::joined(&rooms, &request.room_id, &session.user_id).await?;
+    let room = rooms.whole(&request.room_id).await?;
     let mut conn = rooms.ctx().db.conn().await?;
     let members = storage::memberships::list_in_room(&mut conn, room.nid, &[1]).await?;
     drop(conn);
@@ -254,9 +257,8 @@ async fn joined_members(
             ("displayname", "display_name"),
             ("avatar_url", "avatar_url"),
         ] {
-            if let Some(Value::String(text)) = content.get(from) {
-                member.insert(to.to_owned(), json!(text));
-            }
+            let text = content.get(from).and_then(Value::as_str);
+            member.insert(to.to_owned(), json!(text));
         }
         joined.insert(
             pdu.state_key.clone().unwrap_or_default(),

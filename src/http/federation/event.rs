@@ -1,10 +1,10 @@
 //! Single events, missing events, state.
 
-use axum::{Router, extract::State};
+use axum::{Router, body::Body, extract::State};
 use ruma::api::federation::event::{
     get_event, get_event_by_timestamp, get_missing_events, get_room_state, get_room_state_ids,
 };
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::raw;
 use crate::{
@@ -13,10 +13,13 @@ use crate::{
         App,
         error::ApiError,
         mount,
-        reply::{Object, Reply},
+        reply::{Object, Reply, Streamed},
         request::Signed,
     },
-    rooms::{Rooms, at_time, serve::history},
+    rooms::{
+        Rooms, at_time,
+        serve::{history, stream::Answer},
+    },
 };
 
 pub(super) fn routes() -> Router<App> {
@@ -66,13 +69,13 @@ async fn get_missing_events(
 async fn get_room_state(
     State(rooms): State<Rooms>,
     Signed { origin, request }: Signed<get_room_state::v1::Request>,
-) -> Result<Reply<get_room_state::v1::Response>, ApiError> {
-    let (state, chain) =
-        history::state(&rooms, &origin, &request.room_id, &request.event_id).await?;
-    Ok(Reply(get_room_state::v1::Response::new(
-        raw(&chain),
-        raw(&state),
-    )))
+) -> Result<Streamed, ApiError> {
+    let before = history::state(&rooms, &origin, &request.room_id, &request.event_id).await?;
+    let answer = Answer {
+        fields: Map::new(),
+        lists: vec![("auth_chain", before.chain), ("pdus", before.state)],
+    };
+    Ok(Streamed(Body::from_stream(answer.stream(&rooms))))
 }
 
 /// `GET /_matrix/federation/v1/state_ids/{roomId}`
@@ -80,13 +83,8 @@ async fn get_room_state_ids(
     State(rooms): State<Rooms>,
     Signed { origin, request }: Signed<get_room_state_ids::v1::Request>,
 ) -> Result<Reply<get_room_state_ids::v1::Response>, ApiError> {
-    let (state, chain) =
-        history::state(&rooms, &origin, &request.room_id, &request.event_id).await?;
-    let ids = |pdus: &[std::sync::Arc<crate::event::pdu::Pdu>]| {
-        pdus.iter().map(|pdu| pdu.event_id.clone()).collect()
-    };
-    Ok(Reply(get_room_state_ids::v1::Response::new(
-        ids(&chain),
-        ids(&state),
-    )))
+    let before = history::state(&rooms, &origin, &request.room_id, &request.event_id).await?;
+    let chain = history::ids(&rooms, &before.room, &before.chain).await?;
+    let state = history::ids(&rooms, &before.room, &before.state).await?;
+    Ok(Reply(get_room_state_ids::v1::Response::new(chain, state)))
 }

@@ -1,6 +1,8 @@
 //! Joining, leaving, knocking, inviting.
 
-use axum::{Router, extract::State};
+use axum::{Router, body::Body, extract::State, routing::put};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use ruma::{
     api::federation::membership::{
         create_invite, create_join_event, create_knock_event, create_leave_event,
@@ -8,15 +10,22 @@ use ruma::{
     },
     events::room::member::MembershipState,
 };
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::raw;
 use crate::{
-    http::{App, error::ApiError, mount, reply::Object, request::Signed},
+    http::{
+        App,
+        error::ApiError,
+        mount,
+        reply::{Object, Streamed},
+        request::Signed,
+    },
     rooms::{
         Rooms,
         serve::{
             accept::{self, Offer},
+            stream::Answer,
             template,
         },
     },
@@ -29,6 +38,16 @@ pub(super) fn routes() -> Router<App> {
     let router = mount::<create_leave_event::v2::Request, _, _>(router, create_leave_event);
     let router = mount::<prepare_knock_event::v1::Request, _, _>(router, prepare_knock_event);
     let router = mount::<create_knock_event::v1::Request, _, _>(router, create_knock_event);
+    // What servers before version 1.1 of the specification ask for: the same, in a list.
+    let router = router
+        .route(
+            "/_matrix/federation/v1/send_join/{room_id}/{event_id}",
+            put(create_join_event_v1),
+        )
+        .route(
+            "/_matrix/federation/v1/send_leave/{room_id}/{event_id}",
+            put(create_leave_event_v1),
+        );
     mount::<create_invite::v2::Request, _, _>(router, create_invite)
 }
 
@@ -57,21 +76,43 @@ async fn prepare_join_event(
 async fn create_join_event(
     State(rooms): State<Rooms>,
     Signed { origin, request }: Signed<create_join_event::v2::Request>,
-) -> Result<Object, ApiError> {
+) -> Result<Streamed, ApiError> {
     let offer = Offer {
         origin: &origin,
         room_id: &request.room_id,
         event_id: &request.event_id,
         pdu: &request.pdu,
     };
-    let joined = accept::join(&rooms, offer).await?;
-    Ok(Object(json!({
-        "origin": rooms.ctx().server_name(),
-        "event": joined.event.raw(),
-        "state": raw(&joined.state),
-        "auth_chain": raw(&joined.auth_chain),
-        "members_omitted": false,
-    })))
+    let joined = accept::join(&rooms, offer, request.omit_members).await?;
+    let mut fields = Map::new();
+    fields.insert("origin".to_owned(), json!(rooms.ctx().server_name()));
+    fields.insert("event".to_owned(), json!(joined.event.raw()));
+    fields.insert(
+        "members_omitted".to_owned(),
+        json!(joined.servers.is_some()),
+    );
+    if let Some(servers) = joined.servers {
+        fields.insert("servers_in_room".to_owned(), json!(servers));
+    }
+    let lists = vec![
+        ("state", joined.before.state),
+        ("auth_chain", joined.before.chain),
+    ];
+    let answer = Answer { fields, lists };
+    Ok(Streamed(Body::from_stream(answer.stream(&rooms))))
+}
+
+/// `PUT /_matrix/federation/v1/send_join/{roomId}/{eventId}`
+async fn create_join_event_v1(
+    rooms: State<Rooms>,
+    request: Signed<create_join_event::v2::Request>,
+) -> Result<Streamed, ApiError> {
+    let Streamed(body) = create_join_event(rooms, request).await?;
+    let edge = |text| stream::iter([Ok::<_, axum::Error>(Bytes::from_static(text))]);
+    let parts = edge(b"[200,")
+        .chain(body.into_data_stream())
+        .chain(edge(b"]"));
+    Ok(Streamed(Body::from_stream(parts)))
 }
 
 /// `GET /_matrix/federation/v1/make_leave/{roomId}/{userId}`
@@ -99,6 +140,15 @@ async fn create_leave_event(
     };
     accept::leave(&rooms, offer).await?;
     Ok(Object(json!({})))
+}
+
+/// `PUT /_matrix/federation/v1/send_leave/{roomId}/{eventId}`
+async fn create_leave_event_v1(
+    rooms: State<Rooms>,
+    request: Signed<create_leave_event::v2::Request>,
+) -> Result<Object, ApiError> {
+    let Object(body) = create_leave_event(rooms, request).await?;
+    Ok(Object(json!([200, body])))
 }
 
 /// `GET /_matrix/federation/v1/make_knock/{roomId}/{userId}`

@@ -6,9 +6,11 @@ use ruma::{RoomId, UserId, events::StateEventType};
 
 use super::{
     super::{
-        Error, Rooms, persist, remote,
+        Error, Rooms, blocks, persist,
+        policy_server::{self, Judged},
+        remote,
         resident::Room,
-        send::{Built, auth_slice, authorize, place, send},
+        send::{Built, auth_slice, authorize, position, send},
     },
     draft, require_joined,
 };
@@ -30,6 +32,7 @@ pub async fn invite(
     is_direct: bool,
     reason: Option<&str>,
 ) -> Result<(), Error> {
+    blocks::check(rooms, room_id).await?;
     require_joined(rooms, room_id, sender).await?;
     let draft = draft("invite", target, is_direct, reason)?;
     if persist::is_local(rooms, target) {
@@ -40,12 +43,13 @@ pub async fn invite(
         return Ok(());
     }
     // The invited server signs too, so the event is built, sent, and placed when it comes back.
-    let room = rooms.by_id(room_id).await?;
+    // What the invited user is in the room has to be known.
+    let room = rooms.whole(room_id).await?;
     let tip = room.tip.lock().await;
     let head = tip.clone();
     drop(tip);
     let auth = auth_slice(rooms, &room, &head, sender, &draft).await?;
-    let place = place(&room, &head, &auth);
+    let place = position(&room, &head, &auth);
     let pdu = build::build(
         &draft,
         &place,
@@ -59,7 +63,14 @@ pub async fn invite(
         auth,
     };
     authorize(rooms, &room, &built).await?;
-    remote::invite::invite(rooms, &room, target, built.pdu).await
+    let pdu = match policy_server::of(rooms, &room).await? {
+        Some(policy) => match policy_server::judge(rooms, &room, &policy, &built.pdu).await? {
+            Judged::Signed(pdu) => pdu,
+            Judged::Refused(why) => return Err(why),
+        },
+        None => built.pdu,
+    };
+    remote::invite::invite(rooms, &room, target, pdu).await
 }
 
 /// Full events of the state that who is invited or knocks is shown.

@@ -7,7 +7,7 @@ use ruma::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::{Error, Rooms, remote, send::send},
+    super::{Error, Rooms, blocks, doors, remote, send::send, succession},
     current, draft_with_profile, local_inviter, we_are_in,
 };
 use crate::{storage, users::announce};
@@ -20,20 +20,26 @@ pub async fn join(
     via: &[OwnedServerName],
     reason: Option<&str>,
 ) -> Result<OwnedRoomId, Error> {
+    blocks::check(rooms, room_id).await?;
+    let _entering = doors::enter(rooms, room_id).await?;
     let mut content = Map::new();
     content.insert("membership".to_owned(), json!("join"));
     if let Some(reason) = reason {
         content.insert("reason".to_owned(), json!(reason));
     }
-    if we_are_in(rooms, room_id).await? {
+    if we_are_in(rooms, room_id).await? && !rooms.by_id(room_id).await?.partial {
         if !local(rooms, room_id, user, via, content).await? {
             return Ok(room_id.to_owned());
         }
     } else {
+        if current(rooms, room_id, user).await? == Some(MembershipState::Join) {
+            return Ok(room_id.to_owned());
+        }
         let via = candidates(rooms, room_id, user, via).await?;
         let draft = draft_with_profile(rooms, user, content).await?;
         remote::join::join(rooms, room_id, user, &via, &draft).await?;
     }
+    succession::follow(rooms, room_id, user).await;
     // The join is done, whatever comes of this.
     if let Err(error) = tell_of_devices(rooms, room_id, user).await {
         tracing::warn!(%error, %user, "peers were not told of devices");
@@ -155,8 +161,8 @@ pub async fn restriction(
     Ok(Restriction::NotMet)
 }
 
-/// Servers that may help to join, in the order they are asked: those given, the inviter's, those
-/// in the room as we last knew it, the one in the room id.
+/// Servers that may help to join, in the order they are asked: those given and the inviter's; where
+/// none is given, those in the room as we last knew it, and the one in the room id.
 pub(super) async fn candidates(
     rooms: &Rooms,
     room_id: &RoomId,
@@ -169,7 +175,10 @@ pub(super) async fn candidates(
         let user_nid = ids.user(user).await?;
         let mut conn = rooms.ctx().db.conn().await?;
         let row = storage::memberships::find_of_user(&mut conn, user_nid, nid).await?;
-        let known = storage::memberships::list_servers(&mut conn, nid).await?;
+        let known = match via {
+            [] => storage::memberships::list_servers(&mut conn, nid).await?,
+            _ => Vec::new(),
+        };
         drop(conn);
         if let Some(sender) = row.and_then(|row| row.sender) {
             servers.push(ids.user_id(sender).await?.server_name().to_owned());
@@ -178,7 +187,9 @@ pub(super) async fn candidates(
             servers.push(ids.server_name(server).await?);
         }
     }
-    servers.extend(room_id.server_name().map(ToOwned::to_owned));
+    if via.is_empty() {
+        servers.extend(room_id.server_name().map(ToOwned::to_owned));
+    }
     let own = rooms.ctx().server_name();
     let mut seen = std::collections::HashSet::new();
     servers.retain(|server| server != own && seen.insert(server.clone()));

@@ -4,7 +4,7 @@ use ruma::{OwnedRoomId, OwnedServerName, RoomId, UserId};
 use serde_json::{Map, json};
 
 use super::{
-    super::{Error, Rooms, remote, send::send},
+    super::{Error, Rooms, blocks, remote, send::send},
     draft_with_profile, join, we_are_in,
 };
 
@@ -16,6 +16,7 @@ pub async fn knock(
     via: &[OwnedServerName],
     reason: Option<&str>,
 ) -> Result<OwnedRoomId, Error> {
+    blocks::check(rooms, room_id).await?;
     let mut content = Map::new();
     content.insert("membership".to_owned(), json!("knock"));
     if let Some(reason) = reason {

@@ -1,12 +1,17 @@
 //! Leaving a room, refusing an invitation, taking back a knock.
 
 use ruma::{RoomId, UserId, events::room::member::MembershipState};
+use serde_json::{Map, json};
 
 use super::{
     super::{Error, Rooms, remote, send::send},
     current, draft, we_are_in,
 };
-use crate::storage::{self, LogEntry, LogKind, RoomNid, UserNid};
+use crate::{
+    clock::now_ms,
+    event::client::{Shape, to_client},
+    storage::{self, LogEntry, LogKind, RoomNid, UserNid},
+};
 
 /// Leaves a room (`POST /leave`). Who is not in it has nothing to do; who was never there is told.
 pub async fn leave(
@@ -48,20 +53,40 @@ pub async fn leave(
     }
     let via = super::join::candidates(rooms, room_id, user, &[]).await?;
     let told = remote::leave::leave(rooms, room_id, user, &via, reason).await;
-    if let Err(error) = told {
-        // The user must be able to get rid of an invitation whose server is gone.
-        tracing::info!(%error, %room_id, "a peer was not told that an invitation was refused");
-    }
-    end_out_of_band(rooms, room, user_nid).await
+    let event = match told {
+        Ok(leave) => to_client(&leave, Shape::Sync, Map::new()).get().to_owned(),
+        Err(error) => {
+            // The user must be able to get rid of an invitation whose server is gone.
+            tracing::info!(%error, %room_id, "a peer was not told that an invitation was refused");
+            made_up(user, reason)
+        }
+    };
+    end_out_of_band(rooms, room, user_nid, &event).await
 }
 
-/// Ends an invite or knock of a room that we do not hold.
+/// A leave event that no room has, for the clients of a user whose invitation ends here.
+fn made_up(user: &UserId, reason: Option<&str>) -> String {
+    let mut content = json!({ "membership": "leave" });
+    if let Some(reason) = reason {
+        content["reason"] = json!(reason);
+    }
+    let id = uuid::Uuid::new_v4().simple();
+    json!({
+        "type": "m.room.member", "state_key": user, "sender": user, "content": content,
+        "event_id": format!("${id}"), "origin_server_ts": now_ms(),
+    })
+    .to_string()
+}
+
+/// Ends an invite or knock of a room that we do not hold; `event` is what clients are shown.
 pub(in super::super) async fn end_out_of_band(
     rooms: &Rooms,
     room: RoomNid,
     user: UserNid,
+    event: &str,
 ) -> Result<(), Error> {
-    set_out_of_band(rooms, room, user, (3, user), None).await
+    let shown = format!("[{event}]");
+    set_out_of_band(rooms, room, user, (3, user), Some(&shown)).await
 }
 
 /// Sets an invite, a knock, or the end of one, of a room that we do not hold.

@@ -12,7 +12,7 @@ use ruma::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    Error, Rooms, raw,
+    Error, Rooms, purge, raw,
     send::{Sent, send},
 };
 use crate::{event::build::Draft, storage};
@@ -87,6 +87,30 @@ pub async fn require_joined(rooms: &Rooms, room_id: &RoomId, user: &UserId) -> R
             user_id: user.to_owned(),
             room_id: room_id.to_owned(),
         }),
+    }
+}
+
+/// Fails unless a peer's user is joined, or may be: of a room that lacks members only the servers
+/// are known.
+pub(super) async fn require_plausible(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    user: &UserId,
+) -> Result<(), Error> {
+    match require_joined(rooms, room_id, user).await {
+        Err(refusal @ Error::NotJoined { .. }) => {
+            let room = rooms.by_id(room_id).await?;
+            if !room.partial || current(rooms, room_id, user).await?.is_some() {
+                return Err(refusal);
+            }
+            let server = rooms.ctx().db.ids.server(user.server_name()).await?;
+            let mut conn = rooms.ctx().db.conn().await?;
+            match storage::memberships::is_server_joined(&mut conn, room.nid, server).await? {
+                true => Ok(()),
+                false => Err(refusal),
+            }
+        }
+        other => other,
     }
 }
 
@@ -182,7 +206,8 @@ pub async fn forget(rooms: &Rooms, room_id: &RoomId, user: &UserId) -> Result<()
     {
         return Err(unknown());
     }
-    if !storage::memberships::forget(&mut conn, user_nid, room).await? {
+    drop(conn);
+    if !purge::forget(rooms, room, user_nid).await? {
         return Err(Error::Invalid(format!("{user} is still in the room")));
     }
     Ok(())
@@ -202,21 +227,21 @@ pub async fn joined_rooms(rooms: &Rooms, user: &UserId) -> Result<Vec<ruma::Owne
     Ok(rooms.ctx().db.ids.room_ids_of(&joined).await?)
 }
 
-/// Leaves every room and refuses every invitation of a user whose account is closed. What fails is
-/// logged: the account is closed all the same.
+/// Leaves and forgets every room of a user whose account is closed, who could not do it later. What
+/// fails is logged: the account is closed all the same.
 pub async fn leave_all(rooms: &Rooms, user: &UserId) -> Result<(), Error> {
     let nid = rooms.ctx().db.ids.user(user).await?;
     let mut conn = rooms.ctx().db.conn().await?;
     let all = storage::memberships::list_of_user(&mut conn, nid).await?;
     drop(conn);
-    for row in all
-        .into_iter()
-        .filter(|row| matches!(row.membership, 1 | 2 | 5))
-    {
+    for row in all {
         let room_id = rooms.ctx().db.ids.room_id(row.room).await?;
-        if let Err(error) = leave::leave(rooms, &room_id, user, None).await {
+        if matches!(row.membership, 1 | 2 | 5)
+            && let Err(error) = leave::leave(rooms, &room_id, user, None).await
+        {
             tracing::warn!(%error, %room_id, "a closed account could not leave a room");
         }
+        purge::forget(rooms, row.room, nid).await?;
     }
     Ok(())
 }

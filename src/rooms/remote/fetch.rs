@@ -1,5 +1,8 @@
 //! Events we lack, asked of a peer.
 
+use std::time::Duration;
+
+use futures_util::StreamExt;
 use ruma::{
     EventId, OwnedEventId, RoomId, ServerName,
     api::federation::{
@@ -9,8 +12,20 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use super::refused;
-use crate::rooms::{Error, Rooms};
+use super::{
+    refused,
+    stream::{self, List},
+    verify_all,
+};
+use crate::{
+    event::pdu::Pdu,
+    rooms::{Error, Rooms, resident::Room},
+};
+
+/// Time for the state of a large room to come.
+const TIMEOUT: Duration = Duration::from_mins(5);
+/// Events asked for at the same time.
+const AT_ONCE: usize = 8;
 
 /// Events before `latest` that are not before `earliest`, oldest first.
 pub async fn missing(
@@ -49,39 +64,58 @@ pub async fn state_ids(
     Ok((answer.pdu_ids, answer.auth_chain_ids))
 }
 
-/// The state before an event, whole, and its auth chain.
+/// The events of the state before an event and of its auth chain, verified.
 pub async fn state(
     rooms: &Rooms,
     server: &ServerName,
-    room_id: &RoomId,
+    room: &Room,
     event_id: &EventId,
-) -> Result<(Vec<Box<RawValue>>, Vec<Box<RawValue>>), Error> {
-    let request = get_room_state::v1::Request::new(event_id.to_owned(), room_id.to_owned());
-    let answer = rooms
+) -> Result<Vec<Pdu>, Error> {
+    let request = get_room_state::v1::Request::new(event_id.to_owned(), room.id.clone());
+    let response = rooms
         .ctx()
         .federation
-        .request_large(server, request)
+        .open(server, request, TIMEOUT)
         .await
         .map_err(refused)?;
-    Ok((answer.pdus, answer.auth_chain))
+    let mut answer = stream::read(rooms, response, &room.version).await?;
+    let mut pdus = answer.take(List::State);
+    pdus.extend(answer.take(List::AuthChain));
+    Ok(pdus)
 }
 
-/// The auth chain of an event.
+/// The auth chain of an event, verified.
 pub async fn auth_chain(
     rooms: &Rooms,
     server: &ServerName,
-    room_id: &RoomId,
+    room: &Room,
     event_id: &EventId,
-) -> Result<Vec<Box<RawValue>>, Error> {
-    let request =
-        get_event_authorization::v1::Request::new(room_id.to_owned(), event_id.to_owned());
-    let answer = rooms
+) -> Result<Vec<Pdu>, Error> {
+    let request = get_event_authorization::v1::Request::new(room.id.clone(), event_id.to_owned());
+    let response = rooms
         .ctx()
         .federation
-        .request_large(server, request)
+        .open(server, request, TIMEOUT)
         .await
         .map_err(refused)?;
-    Ok(answer.auth_chain)
+    let mut answer = stream::read(rooms, response, &room.version).await?;
+    Ok(answer.take(List::AuthChain))
+}
+
+/// Several events one by one, verified; those that cannot be had are left out.
+pub async fn events(
+    rooms: &Rooms,
+    server: &ServerName,
+    room: &Room,
+    ids: &[&OwnedEventId],
+) -> Result<Vec<Pdu>, Error> {
+    let jobs: Vec<_> = ids.iter().map(|id| event(rooms, server, id)).collect();
+    let fetched: Vec<Result<Box<RawValue>, Error>> = futures_util::stream::iter(jobs)
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    let raw: Vec<Box<RawValue>> = fetched.into_iter().filter_map(Result::ok).collect();
+    Ok(verify_all(rooms, &raw, &room.version).await)
 }
 
 /// One event.

@@ -52,14 +52,8 @@ pub async fn invite(
         ));
     };
     let out = rooms.ctx().db.ids.server(server).await?.0;
-    let incoming = Incoming {
-        pdu: Arc::new(signed),
-        known: None,
-        rejected: false,
-        missing: Vec::new(),
-        state_before: None,
-        out: Some(out),
-    };
+    let mut incoming = Incoming::new(rooms, room, Arc::new(signed)).await?;
+    incoming.out = Some(out);
     match place(rooms, room.nid, incoming).await? {
         Verdict::Accepted => Ok(()),
         Verdict::Rejected | Verdict::SoftFailed => {

@@ -1,34 +1,50 @@
 //! Joining a room through a peer: `make_join`, `send_join`, and the state it answers with.
+//!
+//! The peer is asked to leave the members out of the state (MSC3706). Where it does, the room is
+//! used at once and its members follow in the background (`super::super::partial`).
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use ruma::{
     OwnedEventId, OwnedServerName, RoomId, ServerName, UserId,
     api::federation::membership::{create_join_event, prepare_join_event},
-    events::{StateEventType, TimelineEventType, room::member::MembershipState},
+    events::{StateEventType, room::member::MembershipState},
 };
+use serde_json::Value;
 
-use super::{complete, verify_all, version_of};
+use super::{
+    complete,
+    stream::{self, List},
+    verify_all, version_of,
+};
 use crate::{
     clock::now_ms,
     event::{
         auth,
         build::Draft,
+        chain::{self, Events},
         pdu::Pdu,
         version::{RoomVersion, SUPPORTED},
     },
     rooms::{
-        Error, Rooms,
+        Error, Rooms, membership,
+        missing::{self, lacking},
+        outliers, partial,
         persist::{Accepted, Plan, Written},
-        receive::lacking,
+        place::Verdict,
+        receive,
         resident::{Head, Room},
         state::{Entries, State},
     },
-    storage::{self, append::flag},
+    storage::{self, RoomNid, append::flag},
 };
 
-/// Events in one answer to `send_join`; more is no room but an attack.
-const EVENTS_MAX: usize = 500_000;
+/// Time for the state of a large room to come.
+const TIMEOUT: Duration = Duration::from_mins(5);
+/// Servers that a peer may say are in a room.
+const SERVERS_MAX: usize = 20_000;
+/// Numbers left free for what we missed, so that it can be put in its place later.
+const GAP_SEQ: i64 = 1 << 24;
 
 /// Joins through the first of `via` that can and will help.
 pub async fn join(
@@ -44,21 +60,11 @@ pub async fn join(
             Ok(()) => return Ok(()),
             Err(error) => {
                 tracing::info!(%error, %room_id, %server, "a peer did not help with a join");
-                last = worse(last, error);
+                last = super::worse(last, error);
             }
         }
     }
     Err(last)
-}
-
-/// Of two failures the one that tells the user more.
-fn worse(one: Error, other: Error) -> Error {
-    match (&one, &other) {
-        (Error::Forbidden(_), _) => one,
-        (_, Error::Storage(_) | Error::Forbidden(_) | Error::UnsupportedVersion(_))
-        | (Error::RoomNotFound(_), _) => other,
-        _ => one,
-    }
 }
 
 async fn attempt(
@@ -89,37 +95,51 @@ async fn attempt(
             "the peer answered for another room".to_owned(),
         ));
     }
-    let request =
+    let mut request =
         create_join_event::v2::Request::new(room_id.to_owned(), join.event_id.clone(), join.raw());
-    let answer = federation
-        .request_large(server, request)
+    request.omit_members = true;
+    let response = federation
+        .open(server, request, TIMEOUT)
         .await
-        .map_err(super::refused)?
-        .room_state;
-    if answer.auth_chain.len() + answer.state.len() > EVENTS_MAX {
-        return Err(Error::Remote(
-            "the peer answered with too many events".to_owned(),
-        ));
-    }
+        .map_err(super::refused)?;
+    let mut told = stream::read(rooms, response, &version).await?;
     // A restricted join comes back with the signature of who let us in.
-    let join = match &answer.event {
-        Some(raw) => co_signed(rooms, join, raw, &version).await?,
+    let join = match told.rest.get("event") {
+        Some(event) => co_signed(rooms, join, event, &version).await?,
         None => join,
     };
-    let auth_chain = verify_all(rooms, &answer.auth_chain, &version).await;
-    let state = verify_all(rooms, &answer.state, &version).await;
-    let answer = Answer::check(room_id, &version, auth_chain, state, &join)?;
-    answer.write(rooms, room_id, &version, Arc::new(join)).await
+    let servers = servers_in_room(&told.rest);
+    let (chain, state) = (told.take(List::AuthChain), told.take(List::State));
+    let (room, of, this) = (room_id.to_owned(), version.clone(), join.clone());
+    // Seconds of work for a large room.
+    let answer = tokio::task::spawn_blocking(move || {
+        Answer::check(&room, &of, (chain, state, servers), &this)
+    });
+    let answer = answer
+        .await
+        .map_err(|error| Error::Remote(error.to_string()))??;
+    answer.write(rooms, (room_id, server), &version, join).await
+}
+
+/// Servers that are in the room, where the peer left members out; `None`: it did not.
+fn servers_in_room(rest: &serde_json::Map<String, Value>) -> Option<Vec<OwnedServerName>> {
+    if rest.get("members_omitted").and_then(Value::as_bool) != Some(true) {
+        return None;
+    }
+    let named = rest.get("servers_in_room").and_then(Value::as_array);
+    let names = named.into_iter().flatten().filter_map(Value::as_str);
+    let parsed = names.filter_map(|name| ServerName::parse(name).ok());
+    Some(parsed.take(SERVERS_MAX).collect())
 }
 
 async fn co_signed(
     rooms: &Rooms,
     join: Pdu,
-    raw: &serde_json::value::RawValue,
+    event: &Value,
     version: &RoomVersion,
 ) -> Result<Pdu, Error> {
-    let signed = verify_all(rooms, &[raw.to_owned()], version).await.pop();
-    match signed {
+    let raw = crate::rooms::raw(event)?;
+    match verify_all(rooms, &[raw], version).await.pop() {
         Some(signed) if signed.event_id == join.event_id => Ok(signed),
         // Some servers return the event untouched or not at all where no signature was needed.
         _ => Ok(join),
@@ -132,6 +152,8 @@ struct Answer {
     events: Vec<Arc<Pdu>>,
     /// Those in the state before our join.
     state: Vec<OwnedEventId>,
+    /// Servers in the room, where the state lacks members.
+    servers: Option<Vec<OwnedServerName>>,
 }
 
 impl Answer {
@@ -140,53 +162,59 @@ impl Answer {
     fn check(
         room_id: &RoomId,
         version: &RoomVersion,
-        auth_chain: Vec<Pdu>,
-        state: Vec<Pdu>,
+        (chain, state, servers): (Vec<Pdu>, Vec<Pdu>, Option<Vec<OwnedServerName>>),
         join: &Pdu,
     ) -> Result<Self, Error> {
-        let ours = |pdu: &Pdu| pdu.room_id == room_id;
-        let state: Vec<Pdu> = state
-            .into_iter()
-            .filter(|pdu| ours(pdu) && pdu.is_state())
-            .collect();
+        let ours = |pdu: &Pdu| pdu.room_id == room_id && pdu.is_state();
         let state_ids: Vec<OwnedEventId> = state.iter().map(|pdu| pdu.event_id.clone()).collect();
-        let mut all: HashMap<OwnedEventId, Pdu> = HashMap::new();
-        for pdu in auth_chain.into_iter().filter(ours).chain(state) {
-            all.entry(pdu.event_id.clone()).or_insert(pdu);
+        let mut all = Events::new();
+        for pdu in chain.into_iter().chain(state).filter(ours) {
+            all.entry(pdu.event_id.clone()).or_insert(Arc::new(pdu));
         }
-        let events = authorized(version, &all);
+        let events = chain::authorized(version, &all, &Events::new());
         let good: HashMap<&OwnedEventId, &Arc<Pdu>> = events
             .iter()
             .filter(|pdu| !pdu.rejected)
             .map(|pdu| (&pdu.event_id, pdu))
             .collect();
-        let mut map: HashMap<(String, String), Arc<Pdu>> = HashMap::new();
-        let mut kept = Vec::new();
-        for id in &state_ids {
-            let Some(pdu) = good.get(id) else { continue };
-            let key = (
-                pdu.kind.to_string(),
-                pdu.state_key.clone().unwrap_or_default(),
-            );
-            if map.insert(key, (*pdu).clone()).is_none() {
-                kept.push(id.clone());
+        let mut map: HashMap<(String, String), &Arc<Pdu>> = HashMap::new();
+        let mut kept = Vec::with_capacity(state_ids.len());
+        for pdu in state_ids.iter().filter_map(|id| good.get(id)) {
+            let key = pdu.state_key.clone().unwrap_or_default();
+            if map.insert((pdu.kind.to_string(), key), pdu).is_none() {
+                kept.push(pdu.event_id.clone());
             }
         }
         let create = map.get(&("m.room.create".to_owned(), String::new()));
-        let Some(create) = create else {
-            return Err(Error::Remote(
-                "the peer's state has no create event".to_owned(),
-            ));
-        };
+        let create = create
+            .ok_or_else(|| Error::Remote("the peer's state has no create event".to_owned()))?;
         check_create(create, version)?;
-        let lookup = |kind: &StateEventType, key: &str| {
-            map.get(&(kind.to_string(), key.to_owned())).cloned()
+        // Members that were left out of the state are in its auth chain where the join needs them.
+        let named: Vec<&Arc<Pdu>> = match &servers {
+            Some(_) => join
+                .auth_events
+                .iter()
+                .filter_map(|id| good.get(id).copied())
+                .collect(),
+            None => Vec::new(),
         };
-        auth::check(version, &Arc::new(join.clone()), lookup)
-            .map_err(|why| Error::Remote(format!("the peer's state does not let us in: {why}")))?;
+        let lookup = |kind: &StateEventType, key: &str| {
+            let kind = kind.to_string();
+            let of_state = map.get(&(kind.clone(), key.to_owned())).copied();
+            let is_wanted = |pdu: &&&Arc<Pdu>| {
+                pdu.kind.to_string() == kind && pdu.state_key.as_deref() == Some(key)
+            };
+            of_state
+                .or_else(|| named.iter().find(is_wanted).copied())
+                .cloned()
+        };
+        auth::check(version, &Arc::new(join.clone()), lookup).map_err(|why| {
+            Error::Forbidden(format!("the state of the room does not let you in: {why}"))
+        })?;
         Ok(Self {
             events,
             state: kept,
+            servers,
         })
     }
 
@@ -195,178 +223,178 @@ impl Answer {
     async fn write(
         self,
         rooms: &Rooms,
-        room_id: &RoomId,
+        (room_id, server): (&RoomId, &ServerName),
         version: &RoomVersion,
-        join: Arc<Pdu>,
+        join: Pdu,
     ) -> Result<(), Error> {
-        let ids = &rooms.ctx().db.ids;
         let mut conn = rooms.ctx().db.conn().await?;
         let nid = storage::rooms::intern(&mut conn, room_id, &version.id, now_ms()).await?;
-        let head = storage::rooms::find_head(&mut conn, nid).await?;
         drop(conn);
+        let held = rooms.find(nid).await?;
+        if let Some(room) = &held
+            && (membership::we_are_in(rooms, room_id).await?
+                || lacking(rooms, room, &join.prev_events).await?.is_empty())
+        {
+            return receive_join(rooms, room, (server, self.events), join).await;
+        }
+        if let Some(servers) = &self.servers {
+            begin_partial(rooms, nid, servers, server).await?;
+            rooms.evict(nid).await;
+        }
         let room = match rooms.find(nid).await? {
             Some(room) => room,
             None => Arc::new(Room::new(
                 nid,
                 room_id.to_owned(),
                 version.clone(),
+                self.servers.is_some(),
                 Head::empty(),
                 0,
             )),
         };
-        drop(head);
-        let nids = self.write_outliers(rooms, &room).await?;
-        let mut entries = Entries::new();
-        for pdu in &self.events {
-            if self.state.contains(&pdu.event_id)
-                && let (Some(key), Some(event)) = (&pdu.state_key, nids.get(&pdu.event_id))
-            {
-                entries.insert(ids.skey(&pdu.kind.to_string(), key).await?.0, *event);
-            }
+        let nids = outliers::store_judged(rooms, &room, &self.events).await?;
+        let entries = entries(rooms, &room, &self.state, &nids).await?;
+        write_join(rooms, &room, entries, &nids, Arc::new(join)).await?;
+        if room.partial {
+            partial::complete_later(rooms, nid);
         }
-        self.write_join(rooms, &room, entries, &nids, join).await
-    }
-
-    async fn write_outliers(
-        &self,
-        rooms: &Rooms,
-        room: &Arc<Room>,
-    ) -> Result<HashMap<OwnedEventId, i64>, Error> {
-        let ids: Vec<OwnedEventId> = self.events.iter().map(|pdu| pdu.event_id.clone()).collect();
-        let mut nids: HashMap<OwnedEventId, i64> = HashMap::new();
-        for chunk in ids.chunks(OUTLIERS_AT_ONCE) {
-            for event in rooms.events_by_id(room, chunk).await? {
-                nids.insert(event.pdu.event_id.clone(), event.stored.nid.0);
-            }
-        }
-        let fresh: Vec<&Arc<Pdu>> = self
-            .events
-            .iter()
-            .filter(|pdu| !nids.contains_key(&pdu.event_id))
-            .collect();
-        intern_all(rooms, &fresh).await?;
-        for chunk in fresh.chunks(OUTLIERS_AT_ONCE) {
-            let count = i64::try_from(chunk.len()).unwrap_or(0);
-            for (nid, pdu) in rooms.take_nids(count).await?.zip(chunk) {
-                nids.insert(pdu.event_id.clone(), nid);
-            }
-            let mut plan = Plan::outliers(room);
-            for pdu in chunk {
-                let rejected = if pdu.rejected { flag::REJECTED } else { 0 };
-                let accepted = Accepted {
-                    pdu: (*pdu).clone(),
-                    nid: nids.get(&pdu.event_id).copied().unwrap_or_default(),
-                    known: false,
-                    flags: flag::OUTLIER | rejected,
-                    snap: None,
-                    prev: Vec::new(),
-                    auth: pdu
-                        .auth_events
-                        .iter()
-                        .filter_map(|id| nids.get(id).copied())
-                        .collect(),
-                    out: None,
-                    seq: None,
-                };
-                plan.add(rooms, accepted).await?;
-            }
-            plan.write_outliers(rooms).await?;
-        }
-        Ok(nids)
-    }
-
-    async fn write_join(
-        &self,
-        rooms: &Rooms,
-        room: &Arc<Room>,
-        entries: Entries,
-        nids: &HashMap<OwnedEventId, i64>,
-        join: Arc<Pdu>,
-    ) -> Result<(), Error> {
-        let mut tip = room.tip.lock().await;
-        let mut fresh = rooms.take_nids(3).await?;
-        let mut next = || fresh.next().unwrap_or_default();
-        let (nid, before_snap, after_snap) = (next(), next(), next());
-        let mut plan = Plan::new(room, &tip);
-        let (before, rows) = State::default().replace(room.nid.0, before_snap, entries);
-        plan.store_state(rows);
-        // A room we were in before: what came since we left is a hole.
-        let gap = tip.rev >= 0;
-        plan.set_state(rooms, before).await?;
-        plan.head.extremities.clear();
-        if gap {
-            plan.head.seq += GAP_SEQ;
-        }
-        let skey = rooms
-            .ctx()
-            .db
-            .ids
-            .skey("m.room.member", join.sender.as_str())
-            .await?
-            .0;
-        // Outliers have no place in the timeline: what is before them is a hole as well.
-        let missing = lacking(rooms, room, &join.prev_events).await?;
-        let accepted = Accepted {
-            pdu: join.clone(),
-            nid,
-            known: false,
-            flags: flag::LOCAL,
-            snap: Some(before_snap),
-            prev: join
-                .prev_events
-                .iter()
-                .filter_map(|id| nids.get(id).copied())
-                .collect(),
-            auth: join
-                .auth_events
-                .iter()
-                .filter_map(|id| nids.get(id).copied())
-                .collect(),
-            // The peer that we joined through tells the others.
-            out: None,
-            seq: None,
-        };
-        plan.add(rooms, accepted).await?;
-        plan.missing(nid, &missing);
-        plan.extend(nid, &join);
-        plan.advance_state(rooms, after_snap, &[(skey, nid)])
-            .await?;
-        let first_seq = plan.head.seq;
-        let (head, pending) = plan.commit(rooms).await?;
-        *tip = head;
-        drop(tip);
-        match pending.written(rooms).await? {
-            Written::Yes(pos) => {
-                rooms.adopt(room).await;
-                let mut conn = rooms.ctx().db.conn().await?;
-                storage::rooms::insert_gap(&mut conn, room.nid, first_seq).await?;
-                drop(conn);
-                rooms.ctx().db.stream.reached(pos.unwrap_or_default()).await;
-                Ok(())
-            }
-            Written::Stale => Err(Error::Busy),
-        }
+        Ok(())
     }
 }
 
-/// Outliers written in one statement.
-const OUTLIERS_AT_ONCE: usize = 500;
-/// Numbers left free for what we missed, so that it can be put in its place later.
-const GAP_SEQ: i64 = 1 << 24;
-
-/// Gives every user and server of a large answer its number in a few queries.
-async fn intern_all(rooms: &Rooms, pdus: &[&Arc<Pdu>]) -> Result<(), Error> {
-    let mut users: Vec<&UserId> = pdus
-        .iter()
-        .flat_map(|pdu| [Some(&*pdu.sender), pdu.target()])
-        .flatten()
-        .collect();
-    users.sort_unstable();
-    users.dedup();
-    for chunk in users.chunks(5_000) {
-        rooms.ctx().db.ids.users_of(chunk).await?;
+/// A join of a room that we hold and whose history we have: an event like any other.
+async fn receive_join(
+    rooms: &Rooms,
+    room: &Arc<Room>,
+    (server, events): (&ServerName, Vec<Arc<Pdu>>),
+    join: Pdu,
+) -> Result<(), Error> {
+    outliers::store_judged(rooms, room, &events).await?;
+    let join = Arc::new(join);
+    if !lacking(rooms, room, &join.prev_events).await?.is_empty()
+        && let Err(error) = missing::fill_hole(rooms, room, server, &join).await
+    {
+        tracing::info!(%error, room_id = %room.id, "what came before a join could not be had");
     }
-    Ok(())
+    match receive::settle(rooms, room, server, join).await? {
+        Verdict::Accepted => {
+            if room.partial {
+                partial::complete_later(rooms, room.nid);
+            }
+            rooms.ctx().db.stream.reached(room.seen_pos()).await;
+            Ok(())
+        }
+        Verdict::Rejected | Verdict::SoftFailed => Err(Error::Forbidden(
+            "the room as we know it does not let you in".to_owned(),
+        )),
+    }
+}
+
+async fn begin_partial(
+    rooms: &Rooms,
+    nid: RoomNid,
+    servers: &[OwnedServerName],
+    through: &ServerName,
+) -> Result<(), Error> {
+    let own = rooms.ctx().server_name();
+    let mut nids = Vec::with_capacity(servers.len() + 1);
+    let through = through.to_owned();
+    for server in servers.iter().chain([&through]) {
+        if server != own {
+            nids.push(rooms.ctx().db.ids.server(server).await?.0);
+        }
+    }
+    nids.sort_unstable();
+    nids.dedup();
+    let mut conn = rooms.ctx().db.conn().await?;
+    Ok(storage::partial::insert(&mut conn, nid, &nids, now_ms()).await?)
+}
+
+/// The state map of those events that were stored and not rejected.
+async fn entries(
+    rooms: &Rooms,
+    room: &Room,
+    state: &[OwnedEventId],
+    nids: &outliers::Nids,
+) -> Result<Entries, Error> {
+    let wanted: Vec<i64> = state
+        .iter()
+        .filter_map(|id| nids.get(id).copied())
+        .collect();
+    state_map(rooms, room, &wanted).await
+}
+
+/// State key to event for stored events; rejected ones are left out.
+pub(in super::super) async fn state_map(
+    rooms: &Rooms,
+    room: &Room,
+    nids: &[i64],
+) -> Result<Entries, Error> {
+    let mut conn = rooms.ctx().db.conn().await?;
+    let keys = storage::events::list_state_keys(&mut conn, room.nid, nids).await?;
+    Ok(keys.into_iter().collect())
+}
+
+async fn write_join(
+    rooms: &Rooms,
+    room: &Arc<Room>,
+    entries: Entries,
+    nids: &outliers::Nids,
+    join: Arc<Pdu>,
+) -> Result<(), Error> {
+    let mut tip = room.tip.lock().await;
+    let mut fresh = rooms.take_nids(3).await?;
+    let mut next = || fresh.next().unwrap_or_default();
+    let (nid, before_snap, after_snap) = (next(), next(), next());
+    let mut plan = Plan::new(room, &tip);
+    let (before, rows) = State::default().replace(room.nid.0, before_snap, entries);
+    plan.store_state(rows);
+    // A room we were in before: what came since we left is a hole.
+    let gap = tip.rev >= 0;
+    plan.set_state(rooms, before).await?;
+    plan.head.extremities.clear();
+    if gap {
+        plan.head.seq += GAP_SEQ;
+    }
+    let ids = &rooms.ctx().db.ids;
+    let skey = ids.skey("m.room.member", join.sender.as_str()).await?.0;
+    // Outliers have no place in the timeline: what is before them is a hole as well.
+    let missing = lacking(rooms, room, &join.prev_events).await?;
+    let numbers = |ids: &[OwnedEventId]| -> Vec<i64> {
+        ids.iter().filter_map(|id| nids.get(id).copied()).collect()
+    };
+    let accepted = Accepted {
+        pdu: join.clone(),
+        nid,
+        known: false,
+        flags: flag::LOCAL | if room.partial { flag::PARTIAL } else { 0 },
+        snap: Some(before_snap),
+        prev: numbers(&join.prev_events),
+        auth: numbers(&join.auth_events),
+        // The peer that we joined through tells the others.
+        out: None,
+        seq: None,
+    };
+    plan.add(rooms, accepted).await?;
+    plan.missing(nid, &missing);
+    plan.extend(nid, &join);
+    plan.advance_state(rooms, after_snap, &[(skey, nid)])
+        .await?;
+    let first_seq = plan.head.seq;
+    let (head, pending) = plan.commit(rooms).await?;
+    *tip = head;
+    drop(tip);
+    match pending.written(rooms).await? {
+        Written::Yes(pos) => {
+            rooms.adopt(room).await;
+            let mut conn = rooms.ctx().db.conn().await?;
+            storage::rooms::insert_gap(&mut conn, room.nid, first_seq).await?;
+            drop(conn);
+            rooms.ctx().db.stream.reached(pos.unwrap_or_default()).await;
+            Ok(())
+        }
+        Written::Stale => Err(Error::Busy),
+    }
 }
 
 /// The create event must be of the version that the peer named.
@@ -384,73 +412,4 @@ fn check_create(create: &Pdu, version: &RoomVersion) -> Result<(), Error> {
         ));
     }
     Ok(())
-}
-
-/// Puts events after those that authorize them and marks those that fail authorization against
-/// their auth events. Events in a circle, or that lean on unknown ones, are left out.
-fn authorized(version: &RoomVersion, all: &HashMap<OwnedEventId, Pdu>) -> Vec<Arc<Pdu>> {
-    let mut children: HashMap<&OwnedEventId, Vec<&OwnedEventId>> = HashMap::new();
-    let mut waits: HashMap<&OwnedEventId, usize> = HashMap::new();
-    let mut ready: Vec<&OwnedEventId> = Vec::new();
-    for (id, pdu) in all {
-        let known: Vec<&OwnedEventId> = pdu
-            .auth_events
-            .iter()
-            .filter(|auth| all.contains_key(*auth))
-            .collect();
-        if known.len() < pdu.auth_events.len() {
-            continue;
-        }
-        if known.is_empty() {
-            ready.push(id);
-        }
-        waits.insert(id, known.len());
-        for auth in known {
-            children.entry(auth).or_default().push(id);
-        }
-    }
-    let mut done: HashMap<OwnedEventId, Arc<Pdu>> = HashMap::new();
-    let mut order = Vec::with_capacity(all.len());
-    let create = all
-        .values()
-        .find(|pdu| pdu.kind == TimelineEventType::RoomCreate)
-        .cloned();
-    let create = create.map(Arc::new);
-    // From v12 on every event leans on the create event without naming it: it comes first.
-    ready.sort_by_key(|id| all[*id].kind == TimelineEventType::RoomCreate);
-    while let Some(id) = ready.pop() {
-        let mut pdu = Arc::new(all[id].clone());
-        let by_key: HashMap<(String, &str), &Arc<Pdu>> = pdu
-            .auth_events
-            .iter()
-            .filter_map(|auth| done.get(auth))
-            .filter_map(|auth| Some(((auth.kind.to_string(), auth.state_key.as_deref()?), auth)))
-            .collect();
-        let lookup = |kind: &StateEventType, key: &str| {
-            if *kind == StateEventType::RoomCreate {
-                return create.clone();
-            }
-            by_key
-                .get(&(kind.to_string(), key))
-                .map(|auth| (*auth).clone())
-        };
-        let fails = auth::check_independent(version, &pdu, |auth| done.get(auth).cloned())
-            .and_then(|()| auth::check(version, &pdu, lookup));
-        drop(by_key);
-        if let Err(why) = fails {
-            tracing::debug!(event_id = %pdu.event_id, why, "an event of a peer's state is rejected");
-            Arc::make_mut(&mut pdu).rejected = true;
-        }
-        done.insert(pdu.event_id.clone(), pdu.clone());
-        order.push(pdu);
-        for child in children.remove(id).unwrap_or_default() {
-            if let Some(count) = waits.get_mut(child) {
-                *count -= 1;
-                if *count == 0 {
-                    ready.push(child);
-                }
-            }
-        }
-    }
-    order
 }

@@ -79,7 +79,7 @@ pub async fn knock(
                 )
                 .await;
             }
-            Err(error) => last = error,
+            Err(error) => last = super::worse(last, error),
         }
     }
     Err(last)

@@ -7,16 +7,19 @@ use ruma::{
 };
 
 use super::{complete, version_of};
-use crate::rooms::{Error, Rooms, membership};
+use crate::{
+    event::pdu::Pdu,
+    rooms::{Error, Rooms, membership},
+};
 
-/// Tells the first of `via` that answers.
+/// Tells the first of `via` that answers; returns the event.
 pub async fn leave(
     rooms: &Rooms,
     room_id: &RoomId,
     user: &UserId,
     via: &[OwnedServerName],
     reason: Option<&str>,
-) -> Result<(), Error> {
+) -> Result<Pdu, Error> {
     let draft = membership::draft("leave", user, false, reason)?;
     let federation = &rooms.ctx().federation;
     let mut last = Error::Remote("no server to tell".to_owned());
@@ -46,11 +49,11 @@ pub async fn leave(
                 .request(server, request)
                 .await
                 .map_err(super::refused)?;
-            Ok::<(), Error>(())
+            Ok::<Pdu, Error>(leave)
         };
         match attempt.await {
-            Ok(()) => return Ok(()),
-            Err(error) => last = error,
+            Ok(leave) => return Ok(leave),
+            Err(error) => last = super::worse(last, error),
         }
     }
     Err(last)

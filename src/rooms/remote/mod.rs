@@ -6,6 +6,8 @@ pub mod join;
 pub mod knock;
 pub mod leave;
 
+mod stream;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use ruma::{
@@ -81,6 +83,16 @@ fn complete(
     .map_err(|error| bad(&error.to_string()))?;
     check::format(&object, version)?;
     Ok(Pdu::from_object(object, version)?)
+}
+
+/// Of two failures the one that tells the user more.
+fn worse(one: Error, other: Error) -> Error {
+    match (&one, &other) {
+        (Error::Forbidden(_), _) => one,
+        (_, Error::Storage(_) | Error::Forbidden(_) | Error::UnsupportedVersion(_))
+        | (Error::RoomNotFound(_), _) => other,
+        _ => one,
+    }
 }
 
 /// A peer's refusal as ours, where the user can be told more than "it did not work".

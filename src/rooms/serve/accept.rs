@@ -3,13 +3,18 @@
 use std::sync::Arc;
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, RoomId, RoomVersionId, ServerName, UserId,
-    api::federation::membership::RawStrippedState, events::room::member::MembershipState,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedServerName, RoomId, RoomVersionId,
+    ServerName, UserId,
+    api::federation::membership::RawStrippedState,
+    events::{StateEventType, room::member::MembershipState},
     signatures::sign_event,
 };
 use serde_json::value::RawValue;
 
-use super::{history, template::vouching};
+use super::{
+    history::{self, Before},
+    template::vouching,
+};
 use crate::{
     clock::now_ms,
     event::{
@@ -18,7 +23,7 @@ use crate::{
         version::RoomVersion,
     },
     rooms::{
-        Error, Rooms, membership,
+        Error, Event, Rooms, membership,
         persist::is_local,
         place::{Incoming, Verdict, place},
         receive,
@@ -47,14 +52,14 @@ pub struct Offer<'a> {
 pub struct Joined {
     /// The event, with our signature where the join is restricted.
     pub event: Arc<Pdu>,
-    /// State before it.
-    pub state: Vec<Arc<Pdu>>,
-    /// Its auth chain.
-    pub auth_chain: Vec<Arc<Pdu>>,
+    /// State before it, and the auth chain.
+    pub before: Before,
+    /// Servers in the room, where members are left out of the state.
+    pub servers: Option<Vec<OwnedServerName>>,
 }
 
-/// Takes a join.
-pub async fn join(rooms: &Rooms, offer: Offer<'_>) -> Result<Joined, Error> {
+/// Takes a join. `omit_members`: the peer asks us to leave members out of the state.
+pub async fn join(rooms: &Rooms, offer: Offer<'_>, omit_members: bool) -> Result<Joined, Error> {
     let (room, pdu) = checked(rooms, offer, &MembershipState::Join).await?;
     let event_id = pdu.event_id.clone();
     settle(rooms, &room, pdu).await?;
@@ -62,12 +67,57 @@ pub async fn join(rooms: &Rooms, offer: Offer<'_>) -> Result<Joined, Error> {
         .event_by_id(&room, &event_id)
         .await?
         .ok_or(Error::EventNotFound)?;
-    let (state, auth_chain) = history::state_before(rooms, &room, &stored).await?;
+    if !omit_members {
+        let before = history::state_before(rooms, &room, &stored, |_| true).await?;
+        return Ok(Joined {
+            event: stored.pdu,
+            before,
+            servers: None,
+        });
+    }
+    let kept = heroes(rooms, &room, &stored).await?;
+    let keep = |skey: i64| skey >= 0 || kept.contains(&skey);
+    let mut before = history::state_before(rooms, &room, &stored, keep).await?;
+    // What stands in the state need not stand in the chain as well (MSC3706).
+    before
+        .chain
+        .retain(|nid| before.state.binary_search(nid).is_err());
+    let mut conn = rooms.ctx().db.conn().await?;
+    let nids = storage::memberships::list_servers(&mut conn, room.nid).await?;
+    drop(conn);
+    let mut servers = Vec::with_capacity(nids.len());
+    for nid in nids {
+        servers.push(rooms.ctx().db.ids.server_name(nid).await?);
+    }
     Ok(Joined {
         event: stored.pdu,
-        state,
-        auth_chain,
+        before,
+        servers: Some(servers),
     })
+}
+
+/// Members that are told all the same: those after whom a room is called that has no name (MSC3943).
+async fn heroes(rooms: &Rooms, room: &Room, join: &Event) -> Result<Vec<i64>, Error> {
+    let entries = room.head().state.entries.clone();
+    let named = [StateEventType::RoomName, StateEventType::RoomCanonicalAlias];
+    for kind in named {
+        let event = rooms.state_event(room, &entries, &kind, "").await?;
+        let content: serde_json::Map<String, serde_json::Value> = event
+            .and_then(|event| event.content_as())
+            .unwrap_or_default();
+        let has = |key: &str| {
+            content
+                .get(key)
+                .is_some_and(|text| text.as_str() != Some(""))
+        };
+        if has("name") || has("alias") {
+            return Ok(Vec::new());
+        }
+    }
+    let joined = rooms.ctx().db.ids.user(&join.pdu.sender).await?;
+    let mut conn = rooms.ctx().db.conn().await?;
+    let heroes = storage::sync::heroes(&mut conn, room.nid, joined).await?;
+    Ok(heroes.iter().map(|user| -user.0).collect())
 }
 
 /// Takes a leave.
@@ -99,15 +149,9 @@ async fn settle(rooms: &Rooms, room: &Room, pdu: Arc<Pdu>) -> Result<(), Error> 
             "prev_events are not those of our template".to_owned(),
         ));
     }
-    let incoming = Incoming {
-        pdu,
-        known: None,
-        rejected: false,
-        missing: Vec::new(),
-        state_before: None,
-        // The server that takes a join, leave or knock tells the others.
-        out: Some(0),
-    };
+    let mut incoming = Incoming::new(rooms, room, pdu).await?;
+    // The server that takes a join, leave or knock tells the others.
+    incoming.out = Some(0);
     match place(rooms, room.nid, incoming).await? {
         Verdict::Accepted => Ok(()),
         Verdict::Rejected | Verdict::SoftFailed => Err(Error::Forbidden(
@@ -124,7 +168,8 @@ async fn checked(
 ) -> Result<(Arc<Room>, Arc<Pdu>), Error> {
     let bad = |what: &str| Error::InvalidParam(what.to_owned());
     let room = admitted(rooms, offer.room_id, offer.origin).await?;
-    if !membership::we_are_in(rooms, offer.room_id).await? {
+    // While members lack we cannot tell the state, nor who may come.
+    if room.partial || !membership::we_are_in(rooms, offer.room_id).await? {
         return Err(Error::RoomNotFound(offer.room_id.to_owned()));
     }
     let mut object: CanonicalJsonObject =
@@ -226,6 +271,7 @@ pub async fn invite(
     let target = target
         .ok_or_else(|| bad("the invited user is not ours"))?
         .to_owned();
+    crate::rooms::blocks::check(rooms, offer.room_id).await?;
     let ids = &rooms.ctx().db.ids;
     let user = ids.find_user(&target).await?;
     let user = user.ok_or_else(|| Error::Forbidden("no such user".to_owned()))?;

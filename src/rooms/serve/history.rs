@@ -12,9 +12,8 @@ use crate::{
     event::{pdu::Pdu, redact::redact},
     rooms::{
         Error, Rooms,
-        pdus::{Event, hash_of},
+        pdus::{Event, hash_of, id_of_hash},
         resident::Room,
-        resolve::closure,
         visibility::server_may_see,
     },
     storage::{self, events::split_hash},
@@ -27,33 +26,49 @@ const MISSING_MAX: usize = 50;
 /// Events loaded from the database at once.
 const LOAD_AT_ONCE: usize = 2_000;
 
-/// State before an event, and the auth chain of that state and of the event.
+/// State before an event with the auth chain of that state and of the event, by number.
+#[derive(Debug)]
+pub struct Before {
+    /// The room.
+    pub room: Arc<Room>,
+    /// State, sorted.
+    pub state: Vec<i64>,
+    /// Auth chain, sorted.
+    pub chain: Vec<i64>,
+}
+
+/// State before an event; `keep` tells which state keys are wanted.
 pub async fn state_before(
     rooms: &Rooms,
-    room: &Room,
+    room: &Arc<Room>,
     event: &Event,
-) -> Result<(Vec<Arc<Pdu>>, Vec<Arc<Pdu>>), Error> {
+    keep: impl Fn(i64) -> bool,
+) -> Result<Before, Error> {
     let snap = event.stored.snap.ok_or(Error::StateNotFound)?;
-    let state = rooms.state_of(room.nid, snap).await?;
-    let mut nids: Vec<i64> = state.entries.values().copied().collect();
-    nids.sort_unstable();
-    let mut conn = rooms.ctx().db.conn().await?;
-    let edges = storage::events::auth_edges(&mut conn, room.nid)
-        .await?
-        .into_iter()
-        .collect();
-    drop(conn);
-    let mut chain: Vec<i64> = closure(nids.iter().copied(), &edges).into_iter().collect();
+    let all = rooms.state_of(room.nid, snap).await?;
+    let wanted = all.entries.iter().filter(|(skey, _)| keep(**skey));
+    let mut state: Vec<i64> = wanted.map(|(_, event)| *event).collect();
+    state.sort_unstable();
     let own = rooms.events_by_id(room, &event.pdu.auth_events).await?;
     let own: Vec<i64> = own.iter().map(|event| event.stored.nid.0).collect();
-    chain.extend(closure(own.iter().copied(), &edges));
+    let mut chain = chain(rooms, room, [state.as_slice(), &own].concat()).await?;
     chain.extend(own);
     chain.sort_unstable();
     chain.dedup();
-    Ok((
-        load(rooms, room, &nids).await?,
-        load(rooms, room, &chain).await?,
-    ))
+    Ok(Before {
+        room: room.clone(),
+        state,
+        chain,
+    })
+}
+
+/// The auth chains of some events.
+async fn chain(rooms: &Rooms, room: &Room, events: Vec<i64>) -> Result<Vec<i64>, Error> {
+    let graph = rooms.auth_graph(room, &events, &[]).await?;
+    let size = events.len() + graph.len() / 10;
+    rooms
+        .off_thread(size, move || graph.read().chain(events))
+        .await
 }
 
 async fn load(rooms: &Rooms, room: &Room, nids: &[i64]) -> Result<Vec<Arc<Pdu>>, Error> {
@@ -64,24 +79,43 @@ async fn load(rooms: &Rooms, room: &Room, nids: &[i64]) -> Result<Vec<Arc<Pdu>>,
     Ok(pdus)
 }
 
-/// `state` and `state_ids`.
+/// Ids of events; those whose id is not their hash (v1 and v2) have to be read for it.
+pub async fn ids(rooms: &Rooms, room: &Room, nids: &[i64]) -> Result<Vec<OwnedEventId>, Error> {
+    if room.version.has_given_ids() {
+        let pdus = load(rooms, room, nids).await?;
+        return Ok(pdus.iter().map(|pdu| pdu.event_id.clone()).collect());
+    }
+    let mut conn = rooms.ctx().db.conn().await?;
+    let hashes = storage::events::list_hashes(&mut conn, room.nid, nids).await?;
+    let hashes = hashes.iter();
+    Ok(hashes
+        .map(|(_, hash)| id_of_hash(&room.version, hash))
+        .collect())
+}
+
+/// `state` and `state_ids`. Waits where the state is partial.
 pub async fn state(
     rooms: &Rooms,
     origin: &ServerName,
     room_id: &RoomId,
     event_id: &EventId,
-) -> Result<(Vec<Arc<Pdu>>, Vec<Arc<Pdu>>), Error> {
-    let room = inside(rooms, room_id, origin).await?;
-    let event = rooms
-        .event_by_id(&room, event_id)
-        .await?
-        .ok_or(Error::EventNotFound)?;
+) -> Result<Before, Error> {
+    let mut room = inside(rooms, room_id, origin).await?;
+    let find = async |room: &Room| {
+        let event = rooms.event_by_id(room, event_id).await?;
+        event.ok_or(Error::EventNotFound)
+    };
+    let mut event = find(&room).await?;
+    if event.stored.is_partial() {
+        room = rooms.whole(room_id).await?;
+        event = find(&room).await?;
+    }
     if !server_may_see(rooms, &room, origin, std::slice::from_ref(&event)).await?[0] {
         return Err(Error::Forbidden(
             "your server may not see this event".to_owned(),
         ));
     }
-    state_before(rooms, &room, &event).await
+    state_before(rooms, &room, &event, |_| true).await
 }
 
 /// `event_auth`: the auth chain of an event.
@@ -98,15 +132,10 @@ pub async fn auth_chain(
         .ok_or(Error::EventNotFound)?;
     let own = rooms.events_by_id(&room, &event.pdu.auth_events).await?;
     let own: Vec<i64> = own.iter().map(|event| event.stored.nid.0).collect();
-    let mut conn = rooms.ctx().db.conn().await?;
-    let edges = storage::events::auth_edges(&mut conn, room.nid)
-        .await?
-        .into_iter()
-        .collect();
-    drop(conn);
-    let mut chain: HashSet<i64> = closure(own.iter().copied(), &edges);
+    let mut chain = chain(rooms, &room, own.clone()).await?;
     chain.extend(own);
-    let chain: Vec<i64> = chain.into_iter().collect();
+    chain.sort_unstable();
+    chain.dedup();
     load(rooms, &room, &chain).await
 }
 

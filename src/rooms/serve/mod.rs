@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod acl;
 pub mod history;
+pub mod stream;
 pub mod template;
 
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use crate::{
             join::{Restriction, restriction},
         },
         raw,
-        send::{auth_slice, place},
+        send::{auth_slice, position},
         serve::admitted,
     },
 };
@@ -30,7 +30,8 @@ pub async fn make(
     versions: Option<&[RoomVersionId]>,
 ) -> Result<(Value, RoomVersionId), Error> {
     let room = admitted(rooms, room_id, user.server_name()).await?;
-    if !membership::we_are_in(rooms, room_id).await? {
+    // While members lack we cannot tell who may come.
+    if room.partial || !membership::we_are_in(rooms, room_id).await? {
         return Err(Error::RoomNotFound(room_id.to_owned()));
     }
     if versions.is_some_and(|versions| !versions.contains(&room.version.id)) {
@@ -55,7 +56,7 @@ pub async fn make(
     let slice = auth_slice(rooms, &room, &head, user, &draft).await?;
     let object = build::unsigned_object(
         &draft,
-        &place(&room, &head, &slice),
+        &position(&room, &head, &slice),
         user,
         now_ms(),
         &room.version,

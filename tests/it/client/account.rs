@@ -124,7 +124,11 @@ async fn registration_can_be_closed_or_take_a_token() {
 }
 
 /// Registers with the shared secret, as `register_new_matrix_user` does; returns the token.
-async fn register_with_secret(server: &Server, name: &str, secret: &str) -> (u16, Value) {
+pub(crate) async fn register_with_secret(
+    server: &Server,
+    name: &str,
+    secret: &str,
+) -> (u16, Value) {
     use std::fmt::Write as _;
 
     use hmac::{Hmac, KeyInit, Mac};

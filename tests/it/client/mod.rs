@@ -1,9 +1,11 @@
 //! The client-server API, as a client sees it.
 
-mod account;
+pub(crate) mod account;
+mod admin_rooms;
 mod bad_input;
 pub(crate) mod keys;
 pub(crate) mod media;
 mod rooms;
 mod sync;
+mod upgrades;
 pub(crate) mod user_directory;

@@ -1,8 +1,14 @@
 //! Servers among themselves.
 
+mod at_time;
 mod devices;
 mod graph;
+mod hostile;
 mod media;
+mod partial;
+mod partitions;
+mod policy;
 mod requests;
 pub(crate) mod rooms;
+mod scripted;
 mod user_directory;

@@ -1,6 +1,7 @@
 //! Stories with clients and servers that nobody here wrote, and with power cuts.
 
 mod crash;
+pub(crate) mod freeing;
 mod nio;
 mod operating;
 mod synapse;

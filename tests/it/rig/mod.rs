@@ -1,6 +1,8 @@
 //! What tests stand on: servers, users, a certificate authority.
 
+pub(crate) mod links;
 pub(crate) mod peer;
+pub(crate) mod scripted;
 pub(crate) mod server;
 pub(crate) mod tls;
 pub(crate) mod user;
@@ -11,16 +13,22 @@ use std::time::Duration;
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Asks again and again until there is an answer.
-pub(crate) async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, attempt: impl AsyncFnMut() -> Option<T>) -> T {
+    within_patience(attempt)
+        .await
+        .unwrap_or_else(|| panic!("waited in vain for {what}"))
+}
+
+/// The same for those who want to say themselves what did not happen.
+pub(crate) async fn within_patience<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         if let Some(found) = attempt().await {
-            return found;
+            return Some(found);
         }
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "waited in vain for {what}"
-        );
+        if tokio::time::Instant::now() > deadline {
+            return None;
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

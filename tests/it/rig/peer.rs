@@ -125,18 +125,8 @@ impl Drop for Synapse {
 
 /// A peer that answers whatever it is asked with the same bytes, and hangs up; returns its port.
 pub(crate) fn answer_always(tls: &Tls, answer: Vec<u8>) -> u16 {
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let chain = CertificateDer::pem_file_iter(&tls.certificate)
-        .unwrap()
-        .collect::<Result<Vec<_>, _>>()
-        .unwrap();
-    let key = PrivateKeyDer::from_pem_file(&tls.key).unwrap();
-    let config = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let acceptor = tls.acceptor();
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
     let port = socket.local_addr().unwrap().port();

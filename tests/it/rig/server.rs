@@ -59,13 +59,25 @@ impl Server {
         Self::with("[registration]\nopen = true\n", Some(tls)).await
     }
 
+    /// The same, reached by peers through a proxy: its name carries the port `outside`, and it
+    /// listens on the port `inside`.
+    pub(crate) async fn behind(tls: &Tls, outside: u16, inside: u16) -> Self {
+        let more = "[registration]\nopen = true\n";
+        Self::at(more, Some(tls), (outside, inside)).await
+    }
+
     /// A server with more configuration.
     pub(crate) async fn with(more: &str, tls: Option<&Tls>) -> Self {
+        let port = free_port();
+        Self::at(more, tls, (port, port)).await
+    }
+
+    async fn at(more: &str, tls: Option<&Tls>, (outside, inside): (u16, u16)) -> Self {
         // Fails when it was done before, which is fine.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = Folder::new();
-        let (port, federation_port) = (free_port(), free_port());
-        let name = format!("localhost:{federation_port}");
+        let port = free_port();
+        let name = format!("localhost:{outside}");
         let mut config = format!(
             "server_name = \"{name}\"\n\
              data_dir = \"{data}\"\n\
@@ -79,7 +91,7 @@ impl Server {
             write!(
                 config,
                 "[[listener]]\n\
-                 bind = \"127.0.0.1:{federation_port}\"\n\
+                 bind = \"127.0.0.1:{inside}\"\n\
                  serve = [\"federation\"]\n\
                  tls = {{ certificate = \"{}\", key = \"{}\" }}\n",
                 tls.certificate.display(),
@@ -140,6 +152,20 @@ impl Server {
     /// Process id.
     pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.process.as_ref().unwrap().id()).unwrap()
+    }
+
+    /// Memory in KiB as the kernel counts it: `VmRSS` now, `VmHWM` at most so far.
+    pub(crate) fn memory(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+        let number = line.split_whitespace().nth(1).unwrap();
+        number.parse().unwrap()
+    }
+
+    /// Whether it says that it is well.
+    pub(crate) async fn is_well(&self) -> bool {
+        let answer = self.http.get(self.url("/health")).send().await;
+        answer.is_ok_and(|answer| answer.status().is_success())
     }
 
     /// Runs the program once more with the same configuration, to its end.

@@ -61,6 +61,18 @@ impl User {
         }
     }
 
+    /// The same session once more; what it saw stays with the first.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            base: self.base.clone(),
+            http: self.http.clone(),
+            id: self.id.clone(),
+            token: self.token.clone(),
+            since: None,
+            seen: Vec::new(),
+        }
+    }
+
     /// Where a path below `/_matrix/client/v3` is.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}/_matrix/client/v3{path}", self.base)
@@ -104,6 +116,18 @@ impl User {
     pub(crate) async fn join(&self, room: &str) {
         let (status, body) = self.post(&format!("/join/{}", enc(room)), json!({})).await;
         assert_eq!(status, 200, "{body}");
+    }
+
+    /// Joins with the help of a server.
+    pub(crate) async fn join_via(&self, room: &str, via: &str) {
+        let (status, body) = self.try_join_via(room, via).await;
+        assert_eq!(status, 200, "{body}");
+    }
+
+    /// Status and body of a join with the help of a server.
+    pub(crate) async fn try_join_via(&self, room: &str, via: &str) -> (u16, Value) {
+        let path = format!("/join/{}?via={}", enc(room), enc(via));
+        self.post(&path, json!({})).await
     }
 
     /// Sends a text message; returns its event id.
