@@ -70,7 +70,15 @@ pub(super) async fn create_with(
         .invite
         .iter()
         .partition(|user| super::persist::is_local(rooms, user));
-    let mut drafts = drafts(creator, request, &room.version, alias.as_deref())?;
+    let mut content = Map::new();
+    content.insert("membership".to_owned(), json!("join"));
+    let mut drafts = vec![membership::draft_with_profile(rooms, creator, content).await?];
+    drafts.extend(self::drafts(
+        creator,
+        request,
+        &room.version,
+        alias.as_deref(),
+    )?);
     drafts.append(&mut more);
     for user in local {
         drafts.push(membership::draft("invite", user, request.is_direct, None)?);
@@ -311,7 +319,7 @@ async fn publish(
     Ok(())
 }
 
-/// What follows the create event, in the order of the specification.
+/// What follows the join of the creator, in the order of the specification.
 fn drafts(
     creator: &UserId,
     request: &Request,
@@ -319,14 +327,11 @@ fn drafts(
     alias: Option<&RoomAliasId>,
 ) -> Result<Vec<Draft>, Error> {
     let preset = preset(request);
-    let mut drafts = vec![
-        membership::draft("join", creator, false, None)?,
-        Draft::state_of(
-            TimelineEventType::RoomPowerLevels,
-            "",
-            &power_levels(creator, request, version, &preset)?,
-        )?,
-    ];
+    let mut drafts = vec![Draft::state_of(
+        TimelineEventType::RoomPowerLevels,
+        "",
+        &power_levels(creator, request, version, &preset)?,
+    )?];
     if let Some(alias) = alias {
         let content = json!({ "alias": alias });
         drafts.push(Draft::state_of(

@@ -14,7 +14,12 @@ pub mod membership;
 pub mod partial;
 pub mod place;
 pub mod purge;
+pub mod receipts;
+pub mod receive;
+pub mod remote;
+pub mod render;
 pub mod resident;
+pub mod resolve;
 pub mod send;
 pub mod serve;
 pub mod state;
@@ -24,12 +29,6 @@ pub mod typing;
 pub mod upgrade;
 pub mod user_directory;
 pub mod visibility;
-
-pub mod receipts;
-pub mod receive;
-pub mod remote;
-pub mod render;
-pub mod resolve;
 
 mod catch_up;
 mod doors;
@@ -489,10 +488,8 @@ async fn forget_stale(rooms: Rooms) {
                 }
             }
             // Rows were missed: nothing in memory can be trusted.
-            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
-                rooms.0.resident.invalidate_all();
-            }
-            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+            Err(broadcast::error::RecvError::Lagged(_)) => rooms.0.resident.invalidate_all(),
+            Err(broadcast::error::RecvError::Closed) => return,
         }
     }
 }

@@ -145,6 +145,9 @@ async fn enter(rooms: &Rooms, news: &[News], upto: Pos) -> Result<(), Error> {
     for some in users.chunks(USERS_MAX) {
         refresh(rooms.ctx(), &mut tx, some).await?;
     }
+    for news in news.iter().filter(|news| news.whole) {
+        storage::user_directory::upsert_todo(&mut tx, RoomNid(news.room)).await?;
+    }
     storage::user_directory::upsert_todo_of_ours(&mut tx, &in_rooms, &who).await?;
     storage::user_directory::update_cursor(&mut tx, upto).await?;
     Ok(tx.commit().await?)

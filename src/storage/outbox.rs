@@ -90,7 +90,11 @@ pub async fn list_owed(
              SELECT f.pos, f.event_nid FROM fed_outbox f
              JOIN room_server r ON r.room_nid = f.room_nid AND r.server_nid = $1
              WHERE f.pos > $2 AND f.pos <= $3 AND (r.joined > 0 OR r.told)
-               AND f.pos > r.since_pos
+               AND f.pos > r.since_pos AND NOT EXISTS (
+                 -- What we sent on for a user of that server, it has.
+                 SELECT 1 FROM event e JOIN mx_user u ON u.user_nid = e.sender_nid
+                 WHERE e.room_nid = f.room_nid AND e.event_nid = f.event_nid
+                   AND u.server_nid = $1)
              UNION
              SELECT f.pos, f.event_nid FROM fed_outbox f
              WHERE f.pos > $2 AND f.pos <= $3 AND $1 = ANY (f.extra)

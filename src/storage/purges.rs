@@ -323,7 +323,9 @@ pub async fn delete_rest(conn: &mut PgConnection, room: RoomNid, limit: i64) -> 
         "member",
         "room_server",
         "fed_inbox",
-        "partial_room"
+        "partial_room",
+        "public_room",
+        "directory_todo"
     );
     let mentions = sqlx::query!(
         "DELETE FROM mention WHERE ctid = ANY (ARRAY(

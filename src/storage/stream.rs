@@ -207,15 +207,16 @@ impl StreamClock {
             state.horizon = row.pos;
             batch.push(row);
         }
-        if !batch.is_empty() {
-            // No follower is not an error.
-            let _ = self.0.rows.send(batch.into());
-        }
         self.0.horizon.send_if_modified(|horizon| {
             let moved = *horizon != state.horizon;
             *horizon = state.horizon;
             moved
         });
+        // After the horizon: who follows the rows looks how far it is.
+        if !batch.is_empty() {
+            // No follower is not an error.
+            let _ = self.0.rows.send(batch.into());
+        }
     }
 
     /// Reads what other processes committed, and voids gaps whose owners have ended.

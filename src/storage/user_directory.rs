@@ -15,8 +15,10 @@ pub struct News {
     pub pos: Pos,
     /// Room; 0: a profile.
     pub room: i64,
-    /// User; 0: a rule of the room.
+    /// User; 0: the room itself.
     pub user: i64,
+    /// Whether all members of the room may be other ones.
+    pub whole: bool,
 }
 
 /// A membership as the directory sees it.
@@ -81,12 +83,12 @@ pub async fn list_news(
     limit: i64,
 ) -> Result<Vec<News>, Error> {
     let rows = sqlx::query!(
-        r#"SELECT s.pos, s.room_nid,
-             CASE WHEN s.kind = 6 THEN s.user_nid ELSE GREATEST(-e.skey_nid, 0) END AS "user!"
+        r#"SELECT s.pos, s.room_nid, s.kind = 12 AS "whole!",
+             CASE WHEN s.kind = 6 THEN s.user_nid ELSE COALESCE(GREATEST(-e.skey_nid, 0), 0) END AS "user!"
            FROM stream_log s
            LEFT JOIN event e ON s.kind = 1 AND e.room_nid = s.room_nid AND e.event_nid = s.ref
            WHERE s.pos > $1 AND s.pos <= $2
-             AND (s.kind = 6 OR (s.kind = 1 AND e.type_nid IN (1, 4, 5) AND e.skey_nid IS NOT NULL))
+             AND (s.kind IN (6, 12) OR (s.kind = 1 AND e.type_nid IN (1, 4, 5) AND e.skey_nid IS NOT NULL))
            ORDER BY s.pos LIMIT $3"#,
         after,
         upto,
@@ -100,6 +102,7 @@ pub async fn list_news(
             pos: row.pos,
             room: row.room_nid,
             user: row.user,
+            whole: row.whole,
         })
         .collect())
 }

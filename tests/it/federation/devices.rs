@@ -83,7 +83,7 @@ async fn acquainted(one: &Server, other: &Server) -> (User, User, String, String
     alice.sync(0).await;
     bob.join(&format!("#keys:{}", one.name)).await;
     told(&mut alice, "changed", &bob.id).await;
-    eprintln!("HELLO {} {}", alice.say(&room, "hello").await, room);
+    alice.say(&room, "hello").await;
     bob.hears("hello").await;
     let device = upload(&bob, 3).await;
     told(&mut alice, "changed", &bob.id).await;

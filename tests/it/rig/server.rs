@@ -102,7 +102,7 @@ impl Server {
         }
         write!(
             config,
-            "[outbound]\n{outbound}[rate_limits]\nenabled = false\n[log]\nlevel = \"info\"\n{more}"
+            "[outbound]\n{outbound}[rate_limits]\nenabled = false\n[log]\nlevel = \"warn\"\n{more}"
         )
         .unwrap();
         std::fs::write(folder.0.join("amtsbote.toml"), config).unwrap();
@@ -246,9 +246,6 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("LOG of {}: {}", self.name, self.log());
-        }
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
             let _ = process.wait();

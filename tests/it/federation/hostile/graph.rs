@@ -88,7 +88,7 @@ async fn predecessors_that_nobody_has_are_asked_for_and_given_up() {
         let event = stage.room.forge(draft.on("prev_events", &unknown));
         // Without a state before it there is no place for it.
         stage
-            .is_dropped("an event without a known state before it", &event)
+            .is_rejected("an event without a known state before it", &event)
             .await;
         let asked = stage.peer.asked("get_missing_events").pop().unwrap();
         assert_eq!(asked.body["latest_events"], json!([event.id]));
@@ -175,7 +175,7 @@ async fn an_answer_about_missing_events_is_not_believed() {
             .peer
             .route_to("state_ids", Answer::refused(404, "M_NOT_FOUND"));
         stage
-            .is_dropped("an event after a hole that stays", &after)
+            .is_rejected("an event after a hole that stays", &after)
             .await;
         assert_eq!(stage.seen(&other, &foreign).await, None);
     }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::{Value, json};
 
 use crate::rig::{
-    enc,
+    enc, eventually,
     scripted::{Scripted, event::Event, room::Room},
     server::{Folder, Server},
     tls::Tls,
@@ -32,6 +32,8 @@ struct Stage {
     /// Its evil user, who is in the room, too.
     mallory: String,
     room: Room,
+    /// Ends of the room when alice came in.
+    calm: Vec<String>,
     tls: Tls,
     _folder: Folder,
 }
@@ -47,6 +49,7 @@ impl Stage {
         let room = peer.room(version, &bob);
         room.member(&mallory, "join");
         alice.join_via(&room.id, &peer.name).await;
+        let calm = room.ends();
         Self {
             server,
             peer,
@@ -54,6 +57,7 @@ impl Stage {
             bob,
             mallory,
             room,
+            calm,
             tls,
             _folder: folder,
         }
@@ -104,18 +108,35 @@ impl Stage {
         assert_eq!(seen, None, "{what} is seen");
     }
 
-    /// Sends an event that must be rejected: kept perhaps, and nobody sees it.
+    /// Sends an event that must be rejected, or given up: kept perhaps, and nobody sees it.
     async fn is_rejected(&self, what: &str, event: &Event) {
         self.send(event).await;
+        self.settles().await;
         let seen = self.seen(&self.room, event).await;
         assert_eq!(seen, None, "{what} is seen");
+    }
+
+    /// Waits until the server is done with all that the peer sent in the room: events that have to
+    /// wait for others are taken in order of arrival, so a harmless one comes last.
+    async fn settles(&self) {
+        let content = json!({ "msgtype": "m.text", "body": "settled" });
+        let kind = ("m.room.message", None);
+        let draft = self.room.draft_on(&self.calm, &self.bob, kind, content);
+        let last = self.room.forge(draft);
+        let ends = self.room.ends();
+        self.room.insert(&last);
+        self.room.set_ends(&ends);
+        self.send(&last).await;
+        eventually("what the peer sent is dealt with", async || {
+            self.seen(&self.room, &last).await
+        })
+        .await;
     }
 
     /// Sends an event that is good.
     async fn is_taken(&self, what: &str, event: &Event) -> Value {
         let result = self.send(event).await;
         assert_eq!(result, json!({}), "{what}");
-        let seen = self.seen(&self.room, event).await;
-        seen.unwrap_or_else(|| panic!("{what} is not seen"))
+        eventually(what, async || self.seen(&self.room, event).await).await
     }
 }
