@@ -32,20 +32,29 @@ impl Rooms {
         }
         let resident = self.0.resident.get(&room).await;
         let head = resident.map(|room| room.head().state.clone());
-        let near = |rooms: &Self| head.as_ref().and_then(|head| rooms.state_from(head, snap));
-        let state = match near(self) {
-            Some(state) => state,
-            None => {
-                let mut conn = self.ctx().db.conn().await?;
-                let chain = self.chain(&mut conn, room, snap).await?;
-                match near(self) {
-                    Some(state) => state,
-                    None => load(&mut conn, room, &chain, snap).await?,
-                }
-            }
+        let near = head.as_ref().and_then(|head| self.state_from(head, snap));
+        let state = if let Some(state) = near {
+            state
+        } else {
+            self.load_state(room, head.as_ref(), snap).await?
         };
         self.0.states.insert(snap, state.clone());
         Ok(state)
+    }
+
+    async fn load_state(
+        &self,
+        room: RoomNid,
+        head: Option<&State>,
+        snap: i64,
+    ) -> Result<State, Error> {
+        let mut conn = self.ctx().db.conn().await?;
+        let chain = self.chain(&mut conn, room, snap).await?;
+        // Now the way from the current state may be known.
+        if let Some(state) = head.and_then(|head| self.state_from(head, snap)) {
+            return Ok(state);
+        }
+        load(&mut conn, room, &chain, snap).await
     }
 
     /// The current state of a room that is being loaded.
