@@ -166,7 +166,7 @@ impl AuthGraph {
                 if bits == 0 {
                     break;
                 }
-                let bit = 63 - bits.leading_zeros();
+                let bit = bits.ilog2();
                 ahead = (1 << bit) - 1;
                 for auth in self.below(word * 64 + bit as usize) {
                     reached.insert(auth);
@@ -228,7 +228,7 @@ impl AuthGraph {
                 if bits == 0 {
                     break;
                 }
-                let bit = 63 - bits.leading_zeros();
+                let bit = bits.ilog2();
                 ahead = (1 << bit) - 1;
                 let number = word * 64 + bit as usize;
                 let from = by[number];

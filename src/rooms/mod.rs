@@ -186,6 +186,7 @@ struct Inner {
     resident: AsyncCache<RoomNid, Arc<Room>>,
     pdus: Cache<i64, Arc<Pdu>>,
     states: Cache<i64, State>,
+    snaps: Cache<i64, Arc<storage::state::Snap>>,
     graphs: Cache<RoomNid, resolve::Graph>,
     resolutions: Cache<resolve::Question, state::Entries>,
     /// For work that would keep a thread from serving requests.
@@ -245,6 +246,10 @@ impl Rooms {
                 })
                 .build(),
             states: Cache::new(STATES_MAX),
+            snaps: Cache::builder()
+                .max_capacity(states::SNAP_BYTES_MAX)
+                .weigher(|_, snap: &Arc<storage::state::Snap>| states::weight(snap))
+                .build(),
             graphs: Cache::builder()
                 .max_capacity(resolve::GRAPH_BYTES_MAX)
                 .weigher(|_, graph: &resolve::Graph| graph.weight())
@@ -391,7 +396,7 @@ impl Rooms {
         let version = RoomVersion::of(&row.version)
             .ok_or_else(|| Error::UnsupportedVersion(row.version.to_string()))?;
         let partial = storage::partial::find(&mut conn, nid).await?.is_some();
-        let state = state::load(&mut conn, nid, head.snap).await?;
+        let state = self.head_state(&mut conn, nid, head.snap).await?;
         let hashes = storage::events::list(&mut conn, nid, &head.extremities).await?;
         let extremities = hashes
             .into_iter()

@@ -12,7 +12,7 @@ use super::{Error, Rooms, resident::Room, state::Entries};
 use crate::{
     event::{pdu::Pdu, version::RoomVersion},
     storage::{
-        self, RoomNid,
+        self,
         events::{Stored, split_hash},
     },
 };
@@ -212,17 +212,6 @@ impl Rooms {
     ) -> Result<Option<Arc<Pdu>>, Error> {
         self.state_event(room, state, &StateEventType::RoomMember, user.as_str())
             .await
-    }
-
-    /// The state of an old snapshot.
-    pub async fn state_of(&self, nid: RoomNid, snap: i64) -> Result<super::state::State, Error> {
-        if let Some(state) = self.0.states.get(&snap) {
-            return Ok(state);
-        }
-        let mut conn = self.ctx().db.conn().await?;
-        let state = super::state::load(&mut conn, nid, snap).await?;
-        self.0.states.insert(snap, state.clone());
-        Ok(state)
     }
 }
 

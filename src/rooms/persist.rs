@@ -179,9 +179,10 @@ impl Plan {
         snap: i64,
         changes: &[(i64, i64)],
     ) -> Result<(), Error> {
-        let (state, rows) = self.head.state.advance(self.room.nid.0, snap, changes);
-        self.batch.snaps.push(rows.snap);
-        self.batch.ckpts.extend(rows.ckpt);
+        let (state, stored) = self.head.state.advance(self.room.nid.0, snap, changes);
+        // A number that is not committed is never used again, so this can come before.
+        rooms.remember_snap(stored.meta.clone());
+        self.store_state(stored);
         self.head.state = state;
         let members: Vec<(i64, i64)> = changes
             .iter()

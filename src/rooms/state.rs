@@ -3,7 +3,10 @@
 //! A map clones in O(1), and a snapshot is a delta on its parent with a checkpoint now and then, so
 //! that storage follows what changes and not the size of the room (docs/adr/0003).
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use imbl::ordmap::DiffItem;
 use sqlx::PgConnection;
@@ -11,7 +14,7 @@ use sqlx::PgConnection;
 use crate::storage::{
     self, Error, RoomNid,
     append::{CkptRow, SnapRow},
-    state::{Change, encode_checkpoint, encode_delta},
+    state::{Change, Snap, encode_checkpoint, encode_delta},
 };
 
 /// State key (`storage::SKeyNid`) to event (`storage::EventNid`). Of two maps of which one came from
@@ -32,6 +35,15 @@ pub struct State {
 }
 
 impl State {
+    fn at(snap: &Snap, entries: Entries) -> Self {
+        Self {
+            snap: snap.nid,
+            generation: snap.generation,
+            since: snap.since,
+            entries,
+        }
+    }
+
     /// The event at a state key.
     pub fn get(&self, skey: i64) -> Option<i64> {
         self.entries.get(&skey).copied()
@@ -92,7 +104,21 @@ impl State {
                 body: encode_checkpoint(&sorted),
             }
         });
-        (next, Rows { snap: row, ckpt })
+        let meta = Arc::new(Snap {
+            nid: snap,
+            parent: row.parent,
+            generation: next.generation,
+            since: next.since,
+            delta: delta.to_vec(),
+        });
+        (
+            next,
+            Rows {
+                snap: row,
+                ckpt,
+                meta,
+            },
+        )
     }
 }
 
@@ -114,30 +140,17 @@ pub struct Rows {
     pub snap: SnapRow,
     /// Its checkpoint, if it is time for one.
     pub ckpt: Option<CkptRow>,
+    /// The snapshot as it is read again.
+    pub meta: Arc<Snap>,
 }
 
-/// Loads the state of a snapshot: two queries, bounded by the checkpoint interval.
-pub async fn load(conn: &mut PgConnection, room: RoomNid, snap: i64) -> Result<State, Error> {
-    if snap == 0 {
-        return Ok(State::default());
-    }
-    let mut found = load_along(conn, room, snap, &BTreeSet::from([snap])).await?;
-    found.pop().ok_or_else(|| lost(room, snap))
-}
-
-/// Loads the state of a snapshot and of all `wanted` ones on its way down to a checkpoint, oldest
-/// first: two queries, since events next to each other have states on one chain.
-pub async fn load_along(
-    conn: &mut PgConnection,
-    room: RoomNid,
-    newest: i64,
+/// The states of all `wanted` snapshots of a chain, oldest first. The chain goes down (newest first)
+/// to a root or to the snapshot of the checkpoint.
+pub fn build(
+    chain: &[Arc<Snap>],
+    checkpoint: Option<Vec<(i64, i64)>>,
     wanted: &BTreeSet<i64>,
-) -> Result<Vec<State>, Error> {
-    let chain = storage::state::chain(conn, room, newest).await?;
-    let Some(base) = chain.last() else {
-        return Err(lost(room, newest));
-    };
-    let checkpoint = storage::state::checkpoint(conn, room, base.nid).await?;
+) -> Vec<State> {
     let mut skip_delta = checkpoint.is_some();
     let mut entries: Entries = checkpoint.into_iter().flatten().collect();
     let mut found = Vec::new();
@@ -147,24 +160,74 @@ pub async fn load_along(
             apply(&mut entries, &snap.delta);
         }
         if wanted.contains(&snap.nid) {
-            found.push(State {
-                snap: snap.nid,
-                generation: snap.generation,
-                since: snap.since,
-                entries: entries.clone(),
-            });
+            found.push(State::at(snap, entries.clone()));
         }
     }
-    Ok(found)
+    found
+}
+
+/// Loads the states of all `wanted` snapshots of a chain, oldest first: one query.
+pub async fn load_along(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    chain: &[Arc<Snap>],
+    wanted: &BTreeSet<i64>,
+) -> Result<Vec<State>, Error> {
+    let Some(base) = chain.last() else {
+        return Err(lost(room, wanted.last().copied().unwrap_or_default()));
+    };
+    let checkpoint = storage::state::checkpoint(conn, room, base.nid).await?;
+    Ok(build(chain, checkpoint, wanted))
+}
+
+/// Deltas walked from one snapshot to another; a state that is farther away is loaded.
+const STEPS_MAX: usize = 4_096;
+
+/// The state of snapshot `to`, made from one of the same room by going back to where both come from
+/// and forth again: work follows what differs, and the maps share the rest. `None`: not all snapshots
+/// on the way are in memory, or it is too far.
+pub fn walk(from: &State, to: i64, snap: impl Fn(i64) -> Option<Arc<Snap>>) -> Option<State> {
+    let target = snap(to)?;
+    let (mut here, mut there) = (snap(from.snap)?, target.clone());
+    let mut back: HashMap<i64, i64> = HashMap::new();
+    let mut forth: HashMap<i64, i64> = HashMap::new();
+    for _ in 0..STEPS_MAX {
+        if here.nid == there.nid {
+            // Where both sides touched a key, the far side has the say.
+            back.extend(forth);
+            let mut entries = from.entries.clone();
+            for (key, event) in back {
+                put(&mut entries, key, event);
+            }
+            return Some(State::at(&target, entries));
+        }
+        // A delta may change a key twice.
+        if here.generation >= there.generation {
+            for (key, old, _) in here.delta.iter().rev() {
+                back.insert(*key, *old);
+            }
+            here = snap(here.parent?)?;
+        } else {
+            for (key, _, new) in there.delta.iter().rev() {
+                forth.entry(*key).or_insert(*new);
+            }
+            there = snap(there.parent?)?;
+        }
+    }
+    None
 }
 
 fn apply(entries: &mut Entries, delta: &[Change]) {
     for (skey, _, event) in delta {
-        if *event == 0 {
-            entries.remove(skey);
-        } else {
-            entries.insert(*skey, *event);
-        }
+        put(entries, *skey, *event);
+    }
+}
+
+fn put(entries: &mut Entries, skey: i64, event: i64) {
+    if event == 0 {
+        entries.remove(&skey);
+    } else {
+        entries.insert(skey, event);
     }
 }
 
@@ -185,4 +248,85 @@ pub fn difference(one: &Entries, other: &Entries) -> Vec<Change> {
             DiffItem::Remove(skey, event) => (*skey, *event, 0),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::{BTreeMap, BTreeSet, HashMap},
+        sync::Arc,
+    };
+
+    use proptest::prelude::*;
+
+    use super::{Entries, Snap, State, build, difference, walk};
+
+    proptest! {
+        #[test]
+        fn what_differs_is_found_whatever_is_shared(
+            start in prop::collection::btree_map(0..500_i64, 1..9_i64, 0..400),
+            one in prop::collection::vec((0..500_i64, 0..9_i64), 0..40),
+            other in prop::collection::vec((0..500_i64, 0..9_i64), 0..40),
+        ) {
+            let start: Entries = start.into_iter().collect();
+            let change = |changes: &[(i64, i64)]| {
+                let mut entries = start.clone();
+                for (key, event) in changes {
+                    super::put(&mut entries, *key, *event);
+                }
+                entries
+            };
+            let (one, other) = (change(&one), change(&other));
+            let keys: BTreeSet<i64> = one.keys().chain(other.keys()).copied().collect();
+            let at = |entries: &Entries, key: i64| entries.get(&key).copied().unwrap_or(0);
+            let expected: Vec<_> = keys
+                .into_iter()
+                .map(|key| (key, at(&one, key), at(&other, key)))
+                .filter(|(_, one, other)| one != other)
+                .collect();
+            prop_assert_eq!(difference(&one, &other), expected);
+        }
+
+        /// Snapshots grow from any that are there; from each to each leads a walk.
+        #[test]
+        fn any_state_is_reached_from_any_other(
+            steps in prop::collection::vec(
+                (0..100_usize, prop::collection::vec((0..20_i64, 0..9_i64), 0..4)), 1..25,
+            ),
+        ) {
+            let root = vec![(1, 1), (2, 1), (3, 1)];
+            let (first, rows) = State::default().advance(1, 1, &root);
+            let mut states = vec![first];
+            let mut snaps: HashMap<i64, Arc<Snap>> = HashMap::from([(1, rows.meta)]);
+            for (from, changes) in steps {
+                let from = &states[from % states.len()];
+                let snap = i64::try_from(states.len() + 1).unwrap();
+                let (next, rows) = if changes.iter().any(|(_, event)| *event == 0) {
+                    let mut entries = from.entries.clone();
+                    for (key, event) in &changes {
+                        super::put(&mut entries, *key, *event);
+                    }
+                    from.replace(1, snap, entries)
+                } else {
+                    from.advance(1, snap, &changes)
+                };
+                states.push(next);
+                snaps.insert(snap, rows.meta);
+            }
+            for from in &states {
+                for to in &states {
+                    let reached = walk(from, to.snap, |snap| snaps.get(&snap).cloned()).unwrap();
+                    prop_assert_eq!(&reached.entries, &to.entries);
+                    prop_assert_eq!(reached.since, to.since);
+                }
+                let mut chain = vec![snaps[&from.snap].clone()];
+                while let Some(parent) = chain.last().and_then(|snap| snap.parent) {
+                    chain.push(snaps[&parent].clone());
+                }
+                let built = build(&chain, None, &BTreeSet::from([from.snap]));
+                let plain: BTreeMap<_, _> = built[0].entries.iter().collect();
+                prop_assert_eq!(plain, from.entries.iter().collect::<BTreeMap<_, _>>());
+            }
+        }
+    }
 }

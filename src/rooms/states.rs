@@ -1,13 +1,101 @@
-//! States of many old snapshots at once.
+//! States of old snapshots, one or many at once.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use sqlx::PgConnection;
 
 use super::{Error, Rooms, pdus::Event, resident::Room, state, state::State};
+use crate::storage::{self, RoomNid, state::Snap};
+
+/// Bytes of deltas in memory.
+pub(super) const SNAP_BYTES_MAX: u64 = 32 << 20;
+
+/// What a snapshot weighs in memory.
+pub(super) fn weight(snap: &Snap) -> u32 {
+    u32::try_from(150 + snap.delta.len() * 24).unwrap_or(u32::MAX)
+}
 
 /// States by snapshot.
 pub(super) type States = HashMap<i64, State>;
 
 impl Rooms {
+    /// The state of an old snapshot.
+    pub async fn state_of(&self, room: RoomNid, snap: i64) -> Result<State, Error> {
+        if snap == 0 {
+            return Ok(State::default());
+        }
+        if let Some(state) = self.0.states.get(&snap) {
+            return Ok(state);
+        }
+        let resident = self.0.resident.get(&room).await;
+        let head = resident.map(|room| room.head().state.clone());
+        let near = head.as_ref().and_then(|head| self.state_from(head, snap));
+        let state = if let Some(state) = near {
+            state
+        } else {
+            self.load_state(room, head.as_ref(), snap).await?
+        };
+        self.0.states.insert(snap, state.clone());
+        Ok(state)
+    }
+
+    async fn load_state(
+        &self,
+        room: RoomNid,
+        head: Option<&State>,
+        snap: i64,
+    ) -> Result<State, Error> {
+        let mut conn = self.ctx().db.conn().await?;
+        let chain = self.chain(&mut conn, room, snap).await?;
+        // Now the way from the current state may be known.
+        if let Some(state) = head.and_then(|head| self.state_from(head, snap)) {
+            return Ok(state);
+        }
+        load(&mut conn, room, &chain, snap).await
+    }
+
+    /// The current state of a room that is being loaded.
+    pub(super) async fn head_state(
+        &self,
+        conn: &mut PgConnection,
+        room: RoomNid,
+        snap: i64,
+    ) -> Result<State, Error> {
+        if snap == 0 {
+            return Ok(State::default());
+        }
+        let chain = self.chain(conn, room, snap).await?;
+        load(conn, room, &chain, snap).await
+    }
+
+    /// A state made from another one of the same room, if the way is in memory.
+    fn state_from(&self, from: &State, snap: i64) -> Option<State> {
+        state::walk(from, snap, |snap| self.0.snaps.get(&snap))
+    }
+
+    /// Keeps a snapshot in memory: states next to it are made from it.
+    pub(super) fn remember_snap(&self, snap: Arc<Snap>) {
+        self.0.snaps.insert(snap.nid, snap);
+    }
+
+    /// The chain of snapshots down to one with a checkpoint, newest first.
+    async fn chain(
+        &self,
+        conn: &mut PgConnection,
+        room: RoomNid,
+        snap: i64,
+    ) -> Result<Vec<Arc<Snap>>, Error> {
+        let chain = storage::state::chain(conn, room, snap).await?;
+        let chain: Vec<Arc<Snap>> = chain.into_iter().map(Arc::new).collect();
+        for snap in &chain {
+            self.remember_snap(snap.clone());
+        }
+        Ok(chain)
+    }
+
     /// The states of several snapshots. Those that lie on one chain, as they do for events of one
     /// page, cost two queries together.
     pub async fn states_of(
@@ -33,9 +121,18 @@ impl Rooms {
             return Ok(found);
         }
         let mut conn = self.ctx().db.conn().await?;
-        // Each turn takes at least the newest off; more turns come only with forks.
+        // Each turn takes at least one off, mostly all; more turns come only with forks.
         while let Some(newest) = missing.last().copied() {
-            for state in state::load_along(&mut conn, room.nid, newest, &missing).await? {
+            let near = |snap: &i64| self.state_from(&head.state, *snap);
+            let mut states: Vec<State> = missing.iter().filter_map(near).collect();
+            if states.is_empty() {
+                let chain = self.chain(&mut conn, room.nid, newest).await?;
+                states.extend(missing.iter().filter_map(near));
+                if states.is_empty() {
+                    states = state::load_along(&mut conn, room.nid, &chain, &missing).await?;
+                }
+            }
+            for state in states {
                 missing.remove(&state.snap);
                 self.0.states.insert(state.snap, state.clone());
                 found.insert(state.snap, state);
@@ -49,4 +146,18 @@ impl Rooms {
         let snaps = events.iter().filter_map(|event| event.stored.snap);
         self.states_of(room, snaps).await
     }
+}
+
+async fn load(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    chain: &[Arc<Snap>],
+    snap: i64,
+) -> Result<State, Error> {
+    let mut found = state::load_along(conn, room, chain, &BTreeSet::from([snap])).await?;
+    let lost = || storage::Error::Inconsistent {
+        table: "state_snap",
+        what: format!("no snapshot {snap} of room {}", room.0),
+    };
+    Ok(found.pop().ok_or_else(lost)?)
 }

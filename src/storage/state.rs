@@ -36,7 +36,8 @@ pub fn encode_delta(delta: &[Change]) -> Vec<u8> {
     out
 }
 
-fn decode_delta(mut bytes: &[u8]) -> Option<Vec<Change>> {
+/// What [`encode_delta`] was given; `None`: these are no such bytes.
+pub fn decode_delta(mut bytes: &[u8]) -> Option<Vec<Change>> {
     let mut delta = Vec::new();
     while !bytes.is_empty() {
         let skey = unzigzag(take_varint(&mut bytes)?);
@@ -59,7 +60,8 @@ pub fn encode_checkpoint(entries: &[(i64, i64)]) -> Vec<u8> {
     out
 }
 
-fn decode_checkpoint(mut bytes: &[u8]) -> Option<Vec<(i64, i64)>> {
+/// What [`encode_checkpoint`] was given; `None`: these are no such bytes.
+pub fn decode_checkpoint(mut bytes: &[u8]) -> Option<Vec<(i64, i64)>> {
     let mut entries = Vec::new();
     let (mut skey, mut event) = (0_i64, 0_i64);
     while !bytes.is_empty() {

@@ -111,7 +111,7 @@ impl Reference {
         reached
     }
 
-    /// "If C_i is the full auth chain of S_i, then the auth difference is ∪ C_i − ∩ C_i."
+    /// "If `C_i` is the full auth chain of `S_i`, then the auth difference is ∪ `C_i` − ∩ `C_i`."
     fn auth_difference(&self, states: &[StateMap]) -> Events {
         let chains: Vec<Events> = states
             .iter()
@@ -129,7 +129,7 @@ impl Reference {
             .collect()
     }
 
-    /// "Starting from an event in the conflicted state set and following auth_events edges may lead
+    /// "Starting from an event in the conflicted state set and following `auth_events` edges may lead
     /// to another event in the conflicted state set. The union of all such paths […] (including
     /// endpoints)"
     pub(super) fn conflicted_state_subgraph(&self, conflicted: &Events) -> Events {
@@ -155,9 +155,9 @@ impl Reference {
         full
     }
 
-    /// "A power event is a state event with type m.room.power_levels or m.room.join_rules, or a
-    /// state event with type m.room.member where the membership is leave or ban and the sender does
-    /// not match the state_key."
+    /// "A power event is a state event with type `m.room.power_levels` or `m.room.join_rules`, or a
+    /// state event with type `m.room.member` where the membership is leave or ban and the sender does
+    /// not match the `state_key`."
     fn is_power_event(&self, id: &EventId) -> bool {
         let event = self.event(id);
         match event.kind {
@@ -333,7 +333,7 @@ fn level_in(levels: &Pdu, user: &UserId) -> i64 {
         .unwrap_or(0)
 }
 
-/// "If a given key K is present in every S_i with the same value V in each state map, then the pair
+/// "If a given key K is present in every `S_i` with the same value V in each state map, then the pair
 /// (K, V) belongs to the unconflicted state map. Otherwise, V belongs to the conflicted state set."
 fn split(states: &[StateMap]) -> (StateMap, Events) {
     let keys: BTreeSet<&Key> = states.iter().flat_map(BTreeMap::keys).collect();

@@ -106,7 +106,7 @@ impl History {
             content,
             time,
         };
-        self.world.send(&mut self.branches[branch], wish);
+        self.world.send(&mut self.branches[branch], &wish);
     }
 
     /// The branch ends where the first goes on.

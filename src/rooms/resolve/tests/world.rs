@@ -107,13 +107,13 @@ impl World {
             time,
         };
         assert!(
-            self.send(state, wish),
+            self.send(state, &wish),
             "{kind} {key} of {sender} is not allowed"
         );
     }
 
     /// Sends an event on top of a state, as an honest server does; whether it is allowed.
-    pub(super) fn send(&mut self, state: &mut StateMap, wish: Wish<'_>) -> bool {
+    pub(super) fn send(&mut self, state: &mut StateMap, wish: &Wish<'_>) -> bool {
         let version = self.version().clone();
         let content = serde_json::value::to_raw_value(&wish.content).unwrap();
         let sender = <&UserId>::try_from(wish.sender).unwrap();
