@@ -122,16 +122,19 @@ async fn summary(rooms: &Rooms, room: &Arc<Room>, joined: i64) -> Result<Value, 
     Ok(entry)
 }
 
-/// Publishes a room or takes it out; takes the power to set its main alias.
+/// Publishes a room or takes it out; takes the power to set its main alias, or an administrator of
+/// the server, whose list it is.
 pub async fn set_visibility(
     rooms: &Rooms,
     room_id: &RoomId,
-    user: &UserId,
+    (user, is_admin): (&UserId, bool),
     listed: bool,
 ) -> Result<(), Error> {
-    require_joined(rooms, room_id, user).await?;
     let room = rooms.by_id(room_id).await?;
-    require_alias_power(rooms, &room, user).await?;
+    if !is_admin {
+        require_joined(rooms, room_id, user).await?;
+        require_alias_power(rooms, &room, user).await?;
+    }
     let mut conn = rooms.ctx().db.conn().await?;
     storage::rooms::update_listed(&mut conn, room.nid, listed).await?;
     Ok(())

@@ -96,7 +96,8 @@ async fn set_room_visibility(
     }: Authenticated<set_room_visibility::v3::Request>,
 ) -> Result<Object, ApiError> {
     let listed = request.visibility == Visibility::Public;
-    directory::set_visibility(&rooms, &request.room_id, &session.user_id, listed).await?;
+    let user = (&*session.user_id, session.admin);
+    directory::set_visibility(&rooms, &request.room_id, user, listed).await?;
     Ok(Object(json!({})))
 }
 

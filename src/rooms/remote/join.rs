@@ -29,7 +29,7 @@ use crate::{
     rooms::{
         Error, Rooms, membership,
         missing::{self, lacking},
-        outliers, partial,
+        outliers, partial, user_directory,
         persist::{Accepted, Plan, Written},
         place::Verdict,
         receive,
@@ -257,6 +257,8 @@ impl Answer {
         write_join(rooms, &room, entries, &nids, Arc::new(join)).await?;
         if room.partial {
             partial::complete_later(rooms, nid);
+            // Our user is found by those who may find members of the room.
+            user_directory::rebuild_room(rooms, nid).await?;
         }
         Ok(())
     }

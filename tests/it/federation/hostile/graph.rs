@@ -86,22 +86,23 @@ async fn predecessors_that_nobody_has_are_asked_for_and_given_up() {
             .room
             .draft_message(&stage.mallory, "after nobody's events");
         let event = stage.room.forge(draft.on("prev_events", &unknown));
-        // Without a state before it there is no place for it.
+        // Who sends it ought to have them, and does not tell.
         stage
-            .is_rejected("an event without a known state before it", &event)
+            .is_rejected("an event after withheld ones", &event)
             .await;
         let asked = stage.peer.asked("get_missing_events").pop().unwrap();
         assert_eq!(asked.body["latest_events"], json!([event.id]));
-        let asked_before = stage.peer.asked("state_ids").len();
-        assert_eq!(asked_before, 1);
+        assert_eq!(stage.peer.asked("state_ids").len(), 0);
 
-        // With one it has, and its predecessors are asked for when somebody reads back.
+        // Below another one it is taken with the state before it, and its predecessors are asked
+        // for when somebody reads back.
         let before = stage.room.current();
         stage.room.insert_with_state(&event, &before);
         stage.room.set_ends(std::slice::from_ref(&event.id));
-        stage
-            .is_taken("an event with a state before it", &event)
-            .await;
+        let after = stage.room.message(&stage.bob, "after that");
+        stage.is_taken("an event after it", &after).await;
+        let seen = stage.seen(&stage.room, &event).await;
+        assert!(seen.is_some(), "an event with a state before it");
         stage.alice.history(&stage.room.id).await;
         for id in &unknown {
             stage
@@ -129,18 +130,25 @@ async fn many_events_with_predecessors_that_nobody_has_do_not_stop_the_room() {
             stage.room.forge(draft.on("prev_events", &on))
         })
         .collect();
+    // For half of them the peer tells a state, below others that follow on them.
     let before = stage.room.current();
     let ends = stage.room.ends();
-    for event in &events[..25] {
+    let (told, untold) = events.split_at(25);
+    let mut all: Vec<Event> = untold.to_vec();
+    for event in told {
         stage.room.insert_with_state(event, &before);
+        stage.room.set_ends(std::slice::from_ref(&event.id));
+        all.push(stage.room.message(&stage.bob, "on a hole"));
     }
     stage.room.set_ends(&ends);
-    let all: Vec<&Event> = events.iter().collect();
+    let all: Vec<&Event> = all.iter().collect();
     stage.peer.send(&stage.server, &all).await;
+    stage.settles().await;
     stage.goes_on().await;
     // A client that pages back gets to an end.
     let history = stage.alice.history(&stage.room.id).await;
     assert!(history.contains(&"hole 0".to_owned()), "{history:?}");
+    assert!(!history.contains(&"hole 49".to_owned()), "{history:?}");
     stage.goes_on().await;
 }
 
@@ -215,10 +223,14 @@ async fn a_state_that_a_peer_tells_is_not_believed() {
     before.push(grab.clone());
     let ends = stage.room.ends();
     stage.room.insert_with_state(&by_grab, &before);
+    stage.room.set_ends(std::slice::from_ref(&by_grab.id));
+    let after = stage.room.message(&stage.bob, "after it");
     stage.room.set_ends(&ends);
+    stage.send(&after).await;
     stage
         .is_rejected("a state event by stolen power", &by_grab)
         .await;
+    assert_eq!(stage.peer.asked("state_ids").len(), 1);
     let path = format!("/rooms/{}/state/m.room.topic/", enc(&stage.room.id));
     assert_eq!(stage.alice.get(&path).await.0, 404, "there is no topic");
     let path = format!("/rooms/{}/state/m.room.power_levels/", enc(&stage.room.id));
