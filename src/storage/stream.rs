@@ -204,15 +204,16 @@ impl StreamClock {
             state.horizon = row.pos;
             batch.push(row);
         }
-        if !batch.is_empty() {
-            // No follower is not an error.
-            let _ = self.0.rows.send(batch.into());
-        }
+        // The horizon first: who is woken by a row looks up to the horizon, and must find it there.
         self.0.horizon.send_if_modified(|horizon| {
             let moved = *horizon != state.horizon;
             *horizon = state.horizon;
             moved
         });
+        if !batch.is_empty() {
+            // No follower is not an error.
+            let _ = self.0.rows.send(batch.into());
+        }
     }
 
     /// Reads what other processes committed, and voids gaps whose owners have ended.
