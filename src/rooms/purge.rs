@@ -125,7 +125,7 @@ async fn go_on(rooms: &Rooms, room: RoomNid) -> Result<Purged, Error> {
         // Somebody else has done it.
         None => return Ok(Purged::Gone),
         Some(purge) if purge.stage == Stage::Owed => {
-            delete_delivered(rooms, &purge).await?;
+            delete_delivered(rooms, room, purge.since_ts).await?;
             return Ok(Purged::Gone);
         }
         Some(purge) if purge.stage == Stage::Wanted && !begin(rooms, &purge).await? => {
@@ -147,6 +147,7 @@ async fn go_on(rooms: &Rooms, room: RoomNid) -> Result<Purged, Error> {
         }
     }
     finish(rooms, room).await?;
+    delete_delivered(rooms, room, now_ms()).await?;
     tracing::info!(room_id = %id, "a room was freed");
     Ok(Purged::Gone)
 }
@@ -248,9 +249,9 @@ async fn finish(rooms: &Rooms, room: RoomNid) -> Result<(), Error> {
 }
 
 /// Deletes what every peer has by now, or has not fetched for too long.
-async fn delete_delivered(rooms: &Rooms, purge: &Purge) -> Result<(), Error> {
-    let late = purge.since_ts < now_ms() - OWED_MS;
+async fn delete_delivered(rooms: &Rooms, room: RoomNid, since_ts: i64) -> Result<(), Error> {
+    let late = since_ts < now_ms() - OWED_MS;
     let mut conn = rooms.ctx().db.conn().await?;
-    while purges::delete_delivered(&mut conn, purge.room, late, BATCH).await? > 0 {}
-    Ok(purges::finish(&mut conn, purge.room).await?)
+    while purges::delete_delivered(&mut conn, room, late, BATCH).await? > 0 {}
+    Ok(purges::finish(&mut conn, room).await?)
 }

@@ -199,7 +199,7 @@ async fn at_once(
 
 /// The right to place events: of an event that comes twice at once, the second waits. Always in the
 /// same order, so that two transactions do not wait for each other.
-async fn claims<'a>(rooms: &'a Rooms, pdus: &[Arc<Pdu>]) -> Vec<Claim<'a>> {
+pub(super) async fn claims<'a>(rooms: &'a Rooms, pdus: &[Arc<Pdu>]) -> Vec<Claim<'a>> {
     let hashes = pdus.iter().filter_map(|pdu| hash_of(&pdu.event_id));
     let mut keys: Vec<uuid::Uuid> = hashes.map(|hash| split_hash(&hash).0).collect();
     keys.sort_unstable();

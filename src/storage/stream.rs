@@ -207,12 +207,12 @@ impl StreamClock {
             state.horizon = row.pos;
             batch.push(row);
         }
+        // The horizon first: who is woken by a row looks up to the horizon, and must find it there.
         self.0.horizon.send_if_modified(|horizon| {
             let moved = *horizon != state.horizon;
             *horizon = state.horizon;
             moved
         });
-        // After the horizon: who follows the rows looks how far it is.
         if !batch.is_empty() {
             // No follower is not an error.
             let _ = self.0.rows.send(batch.into());

@@ -344,6 +344,11 @@ async fn write_join(
     nids: &outliers::Nids,
     join: Arc<Pdu>,
 ) -> Result<(), Error> {
+    // A peer may send us our own join before its answer is read to the end.
+    let _claims = receive::claims(rooms, std::slice::from_ref(&join)).await;
+    if receive::known_verdict(rooms, room, &join).await?.is_some() {
+        return Ok(());
+    }
     let mut tip = room.tip.lock().await;
     let mut fresh = rooms.take_nids(3).await?;
     let mut next = || fresh.next().unwrap_or_default();
