@@ -72,7 +72,9 @@ fn set_aside<'a>(json: &'a str, mark: &str) -> Option<(String, Vec<&'a str>)> {
             b'-' | b'0'..=b'9' if !in_string => {
                 let length = bytes[at..]
                     .iter()
-                    .take_while(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
+                    .take_while(|byte| {
+                        matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')
+                    })
                     .count();
                 let number = &json[at..at + length];
                 if !canonical(number) {

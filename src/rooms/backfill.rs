@@ -28,6 +28,8 @@ const EVENTS_MAX: u32 = 100;
 const SERVERS_MAX: usize = 3;
 /// Missing predecessors of one event that are asked for.
 const MISSING_MAX: i64 = 20;
+/// Tries to store events that others store at the same time.
+const TRIES: usize = 3;
 /// How long peers are left in peace after none of them could fill a hole.
 pub(super) const PAUSE: Duration = Duration::from_mins(2);
 /// Numbers left free above an event that is fetched from far below, for what lies between.
@@ -183,12 +185,35 @@ async fn store(
     pdus: Vec<Pdu>,
     (from, place): (&[OwnedEventId], Place),
 ) -> Result<usize, Error> {
-    let (taken, numbers) = fresh(rooms, room, server, (from, pdus)).await?;
+    let pdus: Vec<Arc<Pdu>> = pdus.into_iter().map(Arc::new).collect();
+    for _ in 0..TRIES {
+        if let Some(count) = try_store(rooms, room, server, (from, &pdus), place).await? {
+            return Ok(count);
+        }
+    }
+    Err(Error::Busy)
+}
+
+/// `None`: somebody else stored some of them meanwhile.
+async fn try_store(
+    rooms: &Rooms,
+    room: &Arc<Room>,
+    server: &ServerName,
+    leading: (&[OwnedEventId], &[Arc<Pdu>]),
+    place: Place,
+) -> Result<Option<usize>, Error> {
+    let (taken, numbers) = fresh(rooms, room, server, leading).await?;
     if taken.is_empty() {
-        return Ok(0);
+        return Ok(Some(0));
     }
     let mut plan = Plan::outliers(room);
     let snaps = states(rooms, room, server, (&taken, &numbers), &mut plan).await?;
+    let ids = || taken.iter().map(|pdu| &pdu.event_id);
+    let _claims = rooms.0.underway.claim_events(ids()).await;
+    let stored = outliers::known(rooms, room, &ids().collect::<Vec<_>>()).await?;
+    if stored.keys().any(|id| !numbers[id].known) {
+        return Ok(None);
+    }
     let mut seq = place.above;
     if place.free < i64::try_from(taken.len()).unwrap_or(i64::MAX) {
         let mut conn = rooms.ctx().db.conn().await?;
@@ -227,5 +252,5 @@ async fn store(
     let found: Vec<String> = taken.iter().map(|pdu| pdu.event_id.to_string()).collect();
     let mut conn = rooms.ctx().db.conn().await?;
     storage::events::delete_missing(&mut conn, room.nid, &found).await?;
-    Ok(taken.len())
+    Ok(Some(taken.len()))
 }

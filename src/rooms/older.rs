@@ -37,9 +37,9 @@ pub(super) async fn fresh(
     rooms: &Rooms,
     room: &Arc<Room>,
     server: &ServerName,
-    (from, pdus): (&[OwnedEventId], Vec<Pdu>),
+    (from, pdus): (&[OwnedEventId], &[Arc<Pdu>]),
 ) -> Result<(Vec<Arc<Pdu>>, Numbers), Error> {
-    let mut pdus: Vec<Arc<Pdu>> = pdus.into_iter().map(Arc::new).collect();
+    let mut pdus = pdus.to_vec();
     pdus.sort_by(|a, b| (b.depth, &b.event_id).cmp(&(a.depth, &a.event_id)));
     pdus.dedup_by(|a, b| a.event_id == b.event_id);
     let ids: Vec<OwnedEventId> = pdus.iter().map(|pdu| pdu.event_id.clone()).collect();

@@ -1,4 +1,5 @@
-//! Client transactions under way: of two equal requests at once, the second waits for the first.
+//! Client transactions under way, and events: of two equal ones at once, the second waits for the
+//! first.
 //!
 //! The table `client_txn` is what makes a transaction happen once, also between nodes. This only
 //! keeps two copies of a request out of one batch, where the second would spoil the first.
@@ -8,8 +9,12 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use ruma::OwnedEventId;
 use tokio::sync::watch;
 use uuid::Uuid;
+
+use super::pdus::hash_of;
+use crate::storage::events::split_hash;
 
 /// Transactions under way, by their hash; one entry for each running request.
 #[derive(Debug, Default)]
@@ -51,6 +56,28 @@ impl Underway {
             is_second,
             _done: done,
         }
+    }
+}
+
+impl Underway {
+    /// The right to store events: of an event that comes twice at once, the second waits. Always in
+    /// the same order, so that two who store several do not wait for each other; who has such a
+    /// right must not ask for another.
+    pub(super) async fn claim_events<'a>(
+        &self,
+        ids: impl Iterator<Item = &'a OwnedEventId>,
+    ) -> Vec<Claim<'_>> {
+        let mut keys: Vec<Uuid> = ids
+            .filter_map(|id| hash_of(id))
+            .map(|hash| split_hash(&hash).0)
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut claims = Vec::with_capacity(keys.len());
+        for key in keys {
+            claims.push(self.claim(key).await);
+        }
+        claims
     }
 }
 

@@ -40,6 +40,7 @@ pub(super) async fn store(
         .map(|pdu| (pdu.event_id.clone(), Arc::new(pdu)))
         .collect();
     let ids: Vec<&OwnedEventId> = all.keys().collect();
+    let _claims = rooms.0.underway.claim_events(ids.iter().copied()).await;
     let mut nids = known(rooms, room, &ids).await?;
     let mut fresh = all;
     fresh.retain(|id, _| !nids.contains_key(id));
@@ -67,6 +68,7 @@ pub(super) async fn store_judged(
     pdus: &[Arc<Pdu>],
 ) -> Result<Nids, Error> {
     let ids: Vec<&OwnedEventId> = pdus.iter().map(|pdu| &pdu.event_id).collect();
+    let _claims = rooms.0.underway.claim_events(ids.iter().copied()).await;
     let mut nids = known(rooms, room, &ids).await?;
     let fresh: Vec<Arc<Pdu>> = pdus
         .iter()

@@ -21,7 +21,7 @@ use serde_json::value::RawValue;
 use super::{
     Error, Rooms, inbox, missing,
     once::Claim,
-    pdus::{Event, hash_of},
+    pdus::Event,
     place::{self, Incoming, Placed, Verdict},
     policy_server::{self, Judged},
     remote::verify_all,
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     event::{auth, pdu::Pdu},
-    storage::{self, events::split_hash},
+    storage,
 };
 
 /// What became of an event that a peer sent: nothing more to tell, or why it was not taken.
@@ -197,18 +197,10 @@ async fn at_once(
     Ok(waiting)
 }
 
-/// The right to place events: of an event that comes twice at once, the second waits. Always in the
-/// same order, so that two transactions do not wait for each other.
+/// The right to place events.
 pub(super) async fn claims<'a>(rooms: &'a Rooms, pdus: &[Arc<Pdu>]) -> Vec<Claim<'a>> {
-    let hashes = pdus.iter().filter_map(|pdu| hash_of(&pdu.event_id));
-    let mut keys: Vec<uuid::Uuid> = hashes.map(|hash| split_hash(&hash).0).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    let mut claims = Vec::with_capacity(keys.len());
-    for key in keys {
-        claims.push(rooms.0.underway.claim(key).await);
-    }
-    claims
+    let ids = pdus.iter().map(|pdu| &pdu.event_id);
+    rooms.0.underway.claim_events(ids).await
 }
 
 /// Receives one verified event, after whatever it leans on.

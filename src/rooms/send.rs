@@ -130,7 +130,9 @@ async fn same_state(
     };
     let head = room.head();
     let kind = StateEventType::from(draft.kind.to_string());
-    let now = rooms.state_event(room, &head.state.entries, &kind, key).await?;
+    let now = rooms
+        .state_event(room, &head.state.entries, &kind, key)
+        .await?;
     let same = now.filter(|now| {
         let content = |raw: &str| serde_json::from_str::<serde_json::Value>(raw).ok();
         now.sender == sender && content(now.content.get()) == content(draft.content.get())

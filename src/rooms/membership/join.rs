@@ -194,8 +194,11 @@ pub(super) async fn candidates(
     via: &[OwnedServerName],
 ) -> Result<Vec<OwnedServerName>, Error> {
     let own = rooms.ctx().server_name();
-    let mut servers: Vec<OwnedServerName> =
-        via.iter().filter(|server| *server != own).cloned().collect();
+    let mut servers: Vec<OwnedServerName> = via
+        .iter()
+        .filter(|server| *server != own)
+        .cloned()
+        .collect();
     let none_given = servers.is_empty();
     let ids = &rooms.ctx().db.ids;
     if let Some(nid) = ids.find_room(room_id).await? {

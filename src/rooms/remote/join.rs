@@ -29,12 +29,13 @@ use crate::{
     rooms::{
         Error, Rooms, membership,
         missing::{self, lacking},
-        outliers, partial, user_directory,
+        outliers, partial,
         persist::{Accepted, Plan, Written},
         place::Verdict,
         receive,
         resident::{Head, Room},
         state::{Entries, State},
+        user_directory,
     },
     storage::{self, RoomNid, append::flag},
 };

@@ -74,7 +74,7 @@ async fn what_was_said_before_we_came_is_found_and_read_from_there() {
     let ts = time_of(&alice, &room, wanted).await;
     let (_, expected) = find(&one, &alice, &room, ts, "b").await;
     let (status, found) = find(&other, &bob, &room, ts, "b").await;
-    assert_eq!((status, &found), (200, &expected));
+    assert_eq!((status, &found), (200, &expected), "{}", other.log());
     let found = found["event_id"].as_str().unwrap();
     let at = said.iter().position(|id| id == found).unwrap();
     // Around it is what is around it, and not what came long after.

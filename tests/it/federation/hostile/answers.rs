@@ -3,10 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Stage;
-use crate::rig::{
-    enc, eventually,
-    scripted::{Answer, event::Event},
-};
+use crate::rig::{enc, eventually, scripted::Answer};
 
 /// What the memory may grow by at most while one answer is read: the largest answer that is
 /// allowed, and a copy of it while the buffer grows.

@@ -230,7 +230,8 @@ async fn a_state_that_a_peer_tells_is_not_believed() {
     stage
         .is_rejected("a state event by stolen power", &by_grab)
         .await;
-    assert_eq!(stage.peer.asked("state_ids").len(), 1);
+    let asked = stage.peer.asked("state_ids").pop();
+    assert_eq!(asked.unwrap().param("event_id"), by_grab.id);
     let path = format!("/rooms/{}/state/m.room.topic/", enc(&stage.room.id));
     assert_eq!(stage.alice.get(&path).await.0, 404, "there is no topic");
     let path = format!("/rooms/{}/state/m.room.power_levels/", enc(&stage.room.id));
@@ -267,6 +268,6 @@ async fn five_hundred_branches_of_one_event_do_not_stop_a_room() {
         let said = stage.room.get(&said).unwrap();
         assert!(said.ids("prev_events").len() <= 20);
         let grown = stage.server.memory("VmRSS").saturating_sub(before);
-        assert!(grown < 150 << 10, "{kind:?}: {grown} KiB more");
+        assert!(grown < 250 << 10, "{kind:?}: {grown} KiB more");
     }
 }
