@@ -82,7 +82,8 @@ fn set_aside<'a>(json: &'a str, mark: &str) -> Option<(String, Vec<&'a str>)> {
                         return None;
                     }
                     out.push_str(&json[copied..at]);
-                    out.push_str(&format!("\"{mark}{}\"", numbers.len()));
+                    let index = numbers.len().to_string();
+                    out.extend(["\"", mark, &index, "\""]);
                     numbers.push(number);
                     copied = at + length;
                 }

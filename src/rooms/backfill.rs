@@ -211,7 +211,8 @@ async fn try_store(
     let ids = || taken.iter().map(|pdu| &pdu.event_id);
     let _claims = rooms.0.underway.claim_events(ids()).await;
     let stored = outliers::known(rooms, room, &ids().collect::<Vec<_>>()).await?;
-    if stored.keys().any(|id| !numbers[id].known) {
+    if let Some(id) = stored.keys().find(|id| !numbers[*id].known) {
+        tracing::info!(event_id = %id, "an older event was stored meanwhile");
         return Ok(None);
     }
     let mut seq = place.above;

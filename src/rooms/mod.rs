@@ -30,6 +30,7 @@ pub mod upgrade;
 pub mod user_directory;
 pub mod visibility;
 
+mod before;
 mod catch_up;
 mod doors;
 mod ends;
@@ -47,7 +48,7 @@ mod states;
 mod succession;
 mod writer;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use moka::{future::Cache as AsyncCache, sync::Cache};
 use ruma::{
@@ -83,8 +84,6 @@ const NEWS_MAX: usize = 4_096;
 const STATES_MAX: u64 = 2_000;
 /// Small facts about rooms in memory, of each kind.
 const SMALL_MAX: u64 = 20_000;
-/// Numbers taken from the database at once.
-const NID_BLOCK: i64 = 1024;
 /// How often a change is built anew when others change the room at the same time.
 const ATTEMPTS_MAX: usize = 8;
 /// `room_seq` of the first event of a room: leaves room below for what is backfilled.
@@ -420,46 +419,20 @@ impl Rooms {
         self.0.resident.insert(room.nid, room.clone()).await;
     }
 
-    /// Takes a room that is deleted out of memory; what is built on it is void.
+    /// Takes a room out of memory; what is about to be committed on this copy of it is void.
     async fn evict(&self, nid: RoomNid) {
         if let Some(room) = self.0.resident.get(&nid).await {
-            room.bury_for_good();
+            room.bury();
         }
         self.0.resident.invalidate(&nid).await;
     }
 
-    /// `count` fresh numbers for events and snapshots.
-    async fn take_nids(&self, count: i64) -> Result<std::ops::Range<i64>, Error> {
-        if let Some(taken) = self.split_nids(count) {
-            return Ok(taken);
+    /// The same for a room that is deleted: nothing is stored for this copy of it any more.
+    async fn evict_deleted(&self, nid: RoomNid) {
+        if let Some(room) = self.0.resident.get(&nid).await {
+            room.bury_for_good();
         }
-        let blocks = count.div_euclid(NID_BLOCK) + 1;
-        let mut conn = self.ctx().db.conn().await?;
-        for _ in 0..blocks {
-            let start = storage::events::next_nid_block(&mut conn).await?;
-            let mut nids = self.0.nids.lock().unwrap_or_else(PoisonError::into_inner);
-            if nids.end == start {
-                nids.end += NID_BLOCK;
-            } else if nids.end - nids.start < NID_BLOCK {
-                // What was left of the old block is never used: numbers are plenty.
-                *nids = start..start + NID_BLOCK;
-            }
-        }
-        match self.split_nids(count) {
-            Some(taken) => Ok(taken),
-            // Another task took from the block meanwhile, or several nodes draw in turn.
-            None => Box::pin(self.take_nids(count)).await,
-        }
-    }
-
-    fn split_nids(&self, count: i64) -> Option<std::ops::Range<i64>> {
-        let mut nids = self.0.nids.lock().unwrap_or_else(PoisonError::into_inner);
-        if nids.end - nids.start < count {
-            return None;
-        }
-        let start = nids.start;
-        nids.start += count;
-        Some(start..start + count)
+        self.0.resident.invalidate(&nid).await;
     }
 }
 
@@ -479,7 +452,7 @@ async fn forget_stale(rooms: Rooms) {
                         }
                         // Perhaps another node deletes the room.
                         storage::LogKind::Invalidate if nid.0 != 0 => {
-                            rooms.evict(nid).await;
+                            rooms.evict_deleted(nid).await;
                             continue;
                         }
                         _ => continue,

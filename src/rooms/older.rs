@@ -9,9 +9,9 @@ use ruma::{OwnedEventId, ServerName};
 
 use super::{
     Error, Rooms,
+    before::{merge, state_after},
     missing::{self, lacking},
     persist::Plan,
-    place::{merge, state_after},
     receive,
     resident::Room,
     state::State,

@@ -181,6 +181,7 @@ async fn write(
                 let ids: Vec<&OwnedEventId> = chunk.iter().map(|pdu| &pdu.event_id).collect();
                 let there = known(rooms, room, &ids).await?;
                 if there.len() < ids.len() {
+                    tracing::info!(room_id = %room.id, "an event was stored from two sides");
                     return Err(Error::Busy);
                 }
                 nids.extend(there.clone());

@@ -17,12 +17,14 @@ use ruma::{OwnedEventId, OwnedServerName, RoomId};
 use tokio::sync::{Semaphore, watch};
 
 use super::{
-    Error, Rooms, catch_up,
+    Error, Rooms,
+    before::{merge, state_after, with_event},
+    catch_up,
     locks::Lock,
     membership, missing,
     pdus::Event,
     persist::{Accepted, Plan, Written},
-    place::{known_nids, merge, replace_state, slice_for, state_after},
+    place::{known_nids, replace_state, slice_for},
     receive,
     resident::Room,
     state::State,
@@ -262,7 +264,7 @@ async fn restate(rooms: &Rooms, room: &Arc<Room>, events: Vec<Event>) -> Result<
         batch
             .before
             .insert(event.pdu.event_id.clone(), before.clone());
-        let after = after(rooms, event, before, rejected).await?;
+        let after = with_event(rooms, before, (event, rejected)).await?;
         batch.after.insert(event.pdu.event_id.clone(), after);
     }
     plan.write_outliers(rooms).await?;
@@ -356,24 +358,6 @@ async fn base_of(
         }
     }
     Ok(State::default())
-}
-
-async fn after(
-    rooms: &Rooms,
-    event: &Event,
-    before: State,
-    rejected: bool,
-) -> Result<State, Error> {
-    let mut after = before;
-    if let Some(key) = &event.pdu.state_key
-        && !rejected
-    {
-        let kind = event.pdu.kind.to_string();
-        let skey = rooms.ctx().db.ids.skey(&kind, key).await?;
-        after.entries.insert(skey.0, event.stored.nid.0);
-        after.snap = 0;
-    }
-    Ok(after)
 }
 
 /// Checks 4 and 5 once more.

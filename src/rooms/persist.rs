@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, PoisonError},
 };
 
 use ruma::{OwnedEventId, UserId, events::TimelineEventType};
@@ -20,12 +20,16 @@ use crate::{
     clock::now_ms,
     event::pdu::Pdu,
     storage::{
+        self,
         append::{Batch, EventRow, MemberRow, RoomRow, append, flag},
         codec::{encode_body, encode_nids},
         events::split_hash,
         memberships,
     },
 };
+
+/// Numbers taken from the database at once.
+const NID_BLOCK: i64 = 1024;
 
 /// Rows of one change of a room, put together event by event.
 pub(super) struct Plan {
@@ -412,4 +416,40 @@ fn notifies(pdu: &Pdu) -> bool {
 /// Whether a user is one of ours.
 pub(super) fn is_local(rooms: &Rooms, user: &UserId) -> bool {
     user.server_name() == rooms.ctx().server_name()
+}
+
+impl Rooms {
+    /// `count` fresh numbers for events and snapshots.
+    pub(super) async fn take_nids(&self, count: i64) -> Result<std::ops::Range<i64>, Error> {
+        if let Some(taken) = self.split_nids(count) {
+            return Ok(taken);
+        }
+        let blocks = count.div_euclid(NID_BLOCK) + 1;
+        let mut conn = self.ctx().db.conn().await?;
+        for _ in 0..blocks {
+            let start = storage::events::next_nid_block(&mut conn).await?;
+            let mut nids = self.0.nids.lock().unwrap_or_else(PoisonError::into_inner);
+            if nids.end == start {
+                nids.end += NID_BLOCK;
+            } else if nids.end - nids.start < NID_BLOCK {
+                // What was left of the old block is never used: numbers are plenty.
+                *nids = start..start + NID_BLOCK;
+            }
+        }
+        match self.split_nids(count) {
+            Some(taken) => Ok(taken),
+            // Another task took from the block meanwhile, or several nodes draw in turn.
+            None => Box::pin(self.take_nids(count)).await,
+        }
+    }
+
+    fn split_nids(&self, count: i64) -> Option<std::ops::Range<i64>> {
+        let mut nids = self.0.nids.lock().unwrap_or_else(PoisonError::into_inner);
+        if nids.end - nids.start < count {
+            return None;
+        }
+        let start = nids.start;
+        nids.start += count;
+        Some(start..start + count)
+    }
 }

@@ -7,10 +7,10 @@ use ruma::{OwnedEventId, events::TimelineEventType};
 
 use super::{
     ATTEMPTS_MAX, Error, Rooms,
+    before::{merge, state_after, state_before, widened},
     pdus::{Event, StateSlice},
     persist::{Accepted, Pending, Plan, Written, is_local},
     resident::{Head, Room},
-    resolve::resolve,
     send::{has_redact_power, with_create},
     state::State,
 };
@@ -32,6 +32,17 @@ pub enum Verdict {
     Rejected,
     /// Fails it against the current state.
     SoftFailed,
+}
+
+impl Verdict {
+    /// The flag of the event's row.
+    fn flag(self) -> i32 {
+        match self {
+            Self::Accepted => 0,
+            Self::Rejected => flag::REJECTED,
+            Self::SoftFailed => flag::SOFT_FAILED,
+        }
+    }
 }
 
 /// An event whose form, signatures and auth events are checked, and whose predecessors are stored
@@ -155,11 +166,8 @@ async fn plan(
 ) -> Result<(Plan, Verdict, i64), Error> {
     let mut plan = Plan::new(room, tip);
     let pdu = &event.pdu;
-    let Before {
-        state: mut before,
-        prev,
-        partial,
-    } = state_before(rooms, room, tip, event).await?;
+    let found = state_before(rooms, room, tip, event).await?;
+    let (mut before, prev, partial) = (found.state, found.prev, found.partial);
     if before.snap == 0 && before.entries == tip.state.entries {
         before = tip.state.clone();
     }
@@ -180,13 +188,7 @@ async fn plan(
         || auth::check(&room.version, pdu, |kind, key| slice.get(kind, key)).is_err();
     let verdict = if rejected {
         Verdict::Rejected
-    } else if event.unsigned {
-        Verdict::SoftFailed
-    } else if before.snap != tip.state.snap
-        // Who is in a room is not known well enough to keep anything back while members lack.
-        && !room.partial
-        && !passes(rooms, room, &tip.state, pdu).await?
-    {
+    } else if event.unsigned || is_late(rooms, room, tip, (pdu, &before)).await? {
         Verdict::SoftFailed
     } else {
         Verdict::Accepted
@@ -196,15 +198,13 @@ async fn plan(
         Some(nid) => nid,
         None => one_nid(rooms).await?,
     };
-    let flags = match verdict {
-        Verdict::Accepted => 0,
-        Verdict::Rejected => flag::REJECTED,
-        Verdict::SoftFailed => flag::SOFT_FAILED,
-    } | if is_local(rooms, &pdu.sender) {
-        flag::LOCAL
-    } else {
-        0
-    } | if partial { flag::PARTIAL } else { 0 };
+    let mut flags = verdict.flag();
+    if is_local(rooms, &pdu.sender) {
+        flags |= flag::LOCAL;
+    }
+    if partial {
+        flags |= flag::PARTIAL;
+    }
     plan.add(
         rooms,
         Accepted {
@@ -230,6 +230,20 @@ async fn plan(
         redactions(rooms, room, &mut plan, (nid, &pdu), &slice).await?;
     }
     Ok((plan, verdict, nid))
+}
+
+/// Check 6: whether the current state does not allow what the state before it does.
+async fn is_late(
+    rooms: &Rooms,
+    room: &Room,
+    tip: &Head,
+    (pdu, before): (&Arc<Pdu>, &State),
+) -> Result<bool, Error> {
+    // Who is in a room is not known well enough to keep anything back while members lack.
+    if before.snap == tip.state.snap || room.partial {
+        return Ok(false);
+    }
+    Ok(!passes(rooms, room, &tip.state, pdu).await?)
 }
 
 /// A rejected event is remembered as such, so that what names it as auth event is rejected too.
@@ -305,121 +319,6 @@ pub(super) async fn known_nids(
         .iter()
         .map(|event| event.stored.nid.0)
         .collect())
-}
-
-/// What comes before an event.
-struct Before {
-    /// State; a merged one comes without a snapshot.
-    state: State,
-    /// Its known predecessors.
-    prev: Vec<i64>,
-    /// Whether the state lacks members.
-    partial: bool,
-}
-
-async fn state_before(
-    rooms: &Rooms,
-    room: &Arc<Room>,
-    tip: &Head,
-    event: &Incoming,
-) -> Result<Before, Error> {
-    let wanted = &event.pdu.prev_events;
-    let on_tip = wanted.len() == tip.extremities.len()
-        && tip.extremities.iter().all(|(_, id)| wanted.contains(id));
-    if on_tip && !room.partial {
-        return Ok(Before {
-            state: tip.state.clone(),
-            prev: tip.extremities.iter().map(|(nid, _)| *nid).collect(),
-            partial: false,
-        });
-    }
-    // From here on the database is asked: what is queued must be there.
-    room.committed(tip.rev).await;
-    let prev = rooms.events_by_id(room, wanted).await?;
-    let mut states: Vec<State> = Vec::new();
-    for event in &prev {
-        if let Some(state) = state_after(rooms, room, event).await? {
-            states.push(state);
-        }
-    }
-    states.extend(event.states.iter().cloned());
-    Ok(Before {
-        state: merge(rooms, room, states, &[]).await?,
-        prev: prev.iter().map(|event| event.stored.nid.0).collect(),
-        partial: room.partial && prev.iter().any(|event| event.stored.is_partial()),
-    })
-}
-
-/// A state that lacks members, with those that an event names as its authorization: as far as the
-/// state says nothing else of them, they are believed until it is whole (MSC3902).
-async fn widened(rooms: &Rooms, room: &Room, before: &State, pdu: &Pdu) -> Result<State, Error> {
-    let named = rooms.events_by_id(room, &pdu.auth_events).await?;
-    let mut claimed = before.clone();
-    claimed.snap = 0;
-    for event in named.iter().filter(|event| !event.stored.is_rejected()) {
-        if let Some(key) = &event.pdu.state_key {
-            let kind = event.pdu.kind.to_string();
-            let skey = rooms.ctx().db.ids.skey(&kind, key).await?;
-            claimed.entries.insert(skey.0, event.stored.nid.0);
-        }
-    }
-    if claimed.entries == before.entries {
-        return Ok(before.clone());
-    }
-    merge(rooms, room, vec![before.clone(), claimed], &[]).await
-}
-
-/// State after a stored event; `None`: not known. Snapshot 0 where it has none of its own.
-pub(super) async fn state_after(
-    rooms: &Rooms,
-    room: &Room,
-    event: &Event,
-) -> Result<Option<State>, Error> {
-    let Some(snap) = event.stored.snap else {
-        return Ok(None);
-    };
-    let mut state = rooms.state_of(room.nid, snap).await?;
-    if let Some(key) = &event.pdu.state_key
-        && !event.stored.is_rejected()
-    {
-        let skey = rooms
-            .ctx()
-            .db
-            .ids
-            .skey(&event.pdu.kind.to_string(), key)
-            .await?;
-        if state.get(skey.0) != Some(event.stored.nid.0) {
-            state.entries.insert(skey.0, event.stored.nid.0);
-            state.snap = 0;
-        }
-    }
-    Ok(Some(state))
-}
-
-/// One state out of several; snapshot 0 where it is a new one.
-/// `fresh` are auth edges that are not stored yet.
-pub(super) async fn merge(
-    rooms: &Rooms,
-    room: &Room,
-    mut states: Vec<State>,
-    fresh: &[(i64, Vec<i64>)],
-) -> Result<State, Error> {
-    // Message events on one branch share a snapshot.
-    states.sort_by_key(|state| state.snap);
-    states.dedup_by(|a, b| a.snap != 0 && a.snap == b.snap);
-    if states.len() < 2 {
-        return Ok(states.pop().unwrap_or_default());
-    }
-    let entries = resolve(rooms, room, &states, fresh).await?;
-    let same = states
-        .iter()
-        .find(|state| state.snap != 0 && state.entries == entries);
-    Ok(same.cloned().unwrap_or(State {
-        snap: 0,
-        generation: 0,
-        since: 0,
-        entries,
-    }))
 }
 
 /// New extremities and new current state after an accepted event.

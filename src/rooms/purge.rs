@@ -134,13 +134,13 @@ async fn go_on(rooms: &Rooms, room: RoomNid) -> Result<Purged, Error> {
         Some(_) => {}
     }
     // Readers first: what they hold is good for nothing any more.
-    rooms.evict(room).await;
+    rooms.evict_deleted(room).await;
     settle(rooms).await?;
     address_outbox(rooms, room).await?;
     for pass in 0..PASSES_MAX {
         let deleted = delete_all(rooms, room).await?;
         // Who loaded the room just before its head went may have kept it.
-        rooms.evict(room).await;
+        rooms.evict_deleted(room).await;
         settle(rooms).await?;
         if pass > 0 && deleted == 0 {
             break;

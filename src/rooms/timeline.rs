@@ -232,7 +232,7 @@ pub async fn state_at(
     let Some(event) = last else {
         return Ok(room.head().state.entries.clone());
     };
-    match super::place::state_after(rooms, room, &event).await? {
+    match super::before::state_after(rooms, room, &event).await? {
         Some(state) => Ok(state.entries),
         None => Ok(room.head().state.entries.clone()),
     }

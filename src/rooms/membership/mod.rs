@@ -105,9 +105,10 @@ pub(super) async fn require_plausible(
             }
             let server = rooms.ctx().db.ids.server(user.server_name()).await?;
             let mut conn = rooms.ctx().db.conn().await?;
-            match storage::memberships::is_server_joined(&mut conn, room.nid, server).await? {
-                true => Ok(()),
-                false => Err(refusal),
+            if storage::memberships::is_server_joined(&mut conn, room.nid, server).await? {
+                Ok(())
+            } else {
+                Err(refusal)
             }
         }
         other => other,

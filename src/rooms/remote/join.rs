@@ -128,9 +128,11 @@ fn servers_in_room(rest: &serde_json::Map<String, Value>) -> Option<Vec<OwnedSer
         return None;
     }
     let named = rest.get("servers_in_room").and_then(Value::as_array);
-    let names = named.into_iter().flatten().filter_map(Value::as_str);
-    let parsed = names.filter_map(|name| ServerName::parse(name).ok());
-    Some(parsed.take(SERVERS_MAX).collect())
+    let servers = named
+        .into_iter()
+        .flatten()
+        .filter_map(|server| ServerName::parse(server.as_str()?).ok());
+    Some(servers.take(SERVERS_MAX).collect())
 }
 
 async fn co_signed(

@@ -29,9 +29,10 @@ const CHUNK: usize = 250;
 const CHUNKS_AT_ONCE: usize = 6;
 
 /// Lists of events in an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) enum List {
     /// State of a room.
+    #[default]
     State,
     /// The auth chain of that.
     AuthChain,
@@ -60,12 +61,6 @@ impl Answer {
     /// Takes a list out.
     pub(super) fn take(&mut self, list: List) -> Vec<Pdu> {
         self.events.remove(&list).unwrap_or_default()
-    }
-}
-
-impl Default for List {
-    fn default() -> Self {
-        Self::State
     }
 }
 

@@ -165,7 +165,7 @@ async fn what_was_judged_without_the_members_is_judged_again_with_them() {
             ("m.room.topic", Some("")),
             json!({ "topic": "of eve" }),
         )
-        .on("prev_events", &[kick.id.clone()]);
+        .on("prev_events", std::slice::from_ref(&kick.id));
     let topic = room.add(topic);
     let end = room.message(&bob, "the end");
     scene.peer.send(&scene.server, &[&kick, &topic, &end]).await;
