@@ -8,10 +8,10 @@
 //! 6. Authorized by the current state, else it is soft-failed.
 //! 7. Signed by the room's policy server, if it has one, else it is soft-failed.
 //!
-//! 1 to 3 are `remote::verify_all`, 5 to 7 are the module [`place`](super::place).
+//! 1 to 3 are `remote::verify_all`, 5 to 7 are the module [`place`].
 //!
 //! Events that lean on nothing we lack are placed at once, all of a transaction together; others go
-//! to the [`inbox`](super::inbox), where fetching what they lean on holds up nobody else.
+//! to the [`inbox`], where fetching what they lean on holds up nobody else.
 
 use std::{collections::HashMap, sync::Arc};
 
