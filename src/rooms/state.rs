@@ -5,10 +5,11 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    ops::{Deref, DerefMut},
     sync::Arc,
 };
 
-use imbl::ordmap::DiffItem;
+use imbl::OrdMap;
 use sqlx::PgConnection;
 
 use crate::storage::{
@@ -17,9 +18,55 @@ use crate::storage::{
     state::{Change, Snap, encode_checkpoint, encode_delta},
 };
 
-/// State key (`storage::SKeyNid`) to event (`storage::EventNid`). Of two maps of which one came from
-/// the other, comparing skips what they share.
-pub type Entries = imbl::OrdMap<i64, i64>;
+/// State key (`storage::SKeyNid`) to event (`storage::EventNid`), sorted by state key.
+///
+/// A type of its own because of how two are compared: what imbl 6.1 does for that skips parts that
+/// the maps do not share (a property test below found it), so both are gone through here.
+#[derive(Clone, Debug, Default)]
+pub struct Entries(OrdMap<i64, i64>);
+
+impl Entries {
+    /// The empty map.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The map with this entry.
+    #[must_use]
+    pub fn with(&self, skey: i64, event: i64) -> Self {
+        Self(self.0.update(skey, event))
+    }
+}
+
+impl Deref for Entries {
+    type Target = OrdMap<i64, i64>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Entries {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl PartialEq for Entries {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
+            || (self.0.len() == other.0.len() && self.0.iter().eq(other.0.iter()))
+    }
+}
+
+impl Eq for Entries {}
+
+impl FromIterator<(i64, i64)> for Entries {
+    fn from_iter<I: IntoIterator<Item = (i64, i64)>>(entries: I) -> Self {
+        Self(entries.into_iter().collect())
+    }
+}
 
 /// A state with the snapshot that holds it.
 #[derive(Clone, Debug, Default)]
@@ -241,13 +288,33 @@ fn lost(room: RoomNid, snap: i64) -> Error {
 /// Keys at which two states differ: (state key, event in one, event in other), 0 for none. Sorted by
 /// state key.
 pub fn difference(one: &Entries, other: &Entries) -> Vec<Change> {
-    one.diff(other)
-        .map(|item| match item {
-            DiffItem::Add(skey, event) => (*skey, 0, *event),
-            DiffItem::Update { old, new } => (*new.0, *old.1, *new.1),
-            DiffItem::Remove(skey, event) => (*skey, *event, 0),
-        })
-        .collect()
+    if one.ptr_eq(other) {
+        return Vec::new();
+    }
+    let (mut ones, mut others) = (one.iter().peekable(), other.iter().peekable());
+    let mut changes = Vec::new();
+    loop {
+        match (ones.peek().copied(), others.peek().copied()) {
+            (Some((skey, event)), Some((other_skey, other_event))) if skey == other_skey => {
+                if event != other_event {
+                    changes.push((*skey, *event, *other_event));
+                }
+                ones.next();
+                others.next();
+            }
+            (Some((skey, event)), ahead)
+                if ahead.is_none_or(|(other_skey, _)| skey < other_skey) =>
+            {
+                changes.push((*skey, *event, 0));
+                ones.next();
+            }
+            (_, Some((skey, event))) => {
+                changes.push((*skey, 0, *event));
+                others.next();
+            }
+            (_, None) => return changes,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -386,7 +386,7 @@ async fn last_left(rooms: &Rooms, room: &Room, user: UserNid) -> Result<Option<L
         if is_join(rooms.pdus(room, &[earlier]).await?.first()) {
             return Ok(Some(Left {
                 seq,
-                entries: before.entries.update(skey, nid),
+                entries: before.entries.with(skey, nid),
             }));
         }
     }

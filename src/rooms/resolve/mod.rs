@@ -73,7 +73,7 @@ impl Part {
         // The numbers are ours: nobody can choose them so that hashes meet.
         let (mut one, mut other) = (DefaultHasher::new(), DefaultHasher::new());
         other.write_u8(1);
-        for entry in &state.entries {
+        for entry in state.entries.iter() {
             entry.hash(&mut one);
             entry.hash(&mut other);
         }
@@ -119,7 +119,7 @@ async fn answer(
     let Some(first) = states.first() else {
         return Ok(Entries::new());
     };
-    let size = states.iter().map(Entries::len).sum();
+    let size = states.iter().map(|state| state.len()).sum();
     let all = states.clone();
     let keys = rooms
         .off_thread(size, move || conflicted_keys(&all))
