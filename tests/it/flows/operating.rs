@@ -34,7 +34,12 @@ async fn tls_is_of_today_and_its_certificate_can_be_changed() {
         let only = client(&tls)
             .tls_version_min(version)
             .tls_version_max(version);
-        let answer = only.build().unwrap().get(&url).send().await.unwrap();
+        let only = only.build().unwrap();
+        // The listener with TLS may open a moment after the other one.
+        let answer = eventually("an answer over TLS", async || {
+            only.get(&url).send().await.ok()
+        })
+        .await;
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.version(), reqwest::Version::HTTP_2);
     }
