@@ -28,7 +28,6 @@ use super::{
     receive,
     resident::Room,
     state::State,
-    user_directory,
 };
 use crate::{
     event::auth,
@@ -432,9 +431,6 @@ async fn finish(
     tx.commit().await?;
     if let Err(error) = catch_up::catch_up(rooms, room, &known).await {
         tracing::warn!(%error, room_id = %room.id, "some were not told of changed devices");
-    }
-    if let Err(error) = user_directory::rebuild_room(rooms, room.nid).await {
-        tracing::warn!(%error, room_id = %room.id, "the user directory lacks members");
     }
     rooms.now_whole(room.nid).await;
     tracing::info!(room_id = %room.id, "the members of a room are all known");

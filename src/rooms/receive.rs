@@ -235,17 +235,20 @@ pub(super) async fn known_verdict(
     pdu: &Pdu,
 ) -> Result<Option<Verdict>, Error> {
     let event = rooms.event_by_id(room, &pdu.event_id).await?;
-    Ok(event
-        .filter(|event: &Event| !event.stored.is_outlier())
-        .map(|event| {
-            if event.stored.is_rejected() {
-                Verdict::Rejected
-            } else if event.stored.is_soft_failed() {
-                Verdict::SoftFailed
-            } else {
-                Verdict::Accepted
-            }
-        }))
+    Ok(event.as_ref().and_then(verdict_of))
+}
+
+/// What became of a stored event; `None`: it is an outlier.
+fn verdict_of(event: &Event) -> Option<Verdict> {
+    if event.stored.is_outlier() {
+        None
+    } else if event.stored.is_rejected() {
+        Some(Verdict::Rejected)
+    } else if event.stored.is_soft_failed() {
+        Some(Verdict::SoftFailed)
+    } else {
+        Some(Verdict::Accepted)
+    }
 }
 
 /// Checks 4 to 6 for an event whose predecessors are here or cannot be had.
@@ -266,13 +269,11 @@ pub(super) async fn settle(
     incoming.missing = missing;
     incoming.states = states;
     let _claims = claims(rooms, std::slice::from_ref(&pdu)).await;
-    if let Some(verdict) = known_verdict(rooms, room, &pdu).await? {
+    let stored = rooms.event_by_id(room, &pdu.event_id).await?;
+    if let Some(verdict) = stored.as_ref().and_then(verdict_of) {
         return Ok(verdict);
     }
-    incoming.known = rooms
-        .event_by_id(room, &pdu.event_id)
-        .await?
-        .map(|event| event.stored.nid.0);
+    incoming.known = stored.map(|event| event.stored.nid.0);
     place::place(rooms, room.nid, incoming).await
 }
 

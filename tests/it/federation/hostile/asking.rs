@@ -175,16 +175,7 @@ async fn a_join_is_what_the_template_said_or_nothing() {
         ("no content", draft.clone().with("content", json!({}))),
     ] {
         let event = draft.sign(&stage.peer.key);
-        let path = format!(
-            "/_matrix/federation/v2/send_join/{}/{}",
-            enc(&open),
-            enc(&event.id)
-        );
-        let call = stage
-            .peer
-            .call(&stage.server, "PUT", &path, Some(event.json()));
-        let (status, answer) = call.await;
-        assert!((400..500).contains(&status), "{what}: {status} {answer}");
+        stage.join_is_refused(what, &open, &event).await;
     }
     let path = format!("/rooms/{}/joined_members", enc(&open));
     let (_, members) = stage.alice.get(&path).await;

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Stage, events::raw_transaction};
-use crate::rig::{enc, scripted::Answer};
+use super::{Stage, events::send_number};
+use crate::rig::scripted::Answer;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_join_that_its_auth_events_do_not_allow_is_refused() {
@@ -20,16 +20,7 @@ async fn a_join_that_its_auth_events_do_not_allow_is_refused() {
         ("those of another room", &elsewhere),
     ] {
         let event = draft.clone().on("auth_events", auth).sign(&stage.peer.key);
-        let path = format!(
-            "/_matrix/federation/v2/send_join/{}/{}",
-            enc(&open),
-            enc(&event.id)
-        );
-        let call = stage
-            .peer
-            .call(&stage.server, "PUT", &path, Some(event.json()));
-        let (status, answer) = call.await;
-        assert!((400..500).contains(&status), "{what}: {status} {answer}");
+        stage.join_is_refused(what, &open, &event).await;
     }
 }
 
@@ -85,15 +76,7 @@ async fn an_event_that_comes_twice_at_once_fails_nobody() {
 async fn numbers_that_are_not_canonical_cost_their_event_only() {
     let mut stage = Stage::new("11").await;
     for number in ["1.5", "1e3", "9007199254740992", "-9007199254740992"] {
-        let good = stage.room.message(&stage.bob, &format!("beside {number}"));
-        let bad = stage
-            .room
-            .forge(stage.room.draft_message(&stage.mallory, "1234567"))
-            .json()
-            .to_string()
-            .replace("\"1234567\"", number);
-        let pdus = format!("{bad},{}", good.json());
-        let (status, answer) = raw_transaction(&stage, number, &pdus).await;
+        let (status, answer) = send_number(&stage, number).await;
         assert_eq!(status, 200, "{number}: {answer}");
         stage.alice.hears(&format!("beside {number}")).await;
     }

@@ -210,7 +210,7 @@ async fn the_deepest_event_is_not_the_last() {
 
 /// Sends a transaction with numbers that are not canonical, signed as they stand there: servers
 /// that let such numbers into old rooms do so.
-pub(super) async fn raw_transaction(stage: &Stage, txn: &str, pdus: &str) -> (u16, Value) {
+async fn raw_transaction(stage: &Stage, txn: &str, pdus: &str) -> (u16, Value) {
     let (own, to) = (&stage.peer.name, &stage.server.name);
     let path = format!("/_matrix/federation/v1/send/{}", enc(txn));
     let body = format!(r#"{{"origin":"{own}","origin_server_ts":1,"pdus":[{pdus}]}}"#);
@@ -229,20 +229,25 @@ pub(super) async fn raw_transaction(stage: &Stage, txn: &str, pdus: &str) -> (u1
         .await
 }
 
+/// Sends an event that says this number, and a good one that says "beside" it.
+pub(super) async fn send_number(stage: &Stage, number: &str) -> (u16, Value) {
+    let good = stage.room.message(&stage.bob, &format!("beside {number}"));
+    let bad = stage
+        .room
+        .forge(stage.room.draft_message(&stage.mallory, "1234567"))
+        .json()
+        .to_string()
+        .replace("\"1234567\"", number);
+    let pdus = format!("{bad},{}", good.json());
+    raw_transaction(stage, number, &pdus).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn numbers_that_are_not_canonical_do_no_harm() {
     for version in ["10", "11"] {
         let mut stage = Stage::new(version).await;
         for number in ["1.5", "1e3", "9007199254740992", "-9007199254740992"] {
-            let good = stage.room.message(&stage.bob, &format!("beside {number}"));
-            let bad = stage
-                .room
-                .forge(stage.room.draft_message(&stage.mallory, "1234567"))
-                .json()
-                .to_string()
-                .replace("\"1234567\"", number);
-            let pdus = format!("{bad},{}", good.json());
-            let (status, answer) = raw_transaction(&stage, number, &pdus).await;
+            let (status, answer) = send_number(&stage, number).await;
             assert!([200, 401].contains(&status), "{number}: {answer}");
         }
         stage.goes_on().await;

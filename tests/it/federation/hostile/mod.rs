@@ -116,6 +116,20 @@ impl Stage {
         assert_eq!(seen, None, "{what} is seen");
     }
 
+    /// Sends a join that must be refused.
+    async fn join_is_refused(&self, what: &str, room: &str, join: &Event) {
+        let path = format!(
+            "/_matrix/federation/v2/send_join/{}/{}",
+            enc(room),
+            enc(&join.id)
+        );
+        let call = self
+            .peer
+            .call(&self.server, "PUT", &path, Some(join.json()));
+        let (status, answer) = call.await;
+        assert!((400..500).contains(&status), "{what}: {status} {answer}");
+    }
+
     /// Waits until the server is done with all that the peer sent in the room: events that have to
     /// wait for others are taken in order of arrival, so a harmless one comes last.
     async fn settles(&self) {
