@@ -325,12 +325,17 @@ async fn ask(
     Err(last)
 }
 
-/// Servers to ask: the sender's first, then those with most members.
+/// Servers to ask: the one that let us in, the sender's, then those with most members.
 async fn servers(rooms: &Rooms, room: &Room, event: &Event) -> Result<Vec<OwnedServerName>, Error> {
     let mut conn = rooms.ctx().db.conn().await?;
+    let through = storage::partial::joined_through(&mut conn, room.nid).await?;
     let nids = storage::memberships::list_servers(&mut conn, room.nid).await?;
     drop(conn);
-    let mut servers = vec![event.pdu.sender.server_name().to_owned()];
+    let mut servers = Vec::new();
+    if let Some(nid) = through {
+        servers.push(rooms.ctx().db.ids.server_name(nid).await?);
+    }
+    servers.push(event.pdu.sender.server_name().to_owned());
     for nid in nids.into_iter().take(SERVERS_MAX) {
         servers.push(rooms.ctx().db.ids.server_name(nid).await?);
     }

@@ -8,19 +8,21 @@ use super::{
     events::{Row, Stored, collect},
 };
 
-/// Begins a partial stay in a room that `servers` are said to be in. A stay that had ended, begins
-/// anew; what servers are in the room by its state stays.
+/// Begins a partial stay in a room that was joined through one server and that `servers` are said to
+/// be in. A stay that had ended, begins anew; what servers are in the room by its state stays.
 pub async fn insert(
     conn: &mut PgConnection,
     room: RoomNid,
+    through: ServerNid,
     servers: &[i32],
     now: i64,
 ) -> Result<(), Error> {
     sqlx::query!(
         "WITH begun AS (
-           INSERT INTO partial_room (room_nid, since_pos, started_ts)
-           SELECT $1, last_value, $3 FROM stream_pos_seq
+           INSERT INTO partial_room (room_nid, since_pos, started_ts, through_nid)
+           SELECT $1, last_value, $3, $4 FROM stream_pos_seq
            ON CONFLICT ON CONSTRAINT partial_room_pkey DO UPDATE SET whole_pos = NULL, tries = 0,
+             through_nid = EXCLUDED.through_nid,
              since_pos = CASE WHEN partial_room.whole_pos IS NULL THEN partial_room.since_pos
                          ELSE EXCLUDED.since_pos END)
          INSERT INTO room_server (room_nid, server_nid, joined, since_pos, told)
@@ -31,7 +33,8 @@ pub async fn insert(
                        THEN EXCLUDED.since_pos ELSE room_server.since_pos END",
         room.0,
         servers,
-        now
+        now,
+        through.0
     )
     .execute(conn)
     .await?;
@@ -46,6 +49,20 @@ pub async fn find(conn: &mut PgConnection, room: RoomNid) -> Result<Option<Pos>,
     )
     .fetch_optional(conn)
     .await?)
+}
+
+/// The server that a room whose state is partial was joined through.
+pub async fn joined_through(
+    conn: &mut PgConnection,
+    room: RoomNid,
+) -> Result<Option<ServerNid>, Error> {
+    let through = sqlx::query_scalar!(
+        "SELECT through_nid FROM partial_room WHERE room_nid = $1 AND whole_pos IS NULL",
+        room.0
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(through.flatten().map(ServerNid))
 }
 
 /// Rooms whose state is partial and that can be completed, longest first: those of ours are in, and

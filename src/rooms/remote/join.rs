@@ -302,9 +302,9 @@ async fn begin_partial(
     through: &ServerName,
 ) -> Result<(), Error> {
     let own = rooms.ctx().server_name();
-    let mut nids = Vec::with_capacity(servers.len() + 1);
-    let through = through.to_owned();
-    for server in servers.iter().chain([&through]) {
+    let through = rooms.ctx().db.ids.server(through).await?;
+    let mut nids = vec![through.0];
+    for server in servers {
         if server != own {
             nids.push(rooms.ctx().db.ids.server(server).await?.0);
         }
@@ -312,7 +312,7 @@ async fn begin_partial(
     nids.sort_unstable();
     nids.dedup();
     let mut conn = rooms.ctx().db.conn().await?;
-    Ok(storage::partial::insert(&mut conn, nid, &nids, now_ms()).await?)
+    Ok(storage::partial::insert(&mut conn, nid, through, &nids, now_ms()).await?)
 }
 
 /// The state map of those events that were stored and not rejected.

@@ -17,6 +17,7 @@ struct Scene {
     server: Server,
     peer: Scripted,
     alice: User,
+    tls: Tls,
     _folder: Folder,
 }
 
@@ -32,6 +33,7 @@ impl Scene {
             server,
             peer,
             alice,
+            tls,
             _folder: folder,
         }
     }
@@ -131,6 +133,22 @@ async fn a_restart_goes_on_with_a_room_that_lacks_its_members() {
     let mut expected = vec![scene.alice.id.clone(), bob];
     expected.sort();
     assert_eq!(scene.members(&room.id).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_that_let_us_in_tells_the_rest_of_the_state() {
+    let scene = Scene::new().await;
+    let older = Scripted::start(&scene.tls).await;
+    let carol = older.user("carol");
+    let theirs = older.room("12", &carol);
+    scene.alice.join_via(&theirs.id, &older.name).await;
+    let bob = scene.peer.user("bob");
+    let room = scene.peer.room("12", &bob);
+    room.member(&carol, "join");
+    drop(scene.join(&room).await);
+    assert!(scene.members(&room.id).await.contains(&bob));
+    assert!(!scene.peer.asked("state_ids").is_empty());
+    assert!(older.asked("state_ids").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
