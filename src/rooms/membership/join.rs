@@ -121,7 +121,7 @@ pub enum Restriction {
     Met,
     /// The user is in none of them.
     NotMet,
-    /// We are in none of them and cannot tell.
+    /// There are such rooms, we are in none of them and cannot tell.
     Unknown,
 }
 
@@ -157,7 +157,7 @@ pub async fn restriction(
         Some("restricted" | "knock_restricted") => {}
         _ => return Ok(Restriction::None),
     }
-    let mut is_known = false;
+    let (mut is_known, mut is_any) = (false, false);
     for allowed in rules.allow.iter().take(ALLOWED_MAX) {
         if allowed.get("type").and_then(Value::as_str) != Some("m.room_membership") {
             continue;
@@ -169,6 +169,7 @@ pub async fn restriction(
         else {
             continue;
         };
+        is_any = true;
         // What we knew of a room before we left it is worth nothing.
         if !we_are_in(rooms, &id).await? {
             continue;
@@ -178,7 +179,7 @@ pub async fn restriction(
             return Ok(Restriction::Met);
         }
     }
-    Ok(if is_known {
+    Ok(if is_known || !is_any {
         Restriction::NotMet
     } else {
         Restriction::Unknown

@@ -193,6 +193,36 @@ async fn members_of_one_room_may_enter_another_over_federation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_door_that_no_room_opens_is_shut_and_nobody_else_is_asked() {
+    let (_folder, one, other) = two_servers().await;
+    let (alice, neighbour) = (one.user("alice").await, one.user("neighbour").await);
+    let mut bob = other.user("bob").await;
+    let room = shared_room(&one, &alice, &mut bob, "vault").await;
+    let stranger = other.user("stranger").await;
+    for rule in ["restricted", "knock_restricted"] {
+        set(
+            &alice,
+            &room,
+            "m.room.join_rules",
+            json!({ "join_rule": rule }),
+        )
+        .await;
+        let text = format!("{rule} from now on");
+        alice.say(&room, &text).await;
+        bob.hears(&text).await;
+        for user in [&neighbour, &stranger] {
+            let path = format!("/join/{}?via={}", enc(&room), enc(&one.name));
+            let (status, body) = user.post(&path, json!({})).await;
+            assert_eq!(
+                (status, &body["errcode"]),
+                (403, &json!("M_FORBIDDEN")),
+                "{body}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_the_room_denies_is_not_heard() {
     let (_folder, one, other) = two_servers().await;
     let mut alice = one.user("alice").await;
