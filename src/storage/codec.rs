@@ -15,6 +15,9 @@ thread_local! {
     static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = RefCell::new(
         zstd::bulk::Compressor::new(1).ok()
     );
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = RefCell::new(
+        zstd::bulk::Decompressor::new().ok()
+    );
 }
 
 /// A body as stored: one codec byte, then the (compressed) bytes.
@@ -46,13 +49,19 @@ pub fn decode_body(table: &'static str, body: &[u8]) -> Result<String, Error> {
     let (codec, bytes) = body.split_first().ok_or_else(|| broken("empty"))?;
     let json = match *codec {
         PLAIN => bytes.to_vec(),
-        ZSTD => {
-            let size = zstd::bulk::Decompressor::upper_bound(bytes).unwrap_or(BODY_MAX);
-            zstd::bulk::decompress(bytes, size.min(BODY_MAX)).map_err(|_| broken("zstd"))?
-        }
+        ZSTD => decompress(bytes).ok_or_else(|| broken("zstd"))?,
         other => return Err(broken(&format!("codec {other}"))),
     };
     String::from_utf8(json).map_err(|_| broken("not UTF-8"))
+}
+
+/// Takes as much memory as the frame says that it holds, and not more than a body may have.
+fn decompress(bytes: &[u8]) -> Option<Vec<u8>> {
+    let size = zstd::zstd_safe::get_frame_content_size(bytes).ok()??;
+    let size = usize::try_from(size)
+        .ok()
+        .filter(|size| *size <= BODY_MAX)?;
+    DECOMPRESSOR.with_borrow_mut(|decompressor| decompressor.as_mut()?.decompress(bytes, size).ok())
 }
 
 /// Appends a number, seven bits a byte.
