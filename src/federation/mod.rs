@@ -2,6 +2,7 @@
 
 mod body;
 pub mod client;
+pub mod destinations;
 pub mod guard;
 pub mod keys;
 pub mod notary;

@@ -4,6 +4,7 @@ pub mod account_data;
 pub mod aliases;
 pub mod append;
 pub mod codec;
+pub mod destinations;
 pub mod device_keys;
 pub mod device_lists;
 pub mod devices;

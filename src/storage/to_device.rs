@@ -256,8 +256,17 @@ pub async fn delete_edus(
 
 /// Peers that EDUs wait for.
 pub async fn list_edu_servers(conn: &mut PgConnection) -> Result<Vec<ServerNid>, Error> {
-    let servers = sqlx::query_scalar!("SELECT DISTINCT server_nid FROM fed_edu")
-        .fetch_all(conn)
-        .await?;
+    // From one server of the index to the next, over however many rows each has.
+    let servers = sqlx::query_scalar!(
+        r#"WITH RECURSIVE w AS (
+             (SELECT server_nid FROM fed_edu ORDER BY server_nid LIMIT 1)
+             UNION ALL
+             SELECT (SELECT e.server_nid FROM fed_edu e WHERE e.server_nid > w.server_nid
+                     ORDER BY e.server_nid LIMIT 1)
+             FROM w WHERE w.server_nid IS NOT NULL)
+           SELECT server_nid AS "server_nid!" FROM w WHERE server_nid IS NOT NULL"#
+    )
+    .fetch_all(conn)
+    .await?;
     Ok(servers.into_iter().map(ServerNid).collect())
 }

@@ -1,5 +1,6 @@
 //! Operators of the agency: Synapse's admin API, as far as operators' tools use it.
 
+mod destinations;
 mod register;
 mod registration_tokens;
 mod room_deletion;
@@ -18,6 +19,7 @@ use crate::users::tokens::Session;
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/_synapse/admin/v1/server_version", get(version))
+        .merge(destinations::routes())
         .merge(register::routes())
         .merge(registration_tokens::routes())
         .merge(rooms::routes())

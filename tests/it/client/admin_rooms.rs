@@ -3,63 +3,16 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::account::register_with_secret;
 use crate::{
     flows::freeing::{is_gone, rows},
     rig::{
         enc, eventually,
+        operator::{Operator, call},
         server::{Folder, Server},
         tls::Tls,
         user::User,
     },
 };
-
-/// An administrator's tool.
-struct Operator {
-    base: String,
-    token: String,
-    id: String,
-}
-
-impl Operator {
-    async fn of(server: &Server) -> Self {
-        let (status, body) = register_with_secret(server, "root", "test secret").await;
-        assert_eq!(status, 200, "{body}");
-        Self {
-            base: server.url("/_synapse/admin"),
-            token: body["access_token"].as_str().unwrap().to_owned(),
-            id: body["user_id"].as_str().unwrap().to_owned(),
-        }
-    }
-
-    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
-        call(&self.base, &self.token, method, path, body).await
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        let (status, body) = self.ask(Method::GET, path, None).await;
-        assert_eq!(status, 200, "{path}: {body}");
-        body
-    }
-}
-
-async fn call(
-    base: &str,
-    token: &str,
-    method: Method,
-    path: &str,
-    body: Option<Value>,
-) -> (u16, Value) {
-    let http = reqwest::Client::new();
-    let mut request = http
-        .request(method, format!("{base}{path}"))
-        .bearer_auth(token);
-    if let Some(body) = body {
-        request = request.body(body.to_string());
-    }
-    let answer = request.send().await.unwrap();
-    (answer.status().as_u16(), answer.json().await.unwrap())
-}
 
 async fn named(user: &User, name: &str, public: bool) -> String {
     let visibility = if public { "public" } else { "private" };
@@ -327,11 +280,7 @@ async fn a_deleted_room_is_replaced_and_its_users_are_told() {
 async fn a_deletion_runs_in_the_background_and_can_be_watched() {
     let folder = Folder::new();
     let tls = Tls::new(&folder.0);
-    let mut server = Server::with(
-        "[registration]\nopen = true\nshared_secret = \"test secret\"\n",
-        Some(&tls),
-    )
-    .await;
+    let mut server = Server::with_tls(&tls).await;
     let peer = Server::with_tls(&tls).await;
     let operator = Operator::of(&server).await;
     let alice = server.user("alice").await;
@@ -394,11 +343,7 @@ async fn a_deletion_runs_in_the_background_and_can_be_watched() {
 async fn nobody_enters_a_blocked_room() {
     let folder = Folder::new();
     let tls = Tls::new(&folder.0);
-    let server = Server::with(
-        "[registration]\nopen = true\nshared_secret = \"test secret\"\n",
-        Some(&tls),
-    )
-    .await;
+    let server = Server::with_tls(&tls).await;
     let peer = Server::with_tls(&tls).await;
     let operator = Operator::of(&server).await;
     let alice = server.user("alice").await;

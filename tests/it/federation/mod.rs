@@ -1,6 +1,7 @@
 //! Servers among themselves.
 
 mod at_time;
+mod delivery;
 mod devices;
 mod graph;
 mod hostile;

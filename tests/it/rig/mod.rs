@@ -1,6 +1,7 @@
 //! What tests stand on: servers, users, a certificate authority.
 
 pub(crate) mod links;
+pub(crate) mod operator;
 pub(crate) mod peer;
 pub(crate) mod scripted;
 pub(crate) mod server;

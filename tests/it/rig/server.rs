@@ -44,26 +44,24 @@ pub(crate) struct Server {
     http: reqwest::Client,
 }
 
+/// Open, and to administrators with a secret.
+const REGISTRATION: &str = "[registration]\nopen = true\nshared_secret = \"test secret\"\n";
+
 impl Server {
     /// A server that federates under `localhost:PORT`, with open registration.
     pub(crate) async fn start() -> Self {
-        Self::with(
-            "[registration]\nopen = true\nshared_secret = \"test secret\"\n",
-            None,
-        )
-        .await
+        Self::with(REGISTRATION, None).await
     }
 
     /// The same with a certificate of a given authority.
     pub(crate) async fn with_tls(tls: &Tls) -> Self {
-        Self::with("[registration]\nopen = true\n", Some(tls)).await
+        Self::with(REGISTRATION, Some(tls)).await
     }
 
     /// The same, reached by peers through a proxy: its name carries the port `outside`, and it
     /// listens on the port `inside`.
     pub(crate) async fn behind(tls: &Tls, outside: u16, inside: u16) -> Self {
-        let more = "[registration]\nopen = true\n";
-        Self::at(more, Some(tls), (outside, inside)).await
+        Self::at(REGISTRATION, Some(tls), (outside, inside)).await
     }
 
     /// A server with more configuration.
