@@ -4,6 +4,7 @@ pub mod admin;
 pub mod client;
 pub mod download;
 pub mod error;
+pub mod fair;
 pub mod federation;
 pub mod health;
 pub mod layers;
@@ -17,7 +18,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use ruma::api::{Metadata, path_builder::PathBuilder};
 use tokio_util::sync::CancellationToken;
 
-use self::{error::ApiError, limits::Limits};
+use self::{error::ApiError, fair::Fair, limits::Limits};
 use crate::{
     config::Serve, context::Context, federation::sender::Sender, media::Media, rooms::Rooms,
     sync::Hub, users::tokens::Tokens,
@@ -40,6 +41,8 @@ pub struct App {
     pub sender: Sender,
     /// Rate limits.
     pub limits: Limits,
+    /// Places of peers.
+    pub fair: Fair,
     /// Nonces of shared-secret registration.
     pub nonces: admin::Nonces,
     /// Figures for `/metrics`.

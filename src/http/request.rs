@@ -1,6 +1,6 @@
 //! Who asks, and for what: a request is parsed and its sender known before a handler runs.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -20,7 +20,7 @@ use ruma::{
     },
 };
 
-use super::{App, error::ApiError};
+use super::{App, error::ApiError, fair::Turn};
 use crate::{
     clock::now_ms,
     federation::signed,
@@ -31,6 +31,9 @@ use crate::{
 const CLIENT_BODY_MAX: usize = 2 << 20;
 /// Bytes of a body of the server API: 50 PDUs of 64 KiB, and room to spare.
 const FEDERATION_BODY_MAX: usize = 12 << 20;
+
+/// How long a peer may take to send a body.
+const BODY_PATIENCE: Duration = Duration::from_mins(1);
 
 /// A request of anybody.
 #[derive(Debug)]
@@ -63,6 +66,8 @@ pub struct Signed<R> {
     pub origin: OwnedServerName,
     /// The request.
     pub request: R,
+    /// Its place among the requests of that peer, until it is answered.
+    pub turn: Turn,
 }
 
 /// One of our users asks.
@@ -199,15 +204,46 @@ where
         let (mut parts, body) = request.into_parts();
         let claimed = XMatrix::extract_from_http_headers(&parts.headers)
             .map_err(|error| ApiError::unauthorized(&format!("X-Matrix: {error}")))?;
-        let body = read(body, FEDERATION_BODY_MAX).await?;
+        let reading = app
+            .fair
+            .read(address(&parts), &claimed.origin, length_max(&parts))
+            .await?;
+        let body = tokio::time::timeout(BODY_PATIENCE, read(body, FEDERATION_BODY_MAX))
+            .await
+            .map_err(|_| {
+                ApiError::new(
+                    http::StatusCode::REQUEST_TIMEOUT,
+                    "M_UNKNOWN",
+                    "the body took too long",
+                )
+            })??;
         verify(&parts, &body, &claimed, app).await?;
+        drop(reading);
+        let turn = app.fair.turn(&claimed.origin).await?;
         app.sender.peer_alive(&claimed.origin).await;
         let request = parse::<R>(&mut parts, &body, app).await?;
         Ok(Self {
             origin: claimed.origin,
             request,
+            turn,
         })
     }
+}
+
+fn address(parts: &Parts) -> Option<std::net::IpAddr> {
+    let info = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    info.map(|info| info.0.ip())
+}
+
+/// Bytes that the body of a peer's request may have, by what it says.
+fn length_max(parts: &Parts) -> usize {
+    let said = parts.headers.get(http::header::CONTENT_LENGTH);
+    let said = said.and_then(|length| length.to_str().ok()?.parse().ok());
+    let has_none = parts.method == http::Method::GET && said.is_none();
+    if has_none {
+        return 0;
+    }
+    said.unwrap_or(FEDERATION_BODY_MAX).min(FEDERATION_BODY_MAX)
 }
 
 /// Checks the signature of a peer's request over method, URI as sent, origin, destination, body.

@@ -50,7 +50,7 @@ mod writer;
 
 use std::sync::{Arc, Mutex};
 
-use moka::{future::Cache as AsyncCache, sync::Cache};
+use moka::{future::Cache as AsyncCache, policy::EvictionPolicy, sync::Cache};
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, api::federation::transactions::edu::Edu,
     serde::Raw,
@@ -232,20 +232,28 @@ impl Rooms {
     pub fn start(ctx: Context) -> Self {
         let writers = Writers::start(&ctx.db);
         let rooms = Self(Arc::new(Inner {
+            // The least recently used goes, because what was just made is needed at once; moka's
+            // other policy would rather not take in what was never asked for before.
             resident: AsyncCache::builder()
+                .eviction_policy(EvictionPolicy::lru())
                 .max_capacity(RESIDENT_WEIGHT_MAX)
                 .weigher(|_, room: &Arc<Room>| {
                     u32::try_from(1 + room.head().state.entries.len() / 100).unwrap_or(u32::MAX)
                 })
                 .build(),
             pdus: Cache::builder()
+                .eviction_policy(EvictionPolicy::lru())
                 .max_capacity(PDU_BYTES_MAX)
                 .weigher(|_, pdu: &Arc<Pdu>| {
                     u32::try_from(pdu.json.len() * 2 + 400).unwrap_or(u32::MAX)
                 })
                 .build(),
-            states: Cache::new(STATES_MAX),
+            states: Cache::builder()
+                .eviction_policy(EvictionPolicy::lru())
+                .max_capacity(STATES_MAX)
+                .build(),
             snaps: Cache::builder()
+                .eviction_policy(EvictionPolicy::lru())
                 .max_capacity(states::SNAP_BYTES_MAX)
                 .weigher(|_, snap: &Arc<storage::state::Snap>| states::weight(snap))
                 .build(),

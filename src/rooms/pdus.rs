@@ -100,13 +100,11 @@ impl Rooms {
                 None => missing.push(*nid),
             }
         }
-        if !missing.is_empty() {
-            let mut conn = self.ctx().db.conn().await?;
-            for stored in storage::events::list(&mut conn, room.nid, &missing).await? {
-                let event = Event::parse(&room.version, stored)?;
-                self.remember(event.stored.nid.0, &event.pdu);
-                found.insert(event.stored.nid.0, event.pdu);
-            }
+        self.read(room, &missing, &mut found).await?;
+        missing.retain(|nid| !found.contains_key(nid));
+        // What was written and put out of memory already may still be on its way to disk.
+        if !missing.is_empty() && room.settled().await {
+            self.read(room, &missing, &mut found).await?;
         }
         nids.iter()
             .map(|nid| {
@@ -118,6 +116,24 @@ impl Rooms {
                 })
             })
             .collect()
+    }
+
+    async fn read(
+        &self,
+        room: &Room,
+        nids: &[i64],
+        found: &mut HashMap<i64, Arc<Pdu>>,
+    ) -> Result<(), Error> {
+        if nids.is_empty() {
+            return Ok(());
+        }
+        let mut conn = self.ctx().db.conn().await?;
+        for stored in storage::events::list(&mut conn, room.nid, nids).await? {
+            let event = Event::parse(&room.version, stored)?;
+            self.remember(event.stored.nid.0, &event.pdu);
+            found.insert(event.stored.nid.0, event.pdu);
+        }
+        Ok(())
     }
 
     pub(super) fn remember(&self, nid: i64, pdu: &Arc<Pdu>) {

@@ -318,6 +318,7 @@ impl Plan {
             ts: self.head.last_ts,
             notif: self.head.notif,
         });
+        self.room.queue(self.head.rev);
         let (done, wait) = oneshot::channel();
         let pending = Pending {
             wait,

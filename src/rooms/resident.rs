@@ -37,6 +37,8 @@ pub struct Room {
     seen: AtomicI64,
     /// `rev` of the newest committed head.
     rev: watch::Sender<i64>,
+    /// `rev` of the newest head that was queued.
+    queued: AtomicI64,
 }
 
 /// Where a room stands.
@@ -73,6 +75,7 @@ impl Room {
             version,
             partial,
             rev: watch::Sender::new(head.rev),
+            queued: AtomicI64::new(head.rev),
             head: ArcSwap::from_pointee(head.clone()),
             tip: tokio::sync::Mutex::new(head),
             dead: AtomicBool::new(false),
@@ -121,6 +124,22 @@ impl Room {
     /// Whether the rows of the room are being deleted.
     pub(super) fn is_deleted(&self) -> bool {
         self.deleted.load(Ordering::Acquire)
+    }
+
+    /// A head is about to be queued.
+    pub(super) fn queue(&self, rev: i64) {
+        self.queued.fetch_max(rev, Ordering::AcqRel);
+    }
+
+    /// Waits until everything that was queued is on disk, or the room is dead; `false`: there was
+    /// nothing to wait for.
+    pub(super) async fn settled(&self) -> bool {
+        let queued = self.queued.load(Ordering::Acquire);
+        if *self.rev.borrow() >= queued {
+            return false;
+        }
+        self.committed(queued).await;
+        true
     }
 
     /// Waits until what was queued up to that `rev` is on disk, or the room is dead.

@@ -88,7 +88,13 @@ impl Rooms {
         room: RoomNid,
         snap: i64,
     ) -> Result<Vec<Arc<Snap>>, Error> {
-        let chain = storage::state::chain(conn, room, snap).await?;
+        let mut chain = storage::state::chain(conn, room, snap).await?;
+        if chain.is_empty()
+            && let Some(resident) = self.0.resident.get(&room).await
+            && resident.settled().await
+        {
+            chain = storage::state::chain(conn, room, snap).await?;
+        }
         let chain: Vec<Arc<Snap>> = chain.into_iter().map(Arc::new).collect();
         for snap in &chain {
             self.remember_snap(snap.clone());

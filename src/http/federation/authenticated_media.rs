@@ -22,7 +22,11 @@ pub(super) fn routes() -> Router<App> {
 /// `GET /_matrix/federation/v1/media/download/{mediaId}`
 async fn get_content(
     State(app): State<App>,
-    Signed { request, .. }: Signed<get_content::v1::Request>,
+    Signed {
+        request,
+        turn: _turn,
+        ..
+    }: Signed<get_content::v1::Request>,
 ) -> Result<Response, ApiError> {
     let wanted = Wanted {
         server: app.ctx.server_name(),
@@ -36,7 +40,11 @@ async fn get_content(
 /// `GET /_matrix/federation/v1/media/thumbnail/{mediaId}`
 async fn get_content_thumbnail(
     State(app): State<App>,
-    Signed { request, .. }: Signed<get_content_thumbnail::v1::Request>,
+    Signed {
+        request,
+        turn: _turn,
+        ..
+    }: Signed<get_content_thumbnail::v1::Request>,
 ) -> Result<Response, ApiError> {
     let wanted = Wanted {
         server: app.ctx.server_name(),

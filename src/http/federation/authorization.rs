@@ -16,7 +16,11 @@ pub(super) fn routes() -> Router<App> {
 /// `GET /_matrix/federation/v1/event_auth/{roomId}/{eventId}`
 async fn get_event_authorization(
     State(rooms): State<Rooms>,
-    Signed { origin, request }: Signed<get_event_authorization::v1::Request>,
+    Signed {
+        origin,
+        request,
+        turn: _turn,
+    }: Signed<get_event_authorization::v1::Request>,
 ) -> Result<Reply<get_event_authorization::v1::Response>, ApiError> {
     let chain = history::auth_chain(&rooms, &origin, &request.room_id, &request.event_id).await?;
     Ok(Reply(get_event_authorization::v1::Response::new(raw(

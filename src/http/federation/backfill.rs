@@ -17,7 +17,11 @@ pub(super) fn routes() -> Router<App> {
 /// `GET /_matrix/federation/v1/backfill/{roomId}`
 async fn get_backfill(
     State(rooms): State<Rooms>,
-    Signed { origin, request }: Signed<get_backfill::v1::Request>,
+    Signed {
+        origin,
+        request,
+        turn: _turn,
+    }: Signed<get_backfill::v1::Request>,
 ) -> Result<Reply<get_backfill::v1::Response>, ApiError> {
     let limit = request.limit.into();
     let events = history::backfill(&rooms, &origin, &request.room_id, &request.v, limit).await?;

@@ -22,7 +22,11 @@ pub(super) fn routes() -> Router<App> {
 /// `GET /_matrix/federation/v1/user/devices/{userId}`
 async fn get_devices(
     State(ctx): State<Context>,
-    Signed { request, .. }: Signed<get_devices::v1::Request>,
+    Signed {
+        request,
+        turn: _turn,
+        ..
+    }: Signed<get_devices::v1::Request>,
 ) -> Result<Object, ApiError> {
     if request.user_id.server_name() != ctx.server_name() {
         return Err(ApiError::not_found("not a user of ours"));
@@ -52,7 +56,11 @@ async fn get_devices(
 /// `POST /_matrix/federation/v1/user/keys/query`
 async fn get_keys(
     State(ctx): State<Context>,
-    Signed { request, .. }: Signed<get_keys::v1::Request>,
+    Signed {
+        request,
+        turn: _turn,
+        ..
+    }: Signed<get_keys::v1::Request>,
 ) -> Result<Object, ApiError> {
     Ok(Object(
         keys::local(&ctx, &request.device_keys, None)
@@ -64,7 +72,11 @@ async fn get_keys(
 /// `POST /_matrix/federation/v1/user/keys/claim`
 async fn claim_keys(
     State(ctx): State<Context>,
-    Signed { request, .. }: Signed<claim_keys::v1::Request>,
+    Signed {
+        request,
+        turn: _turn,
+        ..
+    }: Signed<claim_keys::v1::Request>,
 ) -> Result<Object, ApiError> {
     let keys = keys::claim_local(&ctx, &request.one_time_keys).await?;
     Ok(Object(json!({ "one_time_keys": keys })))

@@ -16,7 +16,11 @@ pub(super) fn routes() -> Router<App> {
 /// `GET /_matrix/federation/v1/publicRooms`
 async fn get_public_rooms(
     State(rooms): State<Rooms>,
-    Signed { request, .. }: Signed<get_public_rooms::v1::Request>,
+    Signed {
+        request,
+        turn: _turn,
+        ..
+    }: Signed<get_public_rooms::v1::Request>,
 ) -> Result<Object, ApiError> {
     let limit = request.limit.map(i64::from);
     let since = request.since.as_deref();
@@ -26,7 +30,11 @@ async fn get_public_rooms(
 /// `POST /_matrix/federation/v1/publicRooms`
 async fn get_public_rooms_filtered(
     State(rooms): State<Rooms>,
-    Signed { request, .. }: Signed<get_public_rooms_filtered::v1::Request>,
+    Signed {
+        request,
+        turn: _turn,
+        ..
+    }: Signed<get_public_rooms_filtered::v1::Request>,
 ) -> Result<Object, ApiError> {
     let limit = request.limit.map(i64::from);
     let search = request.filter.generic_search_term.as_deref();

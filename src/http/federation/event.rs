@@ -33,7 +33,11 @@ pub(super) fn routes() -> Router<App> {
 /// `GET /_matrix/federation/v1/event/{eventId}`
 async fn get_event(
     State(rooms): State<Rooms>,
-    Signed { origin, request }: Signed<get_event::v1::Request>,
+    Signed {
+        origin,
+        request,
+        turn: _turn,
+    }: Signed<get_event::v1::Request>,
 ) -> Result<Reply<get_event::v1::Response>, ApiError> {
     let (event, _) = history::event(&rooms, &origin, &request.event_id).await?;
     let own = rooms.ctx().server_name().to_owned();
@@ -43,7 +47,11 @@ async fn get_event(
 /// `GET /_matrix/federation/v1/timestamp_to_event/{roomId}`
 async fn get_event_by_timestamp(
     State(rooms): State<Rooms>,
-    Signed { origin, request }: Signed<get_event_by_timestamp::v1::Request>,
+    Signed {
+        origin,
+        request,
+        turn: _turn,
+    }: Signed<get_event_by_timestamp::v1::Request>,
 ) -> Result<Object, ApiError> {
     let ts = i64::from(request.ts.get());
     let near = (ts, request.dir == ruma::api::Direction::Backward);
@@ -57,7 +65,11 @@ async fn get_event_by_timestamp(
 /// `POST /_matrix/federation/v1/get_missing_events/{roomId}`
 async fn get_missing_events(
     State(rooms): State<Rooms>,
-    Signed { origin, request }: Signed<get_missing_events::v1::Request>,
+    Signed {
+        origin,
+        request,
+        turn: _turn,
+    }: Signed<get_missing_events::v1::Request>,
 ) -> Result<Reply<get_missing_events::v1::Response>, ApiError> {
     let ends = (&*request.earliest_events, &*request.latest_events);
     let limit = request.limit.into();
@@ -68,7 +80,11 @@ async fn get_missing_events(
 /// `GET /_matrix/federation/v1/state/{roomId}`
 async fn get_room_state(
     State(rooms): State<Rooms>,
-    Signed { origin, request }: Signed<get_room_state::v1::Request>,
+    Signed {
+        origin,
+        request,
+        turn: _turn,
+    }: Signed<get_room_state::v1::Request>,
 ) -> Result<Streamed, ApiError> {
     let before = history::state(&rooms, &origin, &request.room_id, &request.event_id).await?;
     let answer = Answer {
@@ -81,7 +97,11 @@ async fn get_room_state(
 /// `GET /_matrix/federation/v1/state_ids/{roomId}`
 async fn get_room_state_ids(
     State(rooms): State<Rooms>,
-    Signed { origin, request }: Signed<get_room_state_ids::v1::Request>,
+    Signed {
+        origin,
+        request,
+        turn: _turn,
+    }: Signed<get_room_state_ids::v1::Request>,
 ) -> Result<Reply<get_room_state_ids::v1::Response>, ApiError> {
     let before = history::state(&rooms, &origin, &request.room_id, &request.event_id).await?;
     let chain = history::ids(&rooms, &before.room, &before.chain).await?;

@@ -62,7 +62,11 @@ fn require_of(user: &ruma::UserId, origin: &ruma::ServerName) -> Result<(), ApiE
 /// `GET /_matrix/federation/v1/make_join/{roomId}/{userId}`
 async fn prepare_join_event(
     State(rooms): State<Rooms>,
-    Signed { origin, request }: Signed<prepare_join_event::v1::Request>,
+    Signed {
+        origin,
+        request,
+        turn: _turn,
+    }: Signed<prepare_join_event::v1::Request>,
 ) -> Result<Object, ApiError> {
     require_of(&request.user_id, &origin)?;
     let (room, user) = (&request.room_id, &request.user_id);
@@ -75,7 +79,11 @@ async fn prepare_join_event(
 /// `PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}`
 async fn create_join_event(
     State(rooms): State<Rooms>,
-    Signed { origin, request }: Signed<create_join_event::v2::Request>,
+    Signed {
+        origin,
+        request,
+        turn: _turn,
+    }: Signed<create_join_event::v2::Request>,
 ) -> Result<Streamed, ApiError> {
     let offer = Offer {
         origin: &origin,
@@ -118,7 +126,11 @@ async fn create_join_event_v1(
 /// `GET /_matrix/federation/v1/make_leave/{roomId}/{userId}`
 async fn prepare_leave_event(
     State(rooms): State<Rooms>,
-    Signed { origin, request }: Signed<prepare_leave_event::v1::Request>,
+    Signed {
+        origin,
+        request,
+        turn: _turn,
+    }: Signed<prepare_leave_event::v1::Request>,
 ) -> Result<Object, ApiError> {
     require_of(&request.user_id, &origin)?;
     let (room, user) = (&request.room_id, &request.user_id);
@@ -130,7 +142,11 @@ async fn prepare_leave_event(
 /// `PUT /_matrix/federation/v2/send_leave/{roomId}/{eventId}`
 async fn create_leave_event(
     State(rooms): State<Rooms>,
-    Signed { origin, request }: Signed<create_leave_event::v2::Request>,
+    Signed {
+        origin,
+        request,
+        turn: _turn,
+    }: Signed<create_leave_event::v2::Request>,
 ) -> Result<Object, ApiError> {
     let offer = Offer {
         origin: &origin,
@@ -154,7 +170,11 @@ async fn create_leave_event_v1(
 /// `GET /_matrix/federation/v1/make_knock/{roomId}/{userId}`
 async fn prepare_knock_event(
     State(rooms): State<Rooms>,
-    Signed { origin, request }: Signed<prepare_knock_event::v1::Request>,
+    Signed {
+        origin,
+        request,
+        turn: _turn,
+    }: Signed<prepare_knock_event::v1::Request>,
 ) -> Result<Object, ApiError> {
     require_of(&request.user_id, &origin)?;
     let (room, user) = (&request.room_id, &request.user_id);
@@ -167,7 +187,11 @@ async fn prepare_knock_event(
 /// `PUT /_matrix/federation/v1/send_knock/{roomId}/{eventId}`
 async fn create_knock_event(
     State(rooms): State<Rooms>,
-    Signed { origin, request }: Signed<create_knock_event::v1::Request>,
+    Signed {
+        origin,
+        request,
+        turn: _turn,
+    }: Signed<create_knock_event::v1::Request>,
 ) -> Result<Object, ApiError> {
     let offer = Offer {
         origin: &origin,
@@ -182,7 +206,11 @@ async fn create_knock_event(
 /// `PUT /_matrix/federation/v2/invite/{roomId}/{eventId}`
 async fn create_invite(
     State(rooms): State<Rooms>,
-    Signed { origin, request }: Signed<create_invite::v2::Request>,
+    Signed {
+        origin,
+        request,
+        turn: _turn,
+    }: Signed<create_invite::v2::Request>,
 ) -> Result<Object, ApiError> {
     let offer = Offer {
         origin: &origin,

@@ -19,7 +19,11 @@ pub(super) fn routes() -> Router<App> {
 /// `GET /_matrix/federation/v1/query/profile`
 async fn get_profile_information(
     State(app): State<App>,
-    Signed { request, .. }: Signed<get_profile_information::v1::Request>,
+    Signed {
+        request,
+        turn: _turn,
+        ..
+    }: Signed<get_profile_information::v1::Request>,
 ) -> Result<Object, ApiError> {
     if request.user_id.server_name() != app.ctx.server_name() {
         return Err(ApiError::not_found("not a user of ours"));
@@ -34,7 +38,11 @@ async fn get_profile_information(
 /// `GET /_matrix/federation/v1/query/directory`
 async fn get_room_information(
     State(app): State<App>,
-    Signed { request, .. }: Signed<get_room_information::v1::Request>,
+    Signed {
+        request,
+        turn: _turn,
+        ..
+    }: Signed<get_room_information::v1::Request>,
 ) -> Result<Object, ApiError> {
     if request.room_alias.server_name() != app.ctx.server_name() {
         return Err(ApiError::not_found("not an alias of ours"));

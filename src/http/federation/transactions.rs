@@ -15,7 +15,11 @@ pub(super) fn routes() -> Router<App> {
 /// `PUT /_matrix/federation/v1/send/{txnId}`
 async fn send_transaction_message(
     State(app): State<App>,
-    Signed { origin, request }: Signed<send_transaction_message::v1::Request>,
+    Signed {
+        origin,
+        request,
+        turn: _turn,
+    }: Signed<send_transaction_message::v1::Request>,
 ) -> Result<RawJson, ApiError> {
     if request.origin != origin {
         return Err(ApiError::forbidden("the transaction is of another server"));

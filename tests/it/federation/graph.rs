@@ -3,7 +3,13 @@
 use serde_json::json;
 
 use super::rooms::two_servers;
-use crate::rig::{enc, eventually, server::Server, user::User};
+use crate::rig::{
+    enc, eventually,
+    scripted::Scripted,
+    server::{Folder, Server},
+    tls::Tls,
+    user::User,
+};
 
 async fn state(user: &User, room: &str, kind: &str) -> serde_json::Value {
     let (status, body) = user
@@ -294,4 +300,35 @@ async fn keys_of_others_are_vouched_for() {
         Some(2),
         "{body}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_on_disk_yet_is_found_although_memory_is_full() {
+    let folder = Folder::new();
+    let tls = Tls::new(&folder.0);
+    let server = Server::with_tls(&tls).await;
+    let peer = Scripted::start(&tls).await;
+    let mut alice = server.user("alice").await;
+    let bob = peer.user("bob");
+    let room = peer.room("11", &bob);
+    alice.join_via(&room.id, &peer.name).await;
+    let long = "x".repeat(60_000);
+    for _ in 0..14 {
+        let events: Vec<_> = (0..35).map(|_| room.message(&bob, &long)).collect();
+        peer.send(&server, &events.iter().collect::<Vec<_>>()).await;
+    }
+    for _ in 0..60 {
+        let mut events = Vec::new();
+        for _ in 0..25 {
+            events.push(room.member(&bob, "join"));
+            events.push(room.message(&bob, "I have a new face"));
+        }
+        let results = peer.send(&server, &events.iter().collect::<Vec<_>>()).await;
+        for event in &events {
+            assert_eq!(results[&event.id], json!({}), "{results}");
+        }
+    }
+    let last = room.message(&bob, "that was it");
+    peer.send(&server, &[&last]).await;
+    alice.hears("that was it").await;
 }
