@@ -24,6 +24,8 @@ pub enum Kind {
     Invite,
     /// Uploads of a user.
     Media,
+    /// Summaries of rooms that somebody asks for without a session: peers may be called for them.
+    Preview,
 }
 
 impl Kind {
@@ -37,6 +39,7 @@ impl Kind {
             Self::RoomCreation => (0.05, 10.0),
             Self::Invite => (0.3, 20.0),
             Self::Media => (10.0, 50.0),
+            Self::Preview => (0.5, 20.0),
         }
     }
 }

@@ -10,6 +10,7 @@ mod event;
 mod keys;
 mod membership;
 mod query;
+mod space;
 mod transactions;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub(super) fn routes() -> Router<App> {
         keys::routes,
         membership::routes,
         query::routes,
+        space::routes,
         transactions::routes,
     ]
     .into_iter()

@@ -11,4 +11,5 @@ mod policy;
 mod requests;
 pub(crate) mod rooms;
 mod scripted;
+mod spaces;
 mod user_directory;
