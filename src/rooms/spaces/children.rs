@@ -146,14 +146,14 @@ mod tests {
 
     use super::from_peer;
 
-    fn child(room: &str, ts: i64, content: Value) -> Value {
+    fn child(room: &str, ts: i64, content: &Value) -> Value {
         json!({
             "type": "m.space.child", "state_key": room, "sender": "@a:x",
             "origin_server_ts": ts, "content": content,
         })
     }
 
-    fn ids(events: Vec<Value>) -> Vec<String> {
+    fn ids(events: &[Value]) -> Vec<String> {
         let told = json!({ "children_state": events });
         let children = from_peer(told.as_object().unwrap());
         children
@@ -166,16 +166,16 @@ mod tests {
     fn children_are_sorted_by_order_then_age_then_id() {
         let via = json!(["x"]);
         let with = |order: Value| json!({ "via": via, "order": order });
-        let sorted = ids(vec![
-            child("!none2:x", 2, json!({ "via": via })),
-            child("!none1b:x", 1, json!({ "via": via })),
-            child("!none1a:x", 1, json!({ "via": via })),
-            child("!b:x", 1, with(json!("b"))),
-            child("!a2:x", 2, with(json!("a"))),
-            child("!a1:x", 1, with(json!("a"))),
-            child("!upper:x", 9, with(json!("Z"))),
-            child("!bad:x", 0, with(json!("ä"))),
-            child("!long:x", 0, with(json!("x".repeat(51)))),
+        let sorted = ids(&[
+            child("!none2:x", 2, &json!({ "via": via })),
+            child("!none1b:x", 1, &json!({ "via": via })),
+            child("!none1a:x", 1, &json!({ "via": via })),
+            child("!b:x", 1, &with(json!("b"))),
+            child("!a2:x", 2, &with(json!("a"))),
+            child("!a1:x", 1, &with(json!("a"))),
+            child("!upper:x", 9, &with(json!("Z"))),
+            child("!bad:x", 0, &with(json!("ä"))),
+            child("!long:x", 0, &with(json!("x".repeat(51)))),
         ]);
         let expected = [
             "!upper:x",
@@ -194,22 +194,22 @@ mod tests {
     #[test]
     fn what_names_no_child_is_none() {
         let via = json!({ "via": ["x"] });
-        let mut other = child("!type:x", 1, via.clone());
+        let mut other = child("!type:x", 1, &via);
         other["type"] = json!("m.space.parent");
-        let found = ids(vec![
+        let found = ids(&[
             other,
-            child("no room", 1, via.clone()),
-            child("!empty:x", 1, json!({ "via": [] })),
-            child("!none:x", 1, json!({})),
-            child("!number:x", 1, json!({ "via": [1] })),
+            child("no room", 1, &via),
+            child("!empty:x", 1, &json!({ "via": [] })),
+            child("!none:x", 1, &json!({})),
+            child("!number:x", 1, &json!({ "via": [1] })),
             child(
                 "!large:x",
                 1,
-                json!({ "via": ["x"], "y": "z".repeat(5_000) }),
+                &json!({ "via": ["x"], "y": "z".repeat(5_000) }),
             ),
             json!(7),
-            child("!twice:x", 1, via.clone()),
-            child("!twice:x", 2, via),
+            child("!twice:x", 1, &via),
+            child("!twice:x", 2, &via),
         ]);
         assert_eq!(found, ["!twice:x"]);
     }

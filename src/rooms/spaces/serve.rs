@@ -63,13 +63,13 @@ pub async fn answer(
     let mut seen = peer.may_see(rooms, &entries).await?.into_iter();
     let mut entries = entries.into_iter();
     let root = entries.next().filter(|_| seen.next() == Some(true));
-    let mut room = root.ok_or_else(unknown)?.summary.json();
+    let mut parent = root.ok_or_else(unknown)?.summary.json();
     let links: Vec<Value> = links.into_iter().map(|child| child.json).collect();
-    room.insert("children_state".to_owned(), json!(links));
+    parent.insert("children_state".to_owned(), json!(links));
     let (told, hidden): (Vec<_>, Vec<_>) = entries.zip(seen).partition(|(_, seen)| *seen);
     let told: Vec<_> = told.iter().map(|(child, _)| child.summary.json()).collect();
     let hidden: Vec<_> = hidden.iter().map(|(child, _)| &child.room.id).collect();
-    Ok(json!({ "room": room, "children": told, "inaccessible_children": hidden }))
+    Ok(json!({ "room": parent, "children": told, "inaccessible_children": hidden }))
 }
 
 /// The server that asks.

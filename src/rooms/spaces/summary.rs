@@ -31,14 +31,12 @@ const TEXTS: [(StateEventType, &str, &str); 6] = [
 pub struct Summary {
     /// Room id.
     pub room_id: OwnedRoomId,
-    /// Name, topic and so on, and the version.
-    texts: Map<String, Value>,
+    /// Name, topic and so on, the version, whether guests may join.
+    fields: Map<String, Value>,
     /// Joined users.
     joined: u64,
     /// Join rule.
     join_rule: String,
-    /// Whether guests may join.
-    guest_can_join: bool,
     /// Whether anybody may read it.
     pub world_readable: bool,
     /// Whether anybody may join or knock.
@@ -77,14 +75,14 @@ impl Summary {
         let text = |kind: &StateEventType, field: &str| -> Option<String> {
             content(kind)?.get(field)?.as_str().map(ToOwned::to_owned)
         };
-        let mut texts = Map::new();
+        let mut fields = Map::new();
         for (kind, field, name) in &TEXTS {
             if let Some(value) = text(kind, field).filter(|value| !value.is_empty()) {
-                texts.insert((*name).to_owned(), json!(value));
+                fields.insert((*name).to_owned(), json!(value));
             }
         }
         if let Some(version) = version {
-            texts.insert("room_version".to_owned(), json!(version.id));
+            fields.insert("room_version".to_owned(), json!(version.id));
         }
         let rules = content(&StateEventType::RoomJoinRules).unwrap_or_default();
         let named = rules.get("join_rule").and_then(Value::as_str);
@@ -94,12 +92,13 @@ impl Summary {
         let is_set = |kind: &StateEventType, field: &str, to: &str| {
             text(kind, field).is_some_and(|value| value == to)
         };
+        let guests = is_set(&StateEventType::RoomGuestAccess, "guest_access", "can_join");
+        fields.insert("guest_can_join".to_owned(), json!(guests));
         let create = content(&StateEventType::RoomCreate).unwrap_or_default();
         Self {
             room_id: room_id.to_owned(),
-            texts,
+            fields,
             joined,
-            guest_can_join: is_set(&StateEventType::RoomGuestAccess, "guest_access", "can_join"),
             world_readable: is_set(
                 &StateEventType::RoomHistoryVisibility,
                 "history_visibility",
@@ -125,7 +124,7 @@ impl Summary {
         if text("room_id")? != room_id.as_str() {
             return None;
         }
-        let mut texts = Map::new();
+        let mut fields = Map::new();
         let names = TEXTS.iter().map(|(_, _, name)| *name);
         for name in names.chain(["room_version"]) {
             let Some(value) = text(name) else { continue };
@@ -135,24 +134,24 @@ impl Summary {
                 _ => true,
             };
             if is_good {
-                texts.insert(name.to_owned(), json!(value));
+                fields.insert(name.to_owned(), json!(value));
             }
         }
         // What is not said means public (specification, `RoomSummary`).
         let join_rule = text("join_rule").unwrap_or("public").to_owned();
         let doors = Doors::of(&join_rule, None);
         let is = |name: &str| told.get(name).and_then(Value::as_bool).unwrap_or(false);
+        fields.insert("guest_can_join".to_owned(), json!(is("guest_can_join")));
         let ids = told.get("allowed_room_ids").and_then(Value::as_array);
         let ids = ids.into_iter().flatten().take(ALLOWED_MAX);
         let allowed = ids.filter_map(|id| RoomId::parse(id.as_str()?).ok());
         Some(Self {
             room_id: room_id.to_owned(),
-            texts,
+            fields,
             joined: told
                 .get("num_joined_members")
                 .and_then(Value::as_u64)
                 .map_or(0, |joined| joined.min(ruma::UInt::MAX.into())),
-            guest_can_join: is("guest_can_join"),
             world_readable: is("world_readable"),
             is_open: doors.open,
             allowed: if doors.restricted {
@@ -172,16 +171,15 @@ impl Summary {
 
     /// One of its texts.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.texts.get(name)?.as_str()
+        self.fields.get(name)?.as_str()
     }
 
     /// How it goes over the wire.
     pub fn json(&self) -> Map<String, Value> {
-        let mut json = self.texts.clone();
+        let mut json = self.fields.clone();
         json.insert("room_id".to_owned(), json!(self.room_id));
         json.insert("num_joined_members".to_owned(), json!(self.joined));
         json.insert("join_rule".to_owned(), json!(self.join_rule));
-        json.insert("guest_can_join".to_owned(), json!(self.guest_can_join));
         json.insert("world_readable".to_owned(), json!(self.world_readable));
         if !self.allowed.is_empty() {
             json.insert("allowed_room_ids".to_owned(), json!(self.allowed));
@@ -191,7 +189,7 @@ impl Summary {
 
     /// Bytes in memory, about.
     pub fn weight(&self) -> usize {
-        let texts = self.texts.values().filter_map(Value::as_str).map(str::len);
+        let texts = self.fields.values().filter_map(Value::as_str).map(str::len);
         500 + texts.sum::<usize>() + self.allowed.len() * 80
     }
 }

@@ -76,13 +76,13 @@ async fn what_a_peer_tells_of_a_space_is_looked_at_twice() {
             "origin_server_ts": 1, "content": { "via": [peer.name] },
         })
     };
-    let mut room = summary("space");
-    room["room_type"] = json!("m.space");
-    room["children_state"] = json!([link_to("a"), link_to("hidden"), link_to("secret"), 7]);
+    let mut told = summary("space");
+    told["room_type"] = json!("m.space");
+    told["children_state"] = json!([link_to("a"), link_to("hidden"), link_to("secret"), 7]);
     let mut secret = summary("secret");
     secret["join_rule"] = json!("invite");
     let honest = json!({
-        "room": room,
+        "room": told,
         "children": [summary("a"), secret, summary("no child")],
         "inaccessible_children": [id("hidden"), id("elsewhere")],
     });
