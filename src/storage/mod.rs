@@ -17,6 +17,7 @@ pub mod key_backup;
 pub mod locks;
 pub mod media;
 pub mod memberships;
+pub mod openid_tokens;
 pub mod outbox;
 pub mod partial;
 pub mod purges;

@@ -12,4 +12,5 @@ mod requests;
 pub(crate) mod rooms;
 mod scripted;
 mod spaces;
+mod third_party;
 mod user_directory;
