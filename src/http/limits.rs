@@ -24,6 +24,12 @@ pub enum Kind {
     Invite,
     /// Uploads of a user.
     Media,
+    /// OpenID tokens of a user.
+    OpenId,
+    /// What an address tells of bound third-party identifiers: peers are called for it.
+    Binding,
+    /// Summaries of rooms that somebody asks for without a session: peers may be called for them.
+    Preview,
 }
 
 impl Kind {
@@ -37,6 +43,8 @@ impl Kind {
             Self::RoomCreation => (0.05, 10.0),
             Self::Invite => (0.3, 20.0),
             Self::Media => (10.0, 50.0),
+            Self::OpenId | Self::Preview => (0.5, 20.0),
+            Self::Binding => (1.0, 50.0),
         }
     }
 }

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::Bytes,
-    extract::{ConnectInfo, FromRequest, FromRequestParts, RawPathParams, Request},
+    extract::{
+        ConnectInfo, FromRequest, FromRequestParts, OptionalFromRequestParts, RawPathParams,
+        Request,
+    },
 };
 use http::request::Parts;
 use ruma::{
@@ -79,6 +82,20 @@ impl FromRequestParts<App> for Asking {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         session(parts, app).await.map(Self)
+    }
+}
+
+/// One of our users asks, or somebody without a session; a session that is over is no session, and an
+/// error.
+impl OptionalFromRequestParts<App> for Asking {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Option<Self>, ApiError> {
+        let is_named = token(parts).is_some();
+        if !is_named && !parts.headers.contains_key(http::header::AUTHORIZATION) {
+            return Ok(None);
+        }
+        session(parts, app).await.map(|session| Some(Self(session)))
     }
 }
 

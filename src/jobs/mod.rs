@@ -142,6 +142,7 @@ async fn sweep_once(rooms: &Rooms) -> Result<(), storage::Error> {
     storage::users::delete_old_uia(&mut conn, now - 3_600_000).await?;
     while storage::events::delete_old_txns(&mut conn, now - KEEP_MS, SWEEP_ROWS).await? > 0 {}
     while storage::to_device::delete_txns(&mut conn, now - KEEP_MS, SWEEP_ROWS).await? > 0 {}
+    while storage::openid_tokens::delete_expired(&mut conn, now, SWEEP_ROWS).await? > 0 {}
     storage::room_deletions::delete_done(&mut conn, now - KEEP_DELETIONS_MS).await?;
     let received = now - KEEP_RECEIVED_MS;
     while storage::outbox::delete_received(&mut conn, received, SWEEP_ROWS).await? > 0 {}

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use ruma::{RoomAliasId, RoomId, ServerName, UserId, events::StateEventType};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{Error, Rooms, membership::require_joined, resident::Room};
+use super::{Error, Rooms, membership::require_joined, resident::Room, spaces::summary::Summary};
 use crate::{event::auth::Power, storage};
 
 /// Rooms in one page.
@@ -50,7 +50,7 @@ pub async fn list(
         let Some(room) = rooms.find(nid).await? else {
             continue;
         };
-        let entry = summary(rooms, &room, joined).await?;
+        let entry = entry(rooms, &room, joined).await?;
         if matches(&entry, search) {
             chunk.push(entry);
         }
@@ -77,49 +77,13 @@ fn matches(entry: &Value, search: Option<&str>) -> bool {
     })
 }
 
-async fn summary(rooms: &Rooms, room: &Arc<Room>, joined: i64) -> Result<Value, Error> {
-    let wanted = [
-        (StateEventType::RoomName, "name", "name"),
-        (StateEventType::RoomTopic, "topic", "topic"),
-        (StateEventType::RoomAvatar, "url", "avatar_url"),
-        (
-            StateEventType::RoomCanonicalAlias,
-            "alias",
-            "canonical_alias",
-        ),
-        (StateEventType::RoomJoinRules, "join_rule", "join_rule"),
-        (StateEventType::RoomCreate, "type", "room_type"),
-        (
-            StateEventType::RoomHistoryVisibility,
-            "history_visibility",
-            "",
-        ),
-        (StateEventType::RoomGuestAccess, "guest_access", ""),
-    ];
-    let keys: Vec<(StateEventType, String)> = wanted
-        .iter()
-        .map(|(kind, ..)| (kind.clone(), String::new()))
-        .collect();
-    let head = room.head();
-    let slice = rooms.state_events(room, &head.state.entries, &keys).await?;
-    let text = |kind: &StateEventType, field: &str| -> Option<String> {
-        let content: Map<String, Value> = slice.get(kind, "")?.content_as()?;
-        content.get(field)?.as_str().map(ToOwned::to_owned)
-    };
-    let mut entry = json!({
-        "room_id": room.id,
-        "num_joined_members": joined,
-        "world_readable": text(&StateEventType::RoomHistoryVisibility, "history_visibility")
-            .is_some_and(|visibility| visibility == "world_readable"),
-        "guest_can_join": text(&StateEventType::RoomGuestAccess, "guest_access")
-            .is_some_and(|access| access == "can_join"),
-    });
-    for (kind, field, name) in wanted.iter().filter(|(_, _, name)| !name.is_empty()) {
-        if let Some(value) = text(kind, field) {
-            entry[*name] = json!(value);
-        }
+/// An entry of the directory, which tells less than a summary.
+async fn entry(rooms: &Rooms, room: &Arc<Room>, joined: i64) -> Result<Value, Error> {
+    let mut entry = Summary::of_room(rooms, room, joined).await?.json();
+    for more in ["encryption", "room_version", "allowed_room_ids"] {
+        entry.remove(more);
     }
-    Ok(entry)
+    Ok(Value::Object(entry))
 }
 
 /// Publishes a room or takes it out; takes the power to set its main alias, or an administrator of

@@ -22,6 +22,7 @@ pub mod resident;
 pub mod resolve;
 pub mod send;
 pub mod serve;
+pub mod spaces;
 pub mod state;
 pub mod timeline;
 pub mod transaction;
@@ -207,6 +208,8 @@ struct Inner {
     deleting: Notify,
     typing: Typing,
     directory: user_directory::Progress,
+    /// What peers told of their spaces.
+    peers: spaces::Peers,
     /// Who sent an event under which transaction id, for the echo to the same device.
     echoes: Cache<OwnedEventId, Echo>,
     /// Small losable news for peers: (room, what it replaces, EDU).
@@ -282,6 +285,7 @@ impl Rooms {
             deleting: Notify::new(),
             typing: Typing::default(),
             directory: user_directory::Progress::default(),
+            peers: spaces::Peers::default(),
             echoes: Cache::builder()
                 .max_capacity(ECHOES_MAX)
                 .time_to_live(ECHO_LIFE)

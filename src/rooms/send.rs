@@ -440,6 +440,11 @@ async fn apply_redaction(rooms: &Rooms, plan: &mut Plan, nid: i64, pdu: &Pdu) ->
 /// Which server beyond those in the room is owed an event: that of a user who is invited or put
 /// out. 0: none.
 async fn owed_to(rooms: &Rooms, pdu: &Pdu) -> Result<i32, Error> {
+    // Of what its own users send a server is taken to know; what we send in their name (invitations
+    // of third-party identifiers) it is told.
+    if !is_local(rooms, &pdu.sender) {
+        return Ok(rooms.ctx().db.ids.server(pdu.sender.server_name()).await?.0);
+    }
     let (Some(target), Some(membership)) = (pdu.target(), pdu.membership()) else {
         return Ok(0);
     };

@@ -64,6 +64,24 @@ pub async fn intern(
     Ok(RoomNid(nid))
 }
 
+/// Sets the version of a room of which we hold no events yet.
+pub async fn update_version(
+    conn: &mut PgConnection,
+    nid: RoomNid,
+    version: &RoomVersionId,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE room SET version = $2
+         WHERE room_nid = $1 AND version <> $2
+           AND NOT EXISTS (SELECT 1 FROM room_head WHERE room_nid = $1)",
+        nid.0,
+        version.as_str()
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// A room by number.
 pub async fn find(conn: &mut PgConnection, nid: RoomNid) -> Result<Option<Room>, Error> {
     let row = sqlx::query!(

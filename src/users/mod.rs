@@ -4,6 +4,7 @@ pub mod account_data;
 pub mod announce;
 pub mod devices;
 pub mod login;
+pub mod openid;
 pub mod passwords;
 pub mod profile;
 pub mod registration;

@@ -68,11 +68,11 @@ pub struct Tokens {
     known: Cache<[u8; 32], Arc<Session>>,
 }
 
-fn hash(token: &str) -> [u8; 32] {
+pub(super) fn hash(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-fn fresh(prefix: &str) -> String {
+pub(super) fn fresh(prefix: &str) -> String {
     let bytes: [u8; 32] = rand::random();
     format!("{prefix}_{}", URL_SAFE_NO_PAD.encode(bytes))
 }

@@ -3,7 +3,7 @@
 use axum::{Router, extract::State};
 use ruma::api::client::account::{
     change_password, check_registration_token_validity, deactivate, get_username_availability,
-    register, whoami,
+    register, request_openid_token, whoami,
 };
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ use crate::{
     rooms::membership,
     storage,
     users::{
-        self, passwords, registration,
+        self, openid, passwords, registration,
         tokens::Session,
         uia::{self, Operation},
     },
@@ -35,6 +35,7 @@ pub(super) fn routes() -> Router<App> {
         check_registration_token_validity,
     );
     let router = mount::<whoami::v3::Request, _, _>(router, whoami);
+    let router = mount::<request_openid_token::v3::Request, _, _>(router, request_openid_token);
     let router = mount::<change_password::v3::Request, _, _>(router, change_password);
     mount::<deactivate::v3::Request, _, _>(router, deactivate)
 }
@@ -184,6 +185,26 @@ async fn change_password(
         app.tokens.end(session.user_nid, &others).await?;
     }
     Ok(Object(json!({})))
+}
+
+/// `POST /_matrix/client/v3/user/{userId}/openid/request_token`
+async fn request_openid_token(
+    State(app): State<App>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<request_openid_token::v3::Request>,
+) -> Result<Object, ApiError> {
+    if request.user_id != session.user_id {
+        return Err(ApiError::forbidden("a token is for oneself"));
+    }
+    app.limits.check(Kind::OpenId, session.user_id.as_str())?;
+    let token = openid::issue(&app.ctx, session.user_nid).await?;
+    Ok(Object(json!({
+        "access_token": token,
+        "token_type": "Bearer",
+        "matrix_server_name": app.ctx.server_name(),
+        "expires_in": openid::LIFE_SECONDS,
+    })))
 }
 
 /// `POST /_matrix/client/v3/account/deactivate`

@@ -18,6 +18,7 @@ mod read_marker;
 mod receipt;
 mod room;
 mod session;
+mod space;
 mod state;
 mod sync;
 mod tag;
@@ -50,6 +51,7 @@ pub(super) fn routes() -> Router<App> {
         receipt::routes,
         room::routes,
         session::routes,
+        space::routes,
         state::routes,
         sync::routes,
         tag::routes,

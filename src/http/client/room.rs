@@ -1,12 +1,14 @@
 //! Rooms: creating them, their events, aliases and members.
 
-use axum::{Router, extract::State};
+use axum::{Router, extract::State, routing::get};
 use ruma::{
     api::client::{
         context::get_context,
         membership::{get_member_events, joined_members},
         redact::redact_event,
-        room::{aliases, create_room, get_event_by_timestamp, get_room_event, upgrade_room},
+        room::{
+            aliases, create_room, get_event_by_timestamp, get_room_event, get_summary, upgrade_room,
+        },
     },
     events::TimelineEventType,
 };
@@ -24,11 +26,12 @@ use crate::{
         limits::Kind,
         mount,
         reply::{Object, RawJson},
-        request::Authenticated,
+        request::{Asking, Authenticated, Public},
     },
     rooms::{
         self, Rooms,
         send::{self, Txn},
+        spaces::preview,
         timeline, visibility,
     },
     storage,
@@ -43,7 +46,13 @@ pub(super) fn routes() -> Router<App> {
     let router = mount::<get_context::v3::Request, _, _>(router, get_context);
     let router = mount::<redact_event::v3::Request, _, _>(router, redact_event);
     let router = mount::<get_member_events::v3::Request, _, _>(router, get_member_events);
-    mount::<joined_members::v3::Request, _, _>(router, joined_members)
+    let router = mount::<joined_members::v3::Request, _, _>(router, joined_members);
+    // Where clients ask first, in the words of MSC3266.
+    let router = router.route(
+        "/_matrix/client/unstable/im.nheko.summary/summary/{room_id_or_alias}",
+        get(get_summary_unstable),
+    );
+    mount::<get_summary::v1::Request, _, _>(router, get_summary)
 }
 
 /// `POST /_matrix/client/v3/createRoom`
@@ -90,6 +99,44 @@ async fn get_event_by_timestamp(
         "event_id": event.pdu.event_id,
         "origin_server_ts": event.pdu.origin_server_ts,
     })))
+}
+
+/// `GET /_matrix/client/v1/room_summary/{roomIdOrAlias}`
+async fn get_summary(
+    State(app): State<App>,
+    asking: Option<Asking>,
+    Public {
+        request, address, ..
+    }: Public<get_summary::v1::Request>,
+) -> Result<Object, ApiError> {
+    if let (None, Some(address)) = (&asking, address) {
+        app.limits.check(Kind::Preview, &address.ip().to_string())?;
+    }
+    let user = asking
+        .as_ref()
+        .map(|Asking(session)| (&*session.user_id, session.user_nid));
+    let (room, via) = (&request.room_id_or_alias, &request.via);
+    let (summary, membership) = preview::of(&app.rooms, user, room, via).await?;
+    let mut answer = Value::Object(summary.json());
+    if let Some(membership) = membership {
+        answer["membership"] = json!(membership);
+    }
+    Ok(Object(answer))
+}
+
+/// `GET /_matrix/client/unstable/im.nheko.summary/summary/{roomIdOrAlias}` (MSC3266)
+async fn get_summary_unstable(
+    app: State<App>,
+    asking: Option<Asking>,
+    request: Public<get_summary::v1::Request>,
+) -> Result<Object, ApiError> {
+    let Object(mut answer) = get_summary(app, asking, request).await?;
+    for name in ["room_version", "encryption"] {
+        if let Some(value) = answer.get(name).cloned() {
+            answer[format!("im.nheko.summary.{name}")] = value;
+        }
+    }
+    Ok(Object(answer))
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/event/{eventId}`

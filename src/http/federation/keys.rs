@@ -1,8 +1,15 @@
 //! Signing keys: ours, and those of others with our signature.
 
-use axum::{Router, extract::State, routing::get};
+use axum::{
+    Router,
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    routing::get,
+};
 use ruma::{
-    OwnedServerName,
+    OwnedServerName, ServerName,
     api::federation::discovery::{get_remote_server_keys, get_remote_server_keys_batch},
 };
 use serde_json::json;
@@ -25,6 +32,11 @@ pub(super) fn routes() -> Router<App> {
         // Old servers name the key they want; they get them all.
         .route("/_matrix/key/v2/server/{key_id}", get(get_server_keys));
     let router = mount::<get_remote_server_keys::v2::Request, _, _>(router, get_remote_server_keys);
+    // The same of keys of others.
+    let router = router.route(
+        "/_matrix/key/v2/query/{server_name}/{key_id}",
+        get(get_remote_server_key),
+    );
     mount::<get_remote_server_keys_batch::v2::Request, _, _>(router, get_remote_server_keys_batch)
 }
 
@@ -42,6 +54,25 @@ async fn get_remote_server_keys(
 ) -> Result<Object, ApiError> {
     let until = i64::try_from(u64::from(request.minimum_valid_until_ts.get())).unwrap_or(i64::MAX);
     answer(&ctx, &[(request.server_name, until)]).await
+}
+
+/// `GET /_matrix/key/v2/query/{serverName}/{keyId}`
+async fn get_remote_server_key(
+    State(ctx): State<Context>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    query: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Object, ApiError> {
+    let Path((server, _key_id)) = path.map_err(|_| ApiError::invalid_param("path"))?;
+    let server = ServerName::parse(server).map_err(|_| ApiError::invalid_param("server name"))?;
+    let Query(wanted) = query.map_err(|_| ApiError::invalid_param("minimum_valid_until_ts"))?;
+    answer(&ctx, &[(server, wanted.minimum_valid_until_ts)]).await
+}
+
+/// How long keys have to be good.
+#[derive(serde::Deserialize)]
+struct Wanted {
+    #[serde(default)]
+    minimum_valid_until_ts: i64,
 }
 
 /// `POST /_matrix/key/v2/query`

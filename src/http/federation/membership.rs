@@ -47,6 +47,10 @@ pub(super) fn routes() -> Router<App> {
         .route(
             "/_matrix/federation/v1/send_leave/{room_id}/{event_id}",
             put(create_leave_event_v1),
+        )
+        .route(
+            "/_matrix/federation/v1/invite/{room_id}/{event_id}",
+            put(create_invite_v1),
         );
     mount::<create_invite::v2::Request, _, _>(router, create_invite)
 }
@@ -221,4 +225,20 @@ async fn create_invite(
     let preview = &request.invite_room_state;
     let event = accept::invite(&rooms, offer, &request.room_version, preview).await?;
     Ok(Object(json!({ "event": event })))
+}
+
+/// `PUT /_matrix/federation/v1/invite/{roomId}/{eventId}`
+async fn create_invite_v1(
+    State(rooms): State<Rooms>,
+    // Of the same form: an event, and nothing else.
+    Signed { origin, request }: Signed<create_leave_event::v2::Request>,
+) -> Result<Object, ApiError> {
+    let offer = Offer {
+        origin: &origin,
+        room_id: &request.room_id,
+        event_id: &request.event_id,
+        pdu: &request.pdu,
+    };
+    let event = accept::invite_v1(&rooms, offer).await?;
+    Ok(Object(json!([200, { "event": event }])))
 }

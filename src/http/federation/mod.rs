@@ -9,7 +9,10 @@ mod discovery;
 mod event;
 mod keys;
 mod membership;
+mod openid;
 mod query;
+mod space;
+mod thirdparty;
 mod transactions;
 
 use std::sync::Arc;
@@ -32,7 +35,10 @@ pub(super) fn routes() -> Router<App> {
         event::routes,
         keys::routes,
         membership::routes,
+        openid::routes,
         query::routes,
+        space::routes,
+        thirdparty::routes,
         transactions::routes,
     ]
     .into_iter()

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     clock::now_ms,
     event::{
-        build,
+        build::{self, Draft},
         client::{Shape, to_client},
         pdu::Pdu,
     },
@@ -42,16 +42,27 @@ pub async fn invite(
         }
         return Ok(());
     }
+    of_peer(rooms, room_id, sender, target, &draft).await
+}
+
+/// Invites a user of a peer with a given event.
+pub(super) async fn of_peer(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    sender: &UserId,
+    target: &UserId,
+    draft: &Draft,
+) -> Result<(), Error> {
     // The invited server signs too, so the event is built, sent, and placed when it comes back.
     // What the invited user is in the room has to be known.
     let room = rooms.whole(room_id).await?;
     let tip = room.tip.lock().await;
     let head = tip.clone();
     drop(tip);
-    let auth = auth_slice(rooms, &room, &head, sender, &draft).await?;
+    let auth = auth_slice(rooms, &room, &head, sender, draft).await?;
     let place = position(&room, &head, &auth);
     let pdu = build::build(
-        &draft,
+        draft,
         &place,
         sender,
         now_ms(),

@@ -188,7 +188,7 @@ pub async fn restriction(
 
 /// Servers that may help to join, in the order they are asked: those given and the inviter's; where
 /// none is given, those in the room as we last knew it, and the one in the room id.
-pub(super) async fn candidates(
+pub(in super::super) async fn candidates(
     rooms: &Rooms,
     room_id: &RoomId,
     user: &UserId,

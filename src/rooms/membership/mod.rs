@@ -4,6 +4,7 @@ pub mod invite;
 pub mod join;
 pub mod knock;
 pub mod leave;
+pub mod third_party;
 
 use ruma::{
     OwnedUserId, RoomId, UserId,

@@ -232,6 +232,8 @@ impl Answer {
     ) -> Result<(), Error> {
         let mut conn = rooms.ctx().db.conn().await?;
         let nid = storage::rooms::intern(&mut conn, room_id, &version.id, now_ms()).await?;
+        // Who invited may have named another one, or none.
+        storage::rooms::update_version(&mut conn, nid, &version.id).await?;
         drop(conn);
         let held = rooms.find(nid).await?;
         if let Some(room) = &held

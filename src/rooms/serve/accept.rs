@@ -254,6 +254,32 @@ fn sign(
     .map_err(|error| Error::Invalid(error.to_string()))
 }
 
+/// The same of a peer that does not name the version of the room, which is 1 or 2 then. Events of
+/// both look the same; which it is, the server says through which the user joins.
+pub async fn invite_v1(rooms: &Rooms, offer: Offer<'_>) -> Result<Box<RawValue>, Error> {
+    #[derive(Default, serde::Deserialize)]
+    struct Unsigned {
+        #[serde(default)]
+        invite_room_state: Vec<RawStrippedState>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Event {
+        #[serde(default)]
+        unsigned: Unsigned,
+    }
+    let event: Event =
+        serde_json::from_str(offer.pdu.get()).map_err(|error| Error::Invalid(error.to_string()))?;
+    let version = match rooms.by_id(offer.room_id).await {
+        Ok(room) => room.version.id.clone(),
+        Err(Error::RoomNotFound(_)) => RoomVersionId::V1,
+        Err(error) => return Err(error),
+    };
+    if !matches!(version, RoomVersionId::V1 | RoomVersionId::V2) {
+        return Err(Error::IncompatibleVersion(version.to_string()));
+    }
+    invite(rooms, offer, &version, &event.unsigned.invite_room_state).await
+}
+
 /// Takes an invitation of one of our users; returns the event with our signature.
 pub async fn invite(
     rooms: &Rooms,

@@ -259,3 +259,59 @@ async fn profiles_are_read_by_all_and_written_by_their_owner() {
     let (status, body) = bob.get("/profile/@nobody:localhost").await;
     assert!(status == 404 || status == 502, "{status} {body}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_for_others_says_who_a_user_is_and_nothing_else() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let info = async |token: &str| {
+        let path = format!("/_matrix/federation/v1/openid/userinfo?access_token={token}");
+        let answer = http.get(server.url(&path)).send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.json::<Value>().await.unwrap())
+    };
+    let path = |user: &str| format!("/user/{user}/openid/request_token");
+    let (status, body) = alice.post(&path(&alice.id), json!({})).await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(body["token_type"], "Bearer");
+    assert_eq!(body["matrix_server_name"], server.name.as_str());
+    assert_eq!(body["expires_in"], 3600);
+    let token = body["access_token"].as_str().unwrap();
+    let expected = json!({ "sub": alice.id });
+    assert_eq!(info(token).await, (200, expected.clone()));
+    assert_eq!(info(token).await, (200, expected));
+    let (status, _) = bob.post(&path(&alice.id), json!({})).await;
+    assert_eq!(status, 403);
+
+    let refused = async |token: &str| {
+        let (status, body) = info(token).await;
+        let got = (status, &body["errcode"]);
+        assert_eq!(got, (401, &json!("M_UNKNOWN_TOKEN")), "{body}");
+    };
+    refused("").await;
+    refused(&alice.token).await;
+    let as_session = http.get(alice.url("/account/whoami")).bearer_auth(token);
+    assert_eq!(as_session.send().await.unwrap().status().as_u16(), 401);
+
+    let (_, body) = bob.post(&path(&bob.id), json!({})).await;
+    let of_bob = body["access_token"].as_str().unwrap();
+    let mut conn = crate::flows::freeing::database(&server).await;
+    let expire = "UPDATE openid_token SET expires_ts = 1
+        WHERE user_nid = (SELECT user_nid FROM mx_user WHERE mxid = $1)";
+    sqlx::query(expire)
+        .bind(&bob.id)
+        .execute(&mut conn)
+        .await
+        .unwrap();
+    refused(of_bob).await;
+    let auth = json!({
+        "type": "m.login.password", "password": "password of alice",
+        "identifier": { "type": "m.id.user", "user": "alice" },
+    });
+    let (status, body) = alice
+        .post("/account/deactivate", json!({ "auth": auth }))
+        .await;
+    assert_eq!(status, 200, "{body}");
+    refused(token).await;
+}

@@ -6,6 +6,7 @@ mod bad_input;
 pub(crate) mod keys;
 pub(crate) mod media;
 mod rooms;
+pub(crate) mod spaces;
 mod sync;
 mod upgrades;
 pub(crate) mod user_directory;

@@ -12,4 +12,6 @@ mod policy;
 mod requests;
 pub(crate) mod rooms;
 mod scripted;
+mod spaces;
+mod third_party;
 mod user_directory;

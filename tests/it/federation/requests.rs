@@ -95,3 +95,55 @@ async fn peers_that_cannot_be_reached_give_clean_errors() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_served_is_unrecognized() {
+    let server = Server::start().await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    for (method, path, expected) in [
+        ("GET", "/_matrix/federation/v1/query/nothing?a=b", 404),
+        ("GET", "/_matrix/federation/v1/query", 404),
+        ("GET", "/_matrix/federation/v3/version", 404),
+        ("GET", "/_matrix/key/v3/server", 404),
+        ("PUT", "/_matrix/federation/v1/query/profile", 405),
+        ("POST", "/_matrix/federation/v1/send/txn", 405),
+        ("PUT", "/_matrix/federation/v1/version", 405),
+        ("POST", "/_matrix/federation/v1/hierarchy/!r:x", 405),
+        ("DELETE", "/_matrix/federation/v1/3pid/onbind", 405),
+        ("PUT", "/_matrix/key/v2/server", 405),
+        ("GET", "/_matrix/key/v2/query", 405),
+    ] {
+        let request = http.request(method.parse().unwrap(), server.url(path));
+        let answer = request.body("{}").send().await.unwrap();
+        let status = answer.status().as_u16();
+        let body: Value = answer.json().await.unwrap_or_default();
+        let got = (status, &body["errcode"]);
+        assert_eq!(got, (expected, &json!("M_UNRECOGNIZED")), "{method} {path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_told_in_the_old_ways_too() {
+    let server = Server::start().await;
+    let (_, document) = get(&server, "/_matrix/key/v2/server", None).await;
+    let key_id = document["verify_keys"].as_object().unwrap();
+    let key_id = key_id.keys().next().unwrap().clone();
+    let (status, body) = get(&server, &format!("/_matrix/key/v2/server/{key_id}"), None).await;
+    assert_eq!(
+        (status, &body["verify_keys"]),
+        (200, &document["verify_keys"])
+    );
+    let name = &server.name;
+    for path in [name.clone(), format!("{name}/{key_id}")] {
+        let path = format!("/_matrix/key/v2/query/{path}?minimum_valid_until_ts=1");
+        let (status, body) = get(&server, &path, None).await;
+        let keys = &body["server_keys"][0];
+        assert_eq!((status, keys["server_name"].as_str()), (200, Some(&**name)));
+        assert_eq!(keys["verify_keys"], document["verify_keys"]);
+    }
+    for path in ["a b/x", "localhost/x?minimum_valid_until_ts=y"] {
+        let (status, body) = get(&server, &format!("/_matrix/key/v2/query/{path}"), None).await;
+        let got = (status, &body["errcode"]);
+        assert_eq!(got, (400, &json!("M_INVALID_PARAM")), "{path}");
+    }
+}

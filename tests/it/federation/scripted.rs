@@ -1,9 +1,14 @@
 //! The scripted peer is an honest server where no script says otherwise.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::rig::{
-    scripted::Scripted,
+    enc,
+    scripted::{
+        Scripted,
+        event::{Event, canonical},
+        room::Room,
+    },
     server::{Folder, Server},
     tls::Tls,
 };
@@ -58,5 +63,86 @@ async fn a_scripted_peer_and_we_join_each_others_rooms() {
         peer.invite(&server, &closed, &bob, &alice.id).await;
         alice.is_invited(&closed.id).await;
         alice.join_via(&closed.id, &peer.name).await;
+    }
+}
+
+/// Invites a user the old way, which does not say of which version the room is; the peer's answer.
+async fn invite_v1(
+    peer: &Scripted,
+    server: &Server,
+    room: &Room,
+    (sender, user): (&str, &str),
+) -> (u16, Value) {
+    let content = json!({ "membership": "invite" });
+    let invite = room.forge(room.draft(sender, ("m.room.member", Some(user)), content));
+    let mut body = invite.json();
+    let preview: Vec<Value> = room.current().iter().map(Event::json).collect();
+    body["unsigned"] = json!({ "invite_room_state": preview });
+    let (room, event) = (enc(&room.id), enc(&invite.id));
+    let path = format!("/_matrix/federation/v1/invite/{room}/{event}");
+    peer.call(server, "PUT", &path, Some(body)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_servers_invite_in_the_first_version_of_the_api() {
+    let folder = Folder::new();
+    let tls = Tls::new(&folder.0);
+    let mut server = Server::with_tls(&tls).await;
+    let peer = Scripted::start(&tls).await;
+    let mut alice = server.user("alice").await;
+    let bob = peer.user("bob");
+    for version in ["1", "2"] {
+        let room = peer.room(version, &bob);
+        room.state(&bob, "m.room.join_rules", json!({ "join_rule": "invite" }));
+        let (status, answer) = invite_v1(&peer, &server, &room, (&bob, &alice.id)).await;
+        assert_eq!((status, &answer[0]), (200, &json!(200)), "{answer}");
+        let event = answer[1]["event"].clone();
+        assert!(event["signatures"][&server.name].is_object(), "{answer}");
+        room.insert(&Event::of(canonical(event), version));
+        let invited = alice.is_invited(&room.id).await;
+        let shown = invited["invite_state"]["events"].as_array().unwrap();
+        assert!(
+            shown
+                .iter()
+                .any(|event| event["type"] == "m.room.join_rules")
+        );
+        alice.join_via(&room.id, &peer.name).await;
+        // Which version it is we remember from the join.
+        server.kill();
+        server.restart().await;
+        let said = format!("after a restart {version}");
+        peer.send(&server, &[&room.message(&bob, &said)]).await;
+        alice.hears(&said).await;
+        let summary = format!("/../v1/room_summary/{}", enc(&room.id));
+        assert_eq!(alice.get(&summary).await.1["room_version"], version);
+    }
+    // Newer rooms are not for who cannot name them.
+    let room = peer.room("10", &bob);
+    let (status, answer) = invite_v1(&peer, &server, &room, (&bob, &alice.id)).await;
+    assert_eq!(status, 400, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_servers_join_and_leave_in_the_first_version_of_the_api() {
+    let folder = Folder::new();
+    let tls = Tls::new(&folder.0);
+    let server = Server::with_tls(&tls).await;
+    let peer = Scripted::start(&tls).await;
+    let alice = server.user("alice").await;
+    let bob = peer.user("bob");
+    let ours = alice
+        .create_room(json!({ "room_version": "10", "preset": "public_chat" }))
+        .await;
+    for membership in ["join", "leave"] {
+        let draft = peer.make(&server, membership, &ours, &bob).await;
+        let event = draft.sign(&peer.key);
+        let path = format!(
+            "/_matrix/federation/v1/send_{membership}/{}/{}",
+            enc(&ours),
+            enc(&event.id)
+        );
+        let (status, answer) = peer.call(&server, "PUT", &path, Some(event.json())).await;
+        assert_eq!((status, &answer[0]), (200, &json!(200)), "{answer}");
+        assert_eq!(answer[1]["state"].is_array(), membership == "join");
     }
 }

@@ -78,7 +78,7 @@ impl Room {
         // Rooms of one millisecond would be the same room in version 12.
         let number = rand::random::<u32>();
         let mut content = json!({ "room_version": version, "org.example.number": number });
-        if ["1", "10"].contains(&version) {
+        if ["1", "2", "10"].contains(&version) {
             content["creator"] = json!(creator);
         }
         let hashed = version == "12";
