@@ -139,6 +139,8 @@ impl PeerKeys {
         if !satisfied(&known) && !ids.is_empty() && !self.failed.contains_key(server) {
             match self.fetch(client, server).await {
                 Ok(fresh) => known = fresh,
+                // It may be allowed at any moment.
+                Err(Error::Refused(_)) => {}
                 Err(error) => {
                     tracing::info!(%error, %server, "signing keys could not be had");
                     self.failed.insert(server.clone(), ());

@@ -77,12 +77,16 @@ impl Sender {
             queues: Mutex::new(HashMap::new()),
         }));
         tokio::spawn(follow(sender.clone()));
+        tokio::spawn(heed_rules(sender.clone()));
         sender
     }
 
     /// Queues an EDU for some peers. `about` tells what it replaces: type, room, user.
     pub async fn edu(&self, servers: &[OwnedServerName], about: &str, edu: &Raw<Edu>) {
-        for server in servers.iter().filter(|server| **server != self.0.own) {
+        let own = &self.0.own;
+        let gate = self.0.client.gate();
+        let told = |server: &&OwnedServerName| *server != own && gate.allows(server);
+        for server in servers.iter().filter(told) {
             let Ok(nid) = self.0.db.ids.server(server).await else {
                 continue;
             };
@@ -174,6 +178,16 @@ async fn follow(sender: Sender) {
     }
 }
 
+/// Looks for what is owed to servers that were refused and no longer are.
+async fn heed_rules(sender: Sender) {
+    let mut changed = sender.0.client.gate().changed();
+    while changed.changed().await.is_ok() {
+        if let Err(error) = catch_up(&sender).await {
+            tracing::error!(%error, "federation: what peers are owed could not be read");
+        }
+    }
+}
+
 async fn catch_up(sender: &Sender) -> Result<Pos, storage::Error> {
     let db = &sender.0.db;
     let horizon = db.stream.horizon();
@@ -232,6 +246,15 @@ async fn round(sender: &Sender, server: ServerNid, queue: &Queue) -> Result<bool
     let upto = db.stream.horizon();
     let mut conn = db.conn().await?;
     let dest = storage::outbox::find_or_insert(&mut conn, server, queue.floor).await?;
+    // What a refused server is owed waits; `heed_rules` comes back to it.
+    if !sender
+        .0
+        .client
+        .gate()
+        .allows(&db.ids.server_name(server).await?)
+    {
+        return Ok(false);
+    }
     let owed =
         storage::outbox::list_owed(&mut conn, server, (dest.acked_pos, upto), PDUS_MAX).await?;
     let durable = storage::to_device::list_edus(&mut conn, server, DURABLE_MAX).await?;

@@ -23,7 +23,7 @@ use ruma::{
 use super::{App, error::ApiError};
 use crate::{
     clock::now_ms,
-    federation::signed,
+    federation::{gate::Way, signed},
     users::tokens::{Found, Session},
 };
 
@@ -199,6 +199,8 @@ where
         let (mut parts, body) = request.into_parts();
         let claimed = XMatrix::extract_from_http_headers(&parts.headers)
             .map_err(|error| ApiError::unauthorized(&format!("X-Matrix: {error}")))?;
+        let gate = app.ctx.federation.gate();
+        gate.check(&claimed.origin, Way::Inbound)?;
         let body = read(body, FEDERATION_BODY_MAX).await?;
         verify(&parts, &body, &claimed, app).await?;
         app.sender.peer_alive(&claimed.origin).await;

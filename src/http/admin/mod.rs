@@ -1,5 +1,6 @@
 //! Operators of the agency: Synapse's admin API, as far as operators' tools use it.
 
+mod federation;
 mod register;
 mod registration_tokens;
 mod room_deletion;
@@ -11,6 +12,7 @@ use axum::{Router, extract::FromRequestParts, routing::get};
 use http::request::Parts;
 use serde_json::json;
 
+pub(super) use self::federation::client_routes;
 pub use self::register::Nonces;
 use super::{App, error::ApiError, reply::Object, request::session};
 use crate::users::tokens::Session;
@@ -18,6 +20,7 @@ use crate::users::tokens::Session;
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/_synapse/admin/v1/server_version", get(version))
+        .merge(federation::routes())
         .merge(register::routes())
         .merge(registration_tokens::routes())
         .merge(rooms::routes())

@@ -3,7 +3,11 @@
 //! The peer is asked to leave the members out of the state (MSC3706). Where it does, the room is
 //! used at once and its members follow in the background (`super::super::partial`).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use ruma::{
     OwnedEventId, OwnedServerName, RoomId, ServerName, UserId,
@@ -59,6 +63,8 @@ pub async fn join(
     for server in via {
         match attempt(rooms, room_id, user, server, draft).await {
             Ok(()) => return Ok(()),
+            // Others would tell the same of the room.
+            Err(error @ Error::RefusedServers(_)) => return Err(error),
             Err(error) => {
                 tracing::info!(%error, %room_id, %server, "a peer did not help with a join");
                 last = super::worse(last, error);
@@ -119,6 +125,7 @@ async fn attempt(
     let answer = answer
         .await
         .map_err(|error| Error::Remote(error.to_string()))??;
+    super::stay_clear(rooms, (room_id, server), user, answer.inside.iter()).await?;
     answer.write(rooms, (room_id, server), &version, join).await
 }
 
@@ -157,6 +164,8 @@ struct Answer {
     state: Vec<OwnedEventId>,
     /// Servers in the room, where the state lacks members.
     servers: Option<Vec<OwnedServerName>>,
+    /// Servers in the room as far as the answer tells.
+    inside: BTreeSet<OwnedServerName>,
 }
 
 impl Answer {
@@ -214,7 +223,13 @@ impl Answer {
         auth::check(version, &Arc::new(join.clone()), lookup).map_err(|why| {
             Error::Forbidden(format!("the state of the room does not let you in: {why}"))
         })?;
+        let joined = map
+            .values()
+            .filter(|pdu| pdu.membership() == Some(MembershipState::Join));
+        let joined = joined.filter_map(|pdu| Some(pdu.target()?.server_name().to_owned()));
+        let inside = joined.chain(servers.iter().flatten().cloned()).collect();
         Ok(Self {
+            inside,
             events,
             state: kept,
             servers,

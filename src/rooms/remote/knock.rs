@@ -7,7 +7,7 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use super::{complete, verify_all, version_of};
+use super::{STRIPPED_MAX, complete, verify_all, version_of};
 use crate::{
     clock::now_ms,
     event::{
@@ -18,9 +18,6 @@ use crate::{
     rooms::{Error, Rooms, membership},
     storage,
 };
-
-/// Stripped state events of an invite or knock that are kept.
-const STRIPPED_MAX: usize = 50;
 
 /// Knocks through the first of `via` that helps.
 pub async fn knock(
@@ -59,6 +56,8 @@ pub async fn knock(
                 .request(server, request)
                 .await
                 .map_err(super::refused)?;
+            let named = super::servers_of(&answer.knock_room_state);
+            super::stay_clear(rooms, (room_id, server), user, named.iter()).await?;
             let own = to_client(&knock, Shape::Stripped, serde_json::Map::new());
             let state = strip(rooms, &answer.knock_room_state, &version, own.get()).await;
             Ok::<(RoomVersion, String), Error>((version, state))
@@ -79,6 +78,7 @@ pub async fn knock(
                 )
                 .await;
             }
+            Err(error @ Error::RefusedServers(_)) => return Err(error),
             Err(error) => last = super::worse(last, error),
         }
     }

@@ -27,7 +27,7 @@ use crate::{
         persist::is_local,
         place::{Incoming, Verdict, place},
         receive,
-        remote::{knock::strip, verify_all},
+        remote::{knock::strip, refused, servers_of, verify_all},
         resident::Room,
         serve::admitted,
     },
@@ -300,6 +300,10 @@ pub async fn invite(
         receive::receive(rooms, offer.room_id, offer.origin, &[signed]).await?;
         return to_raw(&object);
     }
+    let named = servers_of(preview);
+    let gate = &rooms.ctx().federation.gate();
+    gate.check_room(named.iter().map(AsRef::as_ref))
+        .map_err(refused)?;
     let room = storage::rooms::intern(&mut conn, offer.room_id, &version.id, now_ms()).await?;
     drop(conn);
     let own = to_client(&pdu, Shape::Stripped, serde_json::Map::new());
