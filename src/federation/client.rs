@@ -21,6 +21,7 @@ use super::{
     resolve::{Destination, Resolver},
     transport::Transport,
     turns::{Turn, Turns},
+    vouched::Vouched,
 };
 use crate::{clock::now_ms, config::Config, event::keys::SigningKeys, storage::Db};
 
@@ -53,6 +54,7 @@ struct Inner {
     /// (not before, pause) by server that failed lately.
     resting: Cache<String, (i64, i64)>,
     peer_keys: PeerKeys,
+    vouched: Vouched,
     turns: Turns,
 }
 
@@ -69,6 +71,7 @@ impl Client {
             transport,
             resolver,
             peer_keys: PeerKeys::new(db, own.clone()),
+            vouched: Vouched::new(),
             turns: Turns::default(),
             own,
             budget: Budget::new(),
@@ -372,19 +375,46 @@ impl Client {
 
     /// An unsigned `GET` of a JSON document, for keys.
     pub(super) async fn get_json(&self, server: &ServerName, path: &str) -> Result<Vec<u8>, Error> {
+        let request = http::Request::get(path).body(Vec::new());
+        self.json(server, request, 1 << 20).await
+    }
+
+    /// An unsigned `POST` of a JSON document, for keys.
+    pub(super) async fn post_json(
+        &self,
+        server: &ServerName,
+        path: &str,
+        body: String,
+        body_max: usize,
+    ) -> Result<Vec<u8>, Error> {
+        let request = http::Request::post(path)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(body.into_bytes());
+        self.json(server, request, body_max).await
+    }
+
+    async fn json(
+        &self,
+        server: &ServerName,
+        request: http::Result<http::Request<Vec<u8>>>,
+        body_max: usize,
+    ) -> Result<Vec<u8>, Error> {
         self.rested(server)?;
         let destination = self.destination(server).await?;
-        let url = format!("https://{}:{}{path}", destination.host, destination.port);
-        let request = http::Request::get(url)
-            .body(Vec::new())
-            .map_err(|error| Error::Request(error.to_string()))?;
+        let bad = |error: &dyn std::fmt::Display| Error::Request(error.to_string());
+        let mut request = request.map_err(|error| bad(&error))?;
+        let Destination { host, port, .. } = &destination;
+        let url = format!("https://{host}:{port}{}", request.uri());
+        *request.uri_mut() = url
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| bad(&error))?;
         let answer = self
             .exchange(
                 server,
                 request,
                 &destination.header,
                 Duration::from_secs(10),
-                1 << 20,
+                body_max,
             )
             .await?;
         Ok(answer.into_body())
@@ -405,6 +435,22 @@ impl Keys<'_> {
         >,
     ) -> super::keys::KnownKeys {
         self.0.0.peer_keys.map(self.0, needed).await
+    }
+
+    /// The same for events that a peer gives: where we have nothing to do with the server of a
+    /// key, that peer may vouch for it.
+    pub async fn known_through(
+        &self,
+        needed: &std::collections::BTreeMap<
+            ruma::OwnedServerName,
+            std::collections::BTreeSet<String>,
+        >,
+        via: &ServerName,
+    ) -> super::keys::KnownKeys {
+        let mut known = self.known(needed).await;
+        let vouched = &self.0.0.vouched;
+        vouched.complete(self.0, needed, via, &mut known).await;
+        known
     }
 
     /// The newest key document of a peer as it signed it, good until `until` if it can be had.

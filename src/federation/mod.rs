@@ -14,6 +14,8 @@ pub mod tls;
 pub mod transport;
 pub mod turns;
 
+mod vouched;
+
 use ruma::OwnedServerName;
 
 pub use self::client::Client;

@@ -46,7 +46,7 @@ pub async fn receive(
     events: &[Box<RawValue>],
 ) -> Result<Vec<(OwnedEventId, Outcome)>, Error> {
     let room = rooms.by_id(room_id).await?;
-    let pdus = verify_all(rooms, events, &room.version).await;
+    let pdus = verify_all(rooms, origin, events, &room.version).await;
     let (pdus, strange): (Vec<Pdu>, Vec<Pdu>) =
         pdus.into_iter().partition(|pdu| pdu.room_id == room_id);
     let mut results: Vec<(OwnedEventId, Outcome)> = strange

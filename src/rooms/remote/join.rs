@@ -109,10 +109,10 @@ async fn attempt(
         .open(server, request, TIMEOUT)
         .await
         .map_err(super::refused)?;
-    let mut told = stream::read(rooms, response, &version).await?;
+    let mut told = stream::read((rooms, server), response, &version).await?;
     // A restricted join comes back with the signature of who let us in.
     let join = match told.rest.get("event") {
-        Some(event) => co_signed(rooms, join, event, &version).await?,
+        Some(event) => co_signed((rooms, server), join, event, &version).await?,
         None => join,
     };
     let servers = servers_in_room(&told.rest);
@@ -143,13 +143,13 @@ fn servers_in_room(rest: &serde_json::Map<String, Value>) -> Option<Vec<OwnedSer
 }
 
 async fn co_signed(
-    rooms: &Rooms,
+    (rooms, via): (&Rooms, &ServerName),
     join: Pdu,
     event: &Value,
     version: &RoomVersion,
 ) -> Result<Pdu, Error> {
     let raw = crate::rooms::raw(event)?;
-    match verify_all(rooms, &[raw], version).await.pop() {
+    match verify_all(rooms, via, &[raw], version).await.pop() {
         Some(signed) if signed.event_id == join.event_id => Ok(signed),
         // Some servers return the event untouched or not at all where no signature was needed.
         _ => Ok(join),

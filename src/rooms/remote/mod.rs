@@ -171,20 +171,26 @@ fn version_of(id: Option<RoomVersionId>) -> Result<RoomVersion, Error> {
 }
 
 /// Checks 1 to 3 of receipt for many events: form, signatures, hash. Broken ones are left out; keys
-/// are fetched together. A part after the other, since a parsed event is many times its text.
+/// are fetched together. `via` gave them. A part after the other, since a parsed event is many times its text.
 pub(super) async fn verify_all(
     rooms: &Rooms,
+    via: &ServerName,
     events: &[Box<RawValue>],
     version: &RoomVersion,
 ) -> Vec<Pdu> {
     let mut pdus = Vec::with_capacity(events.len());
     for part in events.chunks(PARSED_MAX) {
-        pdus.extend(verify_part(rooms, part, version).await);
+        pdus.extend(verify_part(rooms, via, part, version).await);
     }
     pdus
 }
 
-async fn verify_part(rooms: &Rooms, events: &[Box<RawValue>], version: &RoomVersion) -> Vec<Pdu> {
+async fn verify_part(
+    rooms: &Rooms,
+    via: &ServerName,
+    events: &[Box<RawValue>],
+    version: &RoomVersion,
+) -> Vec<Pdu> {
     let objects: Vec<CanonicalJsonObject> = events
         .iter()
         .filter_map(|raw| serde_json::from_str(raw.get()).ok())
@@ -196,7 +202,14 @@ async fn verify_part(rooms: &Rooms, events: &[Box<RawValue>], version: &RoomVers
             needed.entry(server).or_default().extend(ids);
         }
     }
-    let keys = Arc::new(rooms.ctx().federation.keys().known(&needed).await);
+    let keys = Arc::new(
+        rooms
+            .ctx()
+            .federation
+            .keys()
+            .known_through(&needed, via)
+            .await,
+    );
     // Signatures of a large room are seconds of work: not on threads that serve requests, and on
     // as many others as there are cores.
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
