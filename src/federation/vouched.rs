@@ -137,10 +137,13 @@ async fn ask(
         else {
             continue;
         };
-        if !is_signed(client, via, &document).await {
+        let (Some(by_peer), Some(by_owner)) = (of(&document, via), of(&document, server)) else {
+            continue;
+        };
+        if !is_signed(client, via, &by_peer).await {
             continue;
         }
-        let body = serde_json::to_vec(&document).unwrap_or_default();
+        let body = serde_json::to_vec(&by_owner).unwrap_or_default();
         match parse(server, &body, now_ms()) {
             Ok(keys) => {
                 found.insert(server.clone(), Arc::new(keys));
@@ -149,6 +152,17 @@ async fn ask(
         }
     }
     Ok(found)
+}
+
+/// A document with the signatures of one server and no others; `None`: that server has not signed.
+fn of(document: &CanonicalJsonObject, server: &ServerName) -> Option<CanonicalJsonObject> {
+    let signatures = document.get("signatures")?.as_object()?;
+    let of_server = signatures.get(server.as_str())?.clone();
+    let of_server = CanonicalJsonObject::from([(server.to_string(), of_server)]);
+    let mut document = document.clone();
+    let key = "signatures".to_owned();
+    document.insert(key, CanonicalJsonValue::Object(of_server));
+    Some(document)
 }
 
 async fn is_signed(client: &Client, via: &ServerName, document: &CanonicalJsonObject) -> bool {
