@@ -130,8 +130,8 @@ fn may_call_host(guard: &Guard, host: &str, is_proxied: bool) -> bool {
     if host == "localhost" || host.ends_with(".localhost") {
         return guard.allows([127, 0, 0, 1].into());
     }
-    let is_inner = |name: &&str| matches(name.as_bytes(), host.as_bytes());
-    !INNER_NAMES.iter().any(|name| is_inner(&name))
+    let mut names = INNER_NAMES.iter();
+    !names.any(|name| matches(name.as_bytes(), host.as_bytes()))
 }
 
 impl Direct {
