@@ -63,6 +63,18 @@ fn heard(user: &User, what: &str) -> bool {
     seen.any(|(_, event)| event["content"]["body"] == what)
 }
 
+/// An allowed server tells of a join through it, which is no event that is taken as it comes.
+async fn tells_of_a_join(other: &Server, one: &Server, (alice, bob, carol): (&User, &User, &User)) {
+    let young = bob.create_room(json!({ "preset": "public_chat" })).await;
+    alice.join_via(&young, &other.name).await;
+    carol.join_via(&young, &other.name).await;
+    eventually("the event of a refused server to be noted", async || {
+        let log = one.log();
+        log.contains("an event of a refused server").then_some(())
+    })
+    .await;
+}
+
 /// What users try with another server, and the status each time.
 async fn tried(
     user: &User,
@@ -262,14 +274,7 @@ async fn rooms_with_refused_servers_are_entered_as_the_setting_says() {
         "{}",
         one.log()
     );
-    // The other server tells of a join through it: no event that is taken as it comes.
-    let dave = third.user("dave").await;
-    dave.join(&format!("#mixed:{}", other.name)).await;
-    eventually("the event of a refused server to be noted", async || {
-        let log = one.log();
-        log.contains("an event of a refused server").then_some(())
-    })
-    .await;
+    tells_of_a_join(&other, &one, (&alice, &bob, &carol)).await;
     for round in ["first", "second"] {
         let (of_carol, of_bob) = (text("carol", round), text("bob", round));
         carol.say(&room, &of_carol).await;
