@@ -37,7 +37,7 @@ enum Command {
 }
 
 /// Where the configuration is.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ConfigFile {
     /// Configuration file; without one the defaults hold, and the environment.
     #[arg(long, short, env = "AMTSBOTE_CONFIG", value_name = "FILE")]
@@ -57,7 +57,7 @@ impl ConfigFile {
 /// Runs the command of the command line.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Serve(file) => file.load().and_then(|config| serve::serve(&config)),
+        Command::Serve(file) => file.load().and_then(|config| serve::serve(&file, &config)),
         Command::Migrate(file) => file.load().and_then(|config| serve::migrate(&config)),
         Command::CheckConfig(file) => file.load().map(|config| serve::explain(&config)),
         Command::User(command) => user::run(command),

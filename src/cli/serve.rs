@@ -4,10 +4,11 @@ use anyhow::Context as _;
 use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 
+use super::ConfigFile;
 use crate::{config::Config, federation, postgres::Private, server, storage, telemetry};
 
 /// Runs the server until it is told to stop.
-pub(super) fn serve(config: &Config) -> anyhow::Result<()> {
+pub(super) fn serve(file: &ConfigFile, config: &Config) -> anyhow::Result<()> {
     telemetry::start_logging(&config.log)?;
     install_cryptography();
     let metrics = telemetry::start_metrics()?;
@@ -35,7 +36,9 @@ pub(super) fn serve(config: &Config) -> anyhow::Result<()> {
         if !config.registration.open {
             eprintln!("amtsbote: make an account with `amtsbote user create NAME --admin`");
         }
-        server::run(config.clone(), options, Some(metrics.clone()), stop).await?;
+        let file = file.clone();
+        let reread = Box::new(move || file.load());
+        server::run(config.clone(), options, Some(metrics.clone()), reread, stop).await?;
         anyhow::ensure!(!gone.is_cancelled(), "the private PostgreSQL has ended");
         Ok(())
     })

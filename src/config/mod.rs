@@ -3,6 +3,8 @@
 //! Read from a TOML file and the environment ([`load`]), and checked as a whole: everything wrong
 //! is told in one go. `config/example.toml` documents every key.
 
+pub mod federation;
+
 mod problem;
 mod read;
 mod source;
@@ -12,7 +14,10 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use ruma::{OwnedServerName, RoomVersionId};
 
-pub use self::problem::{Error, Problem};
+pub use self::{
+    federation::{Federation, ServerRule, UnlistedInRoom},
+    problem::{Error, Problem},
+};
 
 /// The room version of new rooms where nothing else is said.
 const ROOM_VERSION: RoomVersionId = RoomVersionId::V12;
@@ -80,6 +85,8 @@ pub struct Config {
     pub media: Media,
     /// Logging.
     pub log: Log,
+    /// Which servers we have to do with.
+    pub federation: Federation,
     /// Everything we call.
     pub outbound: Outbound,
     /// What `/.well-known/matrix/…` answers.
@@ -125,6 +132,20 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// PEM file with the key.
     pub key: PathBuf,
+    /// PEM file with the authorities of clients; `None`: clients show no certificate.
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients must show one.
+    pub client_certificate: ClientCertificate,
+}
+
+/// Whether clients of a listener must show a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// Who shows none is not heard.
+    #[default]
+    Require,
+    /// Who shows none is heard; who shows a wrong one is not.
+    Request,
 }
 
 /// A group of endpoints.
@@ -189,11 +210,28 @@ pub struct Log {
     pub json: bool,
 }
 
+/// Certificate chain and private key of a client.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// PEM file with the chain.
+    pub certificate: PathBuf,
+    /// PEM file with the key.
+    pub key: PathBuf,
+}
+
 /// Everything we call.
 #[derive(Clone, Debug, Default)]
 pub struct Outbound {
     /// PEM files with certificate authorities to trust besides those of the system.
     pub extra_ca: Vec<PathBuf>,
+    /// PEM files with the only certificate authorities to trust; empty: those of the system.
+    pub replace_ca: Vec<PathBuf>,
+    /// Certificate and key by which we show who we are to who asks; `None`: we do not.
+    pub client_identity: Option<Identity>,
+    /// The proxy everything goes through, with credentials perhaps; `None`: no proxy.
+    pub proxy: Option<Secret>,
+    /// Hosts and ranges of addresses that are called past the proxy.
+    pub proxy_no_proxy: Vec<String>,
     /// Private, loopback and link-local ranges that may be called all the same.
     pub allow_ip_ranges: Vec<IpNet>,
 }
@@ -244,6 +282,7 @@ impl Default for Config {
                 level: "info".to_owned(),
                 json: false,
             },
+            federation: Federation::default(),
             outbound: Outbound::default(),
             well_known: WellKnown::default(),
             appservices: Vec::new(),

@@ -158,6 +158,31 @@ impl Source {
         })
     }
 
+    /// A list of values that may be tables; in the environment texts separated by commas, or a list
+    /// as in the file.
+    pub(super) fn values(&mut self, key: &'static str) -> Vec<Value> {
+        let found = self.find(key);
+        self.opaque.insert(key);
+        let values = match &found {
+            None => return Vec::new(),
+            Some(Found::Env(text)) if !text.starts_with('[') => {
+                let items = text.split(',').map(str::trim);
+                let items = items.filter(|item| !item.is_empty());
+                return items.map(|item| Value::String(item.to_owned())).collect();
+            }
+            Some(Found::Env(text)) => parse_inline(text),
+            Some(Found::File(value)) => Some(value.clone()),
+        };
+        match (values, found) {
+            (Some(Value::Array(values)), _) => values,
+            (_, Some(found)) => {
+                self.wrong(key, &found, r#"expected a list, such as ["a", "b"]"#);
+                Vec::new()
+            }
+            (_, None) => Vec::new(),
+        }
+    }
+
     /// A value of any type that is written as text.
     pub(super) fn parse<T: FromStr>(&mut self, key: &'static str, remedy: &str) -> Option<T> {
         let text = self.text(key)?;

@@ -15,16 +15,16 @@ use ruma::{
 use super::{
     Error,
     body::{Budget, Unread},
+    gate::{Gate, Way},
     guard::{Guard, GuardedDns},
     keys::PeerKeys,
-    resolve::Resolver,
-    tls,
+    resolve::{Destination, Resolver},
+    transport::Transport,
     turns::{Turn, Turns},
+    vouched::Vouched,
 };
 use crate::{clock::now_ms, config::Config, event::keys::SigningKeys, storage::Db};
 
-/// Time to connect.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for an ordinary request.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for an answer that may be large.
@@ -46,16 +46,15 @@ pub struct Client(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    http: reqwest::Client,
-    /// Follows redirects, which are guarded.
-    following: reqwest::Client,
-    guard: Guard,
+    gate: Gate,
+    transport: Transport,
     resolver: Resolver,
     own: Arc<SigningKeys>,
     budget: Budget,
     /// (not before, pause) by server that failed lately.
     resting: Cache<String, (i64, i64)>,
     peer_keys: PeerKeys,
+    vouched: Vouched,
     turns: Turns,
 }
 
@@ -64,31 +63,15 @@ impl Client {
     pub fn new(config: &Config, db: Db, own: Arc<SigningKeys>) -> Result<Self, Error> {
         let guard = Guard::new(&config.outbound.allow_ip_ranges);
         let dns = GuardedDns::new(guard.clone());
-        let tls = tls::client_config(&config.outbound.extra_ca)?;
-        let builder = || {
-            reqwest::Client::builder()
-                .tls_backend_preconfigured(tls.clone())
-                .dns_resolver(Arc::new(dns.clone()))
-                .connect_timeout(CONNECT_TIMEOUT)
-                .pool_max_idle_per_host(4)
-                .pool_idle_timeout(Duration::from_secs(90))
-                .no_proxy()
-                .user_agent(concat!("Amtsbote/", env!("CARGO_PKG_VERSION")))
-        };
-        let setup = |error: reqwest::Error| Error::Setup(error.to_string());
-        let http = builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(setup)?;
-        let redirecting = redirect_policy(guard.clone());
-        let following = builder().redirect(redirecting).build().map_err(setup)?;
-        let resolver = Resolver::new(following.clone(), dns, guard.clone());
+        let gate = Gate::new(own.server_name.clone(), &config.federation, db.clone());
+        let transport = Transport::new(&config.outbound, (guard, dns.clone()), gate.clone())?;
+        let resolver = Resolver::new(transport.clone(), dns);
         Ok(Self(Arc::new(Inner {
-            http,
-            following,
-            guard,
+            gate,
+            transport,
             resolver,
             peer_keys: PeerKeys::new(db, own.clone()),
+            vouched: Vouched::new(),
             turns: Turns::default(),
             own,
             budget: Budget::new(),
@@ -97,6 +80,18 @@ impl Client {
                 .time_to_live(Duration::from_hours(1))
                 .build(),
         })))
+    }
+
+    /// Takes `[federation]` and `[outbound]` of a configuration that was read again.
+    pub fn reload(&self, config: &Config) -> Result<(), Error> {
+        self.0.transport.reload(&config.outbound)?;
+        self.0.gate.configure(&config.federation);
+        Ok(())
+    }
+
+    /// Which servers we have to do with.
+    pub fn gate(&self) -> &Gate {
+        &self.0.gate
     }
 
     /// Keys of peers, fetched with this client.
@@ -153,6 +148,13 @@ impl Client {
         self.0.resting.invalidate(server.as_str());
     }
 
+    /// Where a server answers that we have to do with. Every request to a peer comes by here.
+    async fn destination(&self, server: &ServerName) -> Result<Destination, Error> {
+        self.0.gate.check(server, Way::Outbound)?;
+        let found = self.0.resolver.resolve(server).await;
+        found.inspect_err(|_| self.failed(server))
+    }
+
     fn rested(&self, server: &ServerName) -> Result<(), Error> {
         let now = now_ms();
         match self.0.resting.get(server.as_str()) {
@@ -207,9 +209,7 @@ impl Client {
         if server == self.0.own.server_name {
             return Err(Error::Request("a server does not call itself".to_owned()));
         }
-        let destination = self.0.resolver.resolve(server).await.inspect_err(|_| {
-            self.failed(server);
-        })?;
+        let destination = self.destination(server).await?;
         let base = format!("https://{}:{}", destination.host, destination.port);
         let input = XMatrixSigningInput::new(
             self.0.own.server_name.clone(),
@@ -246,7 +246,7 @@ impl Client {
         timeout: Duration,
     ) -> Result<reqwest::Response, Error> {
         self.rested(server)?;
-        let destination = self.0.resolver.resolve(server).await?;
+        let destination = self.destination(server).await?;
         let url = format!("https://{}:{}{path}", destination.host, destination.port);
         let request = http::Request::get(url)
             .body(Vec::new())
@@ -262,10 +262,17 @@ impl Client {
     pub async fn open_url(&self, url: &str, timeout: Duration) -> Result<reqwest::Response, Error> {
         let url = url::Url::parse(url).map_err(|error| Error::Request(error.to_string()))?;
         let host = url.host_str().unwrap_or_default().to_owned();
-        if !may_call(&self.0.guard, &url) {
+        if self.0.gate.denies_host(&host) || !self.0.transport.may_call(&url) {
             return Err(Error::Unresolved(host));
         }
-        let sent = self.0.following.get(url).timeout(timeout).send().await;
+        let sent = self
+            .0
+            .transport
+            .following()
+            .get(url)
+            .timeout(timeout)
+            .send()
+            .await;
         let answer = sent.map_err(|error| Error::Unreachable {
             server: host,
             reason: chain(&error),
@@ -324,7 +331,7 @@ impl Client {
         if let Ok(host) = host.parse() {
             request.headers_mut().insert(http::header::HOST, host);
         }
-        let sent = self.0.http.execute(request).await;
+        let sent = self.0.transport.plain().execute(request).await;
         sent.map_err(|error| self.unreachable(server, &error))
     }
 
@@ -368,19 +375,46 @@ impl Client {
 
     /// An unsigned `GET` of a JSON document, for keys.
     pub(super) async fn get_json(&self, server: &ServerName, path: &str) -> Result<Vec<u8>, Error> {
+        let request = http::Request::get(path).body(Vec::new());
+        self.json(server, request, 1 << 20).await
+    }
+
+    /// An unsigned `POST` of a JSON document, for keys.
+    pub(super) async fn post_json(
+        &self,
+        server: &ServerName,
+        path: &str,
+        body: String,
+        body_max: usize,
+    ) -> Result<Vec<u8>, Error> {
+        let request = http::Request::post(path)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(body.into_bytes());
+        self.json(server, request, body_max).await
+    }
+
+    async fn json(
+        &self,
+        server: &ServerName,
+        request: http::Result<http::Request<Vec<u8>>>,
+        body_max: usize,
+    ) -> Result<Vec<u8>, Error> {
         self.rested(server)?;
-        let destination = self.0.resolver.resolve(server).await?;
-        let url = format!("https://{}:{}{path}", destination.host, destination.port);
-        let request = http::Request::get(url)
-            .body(Vec::new())
-            .map_err(|error| Error::Request(error.to_string()))?;
+        let destination = self.destination(server).await?;
+        let bad = |error: &dyn std::fmt::Display| Error::Request(error.to_string());
+        let mut request = request.map_err(|error| bad(&error))?;
+        let Destination { host, port, .. } = &destination;
+        let url = format!("https://{host}:{port}{}", request.uri());
+        *request.uri_mut() = url
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| bad(&error))?;
         let answer = self
             .exchange(
                 server,
                 request,
                 &destination.header,
                 Duration::from_secs(10),
-                1 << 20,
+                body_max,
             )
             .await?;
         Ok(answer.into_body())
@@ -403,6 +437,22 @@ impl Keys<'_> {
         self.0.0.peer_keys.map(self.0, needed).await
     }
 
+    /// The same for events that a peer gives: where we have nothing to do with the server of a
+    /// key, that peer may vouch for it.
+    pub async fn known_through(
+        &self,
+        needed: &std::collections::BTreeMap<
+            ruma::OwnedServerName,
+            std::collections::BTreeSet<String>,
+        >,
+        via: &ServerName,
+    ) -> super::keys::KnownKeys {
+        let mut known = self.known(needed).await;
+        let vouched = &self.0.0.vouched;
+        vouched.complete(self.0, needed, via, &mut known).await;
+        known
+    }
+
     /// The newest key document of a peer as it signed it, good until `until` if it can be had.
     pub async fn document(
         &self,
@@ -411,30 +461,6 @@ impl Keys<'_> {
     ) -> Result<Option<String>, Error> {
         self.0.0.peer_keys.document(self.0, server, until).await
     }
-}
-
-/// Whether an address is HTTPS and no literal address that is refused. Names are checked where they
-/// are resolved.
-fn may_call(guard: &Guard, url: &url::Url) -> bool {
-    let allowed = match url.host() {
-        Some(url::Host::Ipv4(address)) => guard.allows(address.into()),
-        Some(url::Host::Ipv6(address)) => guard.allows(address.into()),
-        Some(url::Host::Domain(_)) => true,
-        None => false,
-    };
-    allowed && url.scheme() == "https"
-}
-
-/// Redirects of a well-known document: a few, HTTPS only, to no literal address that is refused.
-/// Names are checked where they are resolved.
-fn redirect_policy(guard: Guard) -> reqwest::redirect::Policy {
-    reqwest::redirect::Policy::custom(move |attempt| {
-        if !may_call(&guard, attempt.url()) || attempt.previous().len() > 5 {
-            attempt.stop()
-        } else {
-            attempt.follow()
-        }
-    })
 }
 
 fn nonsense(server: &ServerName, reason: &dyn std::fmt::Display) -> Error {

@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, net::SocketAddr, sync::Arc};
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use ipnet::IpNet;
 use moka::sync::Cache;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -40,7 +41,8 @@ const REFUSED: [&str; 26] = [
 #[derive(Clone, Debug)]
 pub struct Guard {
     refused: Arc<[IpNet]>,
-    allowed: Arc<[IpNet]>,
+    /// Swapped when the configuration is read again.
+    allowed: Arc<ArcSwap<Vec<IpNet>>>,
 }
 
 impl Guard {
@@ -52,8 +54,13 @@ impl Guard {
             .collect();
         Self {
             refused,
-            allowed: allowed.into(),
+            allowed: Arc::new(ArcSwap::from_pointee(allowed.to_vec())),
         }
+    }
+
+    /// Other ranges that are allowed all the same, from here on.
+    pub fn allow(&self, allowed: &[IpNet]) {
+        self.allowed.store(Arc::new(allowed.to_vec()));
     }
 
     /// Whether we may call that address.
@@ -64,7 +71,7 @@ impl Guard {
             IpAddr::V4(_) => address,
         };
         let within = |ranges: &[IpNet]| ranges.iter().any(|range| range.contains(&address));
-        within(&self.allowed) || !within(&self.refused)
+        within(self.allowed.load().as_slice()) || !within(&self.refused)
     }
 }
 
@@ -76,6 +83,8 @@ pub struct GuardedDns {
     guard: Guard,
     /// Name to SRV target.
     pub(super) targets: Cache<String, String>,
+    /// The proxy's name, whose addresses are not guarded.
+    trusted: Arc<ArcSwapOption<String>>,
 }
 
 impl GuardedDns {
@@ -85,7 +94,16 @@ impl GuardedDns {
             .max_capacity(10_000)
             .time_to_live(std::time::Duration::from_hours(1))
             .build();
-        Self { guard, targets }
+        Self {
+            guard,
+            targets,
+            trusted: Arc::default(),
+        }
+    }
+
+    /// Sets the proxy's name.
+    pub(super) fn trust(&self, proxy: Option<String>) {
+        self.trusted.store(proxy.map(Arc::new));
     }
 }
 
@@ -93,13 +111,15 @@ impl Resolve for GuardedDns {
     fn resolve(&self, name: Name) -> Resolving {
         let this = self.clone();
         Box::pin(async move {
+            let trusted = this.trusted.load_full();
+            let is_trusted = trusted.is_some_and(|proxy| proxy.as_str() == name.as_str());
             let host = this
                 .targets
                 .get(name.as_str())
                 .unwrap_or_else(|| name.as_str().to_owned());
             let found = tokio::net::lookup_host((host.as_str(), 0)).await?;
             let addresses: Vec<SocketAddr> = found
-                .filter(|address| this.guard.allows(address.ip()))
+                .filter(|address| is_trusted || this.guard.allows(address.ip()))
                 .collect();
             if addresses.is_empty() {
                 return Err(format!("no address of {host} may be called").into());

@@ -53,6 +53,17 @@ pub fn document(keys: &SigningKeys) -> Result<CanonicalJsonObject, event::Error>
 pub struct KnownKeys(BTreeMap<OwnedServerName, Arc<Vec<ServerKey>>>);
 
 impl KnownKeys {
+    /// Whether one of those keys of a server is known.
+    pub(super) fn has_any(&self, server: &ServerName, ids: &BTreeSet<String>) -> bool {
+        let keys = self.0.get(server).map_or(&[][..], |keys| keys.as_slice());
+        keys.iter().any(|key| ids.contains(&key.key_id))
+    }
+
+    /// Keys of one more server.
+    pub(super) fn add(&mut self, server: OwnedServerName, keys: Arc<Vec<ServerKey>>) {
+        self.0.insert(server, keys);
+    }
+
     /// Those of them that are asked for; with `at`, those that were good then.
     pub fn select(
         &self,
@@ -139,6 +150,8 @@ impl PeerKeys {
         if !satisfied(&known) && !ids.is_empty() && !self.failed.contains_key(server) {
             match self.fetch(client, server).await {
                 Ok(fresh) => known = fresh,
+                // It may be allowed at any moment.
+                Err(Error::Refused(_)) => {}
                 Err(error) => {
                     tracing::info!(%error, %server, "signing keys could not be had");
                     self.failed.insert(server.clone(), ());
@@ -222,7 +235,7 @@ impl PeerKeys {
 }
 
 /// Reads a key document: it must be of that server, and signed by each key it names.
-fn parse(server: &ServerName, body: &[u8], now: i64) -> Result<Vec<ServerKey>, String> {
+pub(super) fn parse(server: &ServerName, body: &[u8], now: i64) -> Result<Vec<ServerKey>, String> {
     let object: CanonicalJsonObject =
         serde_json::from_slice(body).map_err(|_| "not canonical JSON".to_owned())?;
     let named = object

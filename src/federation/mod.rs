@@ -3,14 +3,21 @@
 mod body;
 pub mod client;
 pub mod destinations;
+pub mod gate;
 pub mod guard;
 pub mod keys;
 pub mod notary;
 pub mod resolve;
+pub mod rules;
 pub mod sender;
 pub mod signed;
 pub mod tls;
+pub mod transport;
 pub mod turns;
+
+mod vouched;
+
+use ruma::OwnedServerName;
 
 pub use self::client::Client;
 use crate::storage;
@@ -61,6 +68,15 @@ pub enum Error {
     /// TLS or HTTP could not be set up.
     #[error("set-up: {0}")]
     Setup(String),
+    /// We have nothing to do with that server.
+    #[error("this server does not federate with {0}")]
+    Refused(OwnedServerName),
+    /// A server that we have nothing to do with is in a room.
+    #[error("servers that this one does not federate with are in the room, such as {0}")]
+    RefusedInRoom(OwnedServerName),
+    /// What an administrator wants cannot be a rule about servers.
+    #[error("{0}")]
+    Rule(String),
     /// The database.
     #[error(transparent)]
     Storage(#[from] storage::Error),

@@ -25,6 +25,9 @@ pub async fn vouch(
                 let own = document(own).map_err(|error| Error::Request(error.to_string()))?;
                 return Ok::<_, Error>(Some(own));
             }
+            if !client.gate().allows(server) {
+                return Ok(None);
+            }
             let Some(body) = client.keys().document(server, *until).await? else {
                 return Ok(None);
             };

@@ -6,10 +6,7 @@ use hickory_resolver::{TokioResolver, proto::rr::RData};
 use moka::{Expiry, future::Cache};
 use ruma::ServerName;
 
-use super::{
-    Error,
-    guard::{Guard, GuardedDns},
-};
+use super::{Error, guard::GuardedDns, transport::Transport};
 
 /// Where a server answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +36,9 @@ const WELL_KNOWN_NEGATIVE: Duration = Duration::from_mins(15);
 #[derive(Clone, Debug)]
 pub struct Resolver {
     well_known: Cache<String, Delegation>,
-    http: reqwest::Client,
+    transport: Transport,
     dns: Option<TokioResolver>,
     targets: GuardedDns,
-    guard: Guard,
 }
 
 #[derive(Clone, Debug)]
@@ -65,8 +61,8 @@ impl Expiry<String, Delegation> for Keep {
 }
 
 impl Resolver {
-    /// `http` follows redirects and resolves through `targets`.
-    pub fn new(http: reqwest::Client, targets: GuardedDns, guard: Guard) -> Self {
+    /// `transport` resolves through `targets`.
+    pub fn new(transport: Transport, targets: GuardedDns) -> Self {
         let dns = TokioResolver::builder_tokio()
             .and_then(hickory_resolver::ResolverBuilder::build)
             .inspect_err(|error| tracing::warn!(%error, "no DNS configuration: no SRV look-ups"))
@@ -77,10 +73,9 @@ impl Resolver {
             .build();
         Self {
             well_known,
-            http,
+            transport,
             dns,
             targets,
-            guard,
         }
     }
 
@@ -109,9 +104,7 @@ impl Resolver {
         let host = server.host();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let address: Option<IpAddr> = bare.parse().ok();
-        if let Some(address) = address
-            && !self.guard.allows(address)
-        {
+        if !self.transport.may_call_host(host) {
             return Err(Error::Unresolved(server.to_string()));
         }
         if address.is_none() && server.port().is_none() {
@@ -139,6 +132,10 @@ impl Resolver {
     }
 
     async fn srv(&self, host: &str) -> Option<(String, u16)> {
+        // A proxy goes to the name itself: it cannot be told to go elsewhere for it.
+        if self.transport.is_proxied(host) {
+            return None;
+        }
         let dns = self.dns.as_ref()?;
         for service in ["_matrix-fed._tcp", "_matrix._tcp"] {
             let Ok(found) = dns.srv_lookup(format!("{service}.{host}.")).await else {
@@ -179,7 +176,8 @@ impl Resolver {
             keep: WELL_KNOWN_NEGATIVE,
         };
         let url = format!("https://{host}/.well-known/matrix/server");
-        let request = self.http.get(url).timeout(WELL_KNOWN_TIMEOUT).send();
+        let http = self.transport.following();
+        let request = http.get(url).timeout(WELL_KNOWN_TIMEOUT).send();
         let Ok(mut answer) = request.await else {
             return none;
         };

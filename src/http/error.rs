@@ -165,9 +165,10 @@ impl From<rooms::Error> for ApiError {
             | Error::EventNotFound
             | Error::StateNotFound
             | Error::AliasNotFound => Self::not_found(&text),
-            Error::NotJoined { .. } | Error::Forbidden(_) | Error::Withheld => {
-                Self::forbidden(&text)
-            }
+            Error::NotJoined { .. }
+            | Error::Forbidden(_)
+            | Error::RefusedServers(_)
+            | Error::Withheld => Self::forbidden(&text),
             Error::Invalid(_) => Self::new(bad, "M_BAD_JSON", &text),
             Error::InvalidParam(_) => Self::invalid_param(&text),
             Error::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", &text),
@@ -255,7 +256,9 @@ impl From<media::Error> for ApiError {
                 Self::new(StatusCode::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA", &text)
             }
             Error::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", &text),
-            Error::OverQuota(_) | Error::Forbidden => Self::forbidden(&text),
+            Error::OverQuota(_) | Error::Forbidden | Error::RefusedServer(_) => {
+                Self::forbidden(&text)
+            }
             Error::TooManyPending => {
                 let mut error = Self::limited(PENDING_RETRY_MS);
                 error.body["error"] = json!(text);
@@ -293,6 +296,8 @@ impl From<federation::Error> for ApiError {
                 message,
                 ..
             } => Self::forbidden(&message),
+            Error::Refused(_) | Error::RefusedInRoom(_) => Self::forbidden(&text),
+            Error::Rule(_) => Self::invalid_param(&text),
             Error::BackingOff { .. }
             | Error::Unresolved(_)
             | Error::Unreachable { .. }

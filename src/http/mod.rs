@@ -69,6 +69,7 @@ pub fn router(app: App, serve: &[Serve]) -> Router {
     if serve.contains(&Serve::Client) {
         router = router
             .merge(client::routes())
+            .merge(admin::client_routes())
             .merge(well_known::client_routes());
     }
     if serve.contains(&Serve::Federation) {

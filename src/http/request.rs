@@ -26,7 +26,7 @@ use ruma::{
 use super::{App, error::ApiError, fair::Turn};
 use crate::{
     clock::now_ms,
-    federation::signed,
+    federation::{gate::Way, signed},
     users::tokens::{Found, Session},
 };
 
@@ -221,6 +221,8 @@ where
         let (mut parts, body) = request.into_parts();
         let claimed = XMatrix::extract_from_http_headers(&parts.headers)
             .map_err(|error| ApiError::unauthorized(&format!("X-Matrix: {error}")))?;
+        let gate = app.ctx.federation.gate();
+        gate.check(&claimed.origin, Way::Inbound)?;
         let reading = app
             .fair
             .read(address(&parts), &claimed.origin, length_max(&parts))

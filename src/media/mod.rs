@@ -59,6 +59,9 @@ pub enum Error {
     /// The id is another user's.
     #[error("the media id is not yours")]
     Forbidden,
+    /// We have nothing to do with the server of the media.
+    #[error("this server does not federate with {0}")]
+    RefusedServer(OwnedServerName),
     /// Nothing that a thumbnail can be made of.
     #[error("no thumbnail can be made of this media")]
     NotAnImage,
@@ -81,6 +84,7 @@ impl From<federation::Error> for Error {
         match error {
             federation::Error::Remote { status: 404, .. } => Self::NotFound,
             federation::Error::Remote { status: 504, .. } => Self::NotYetUploaded,
+            federation::Error::Refused(server) => Self::RefusedServer(server),
             federation::Error::Storage(error) => error.into(),
             other => Self::Remote(other.to_string()),
         }

@@ -37,6 +37,7 @@ pub async fn fetch(media: &Media, server: &ServerName, id: &str) -> Result<(), E
         Error::NotFound => Error::NotFound,
         Error::NotYetUploaded => Error::NotYetUploaded,
         Error::TooLarge(max) => Error::TooLarge(*max),
+        Error::RefusedServer(server) => Error::RefusedServer(server.clone()),
         Error::Remote(why) => Error::Remote(why.clone()),
         other => Error::Remote(other.to_string()),
     })

@@ -4,7 +4,7 @@ use ruma::{
     OwnedRoomId, OwnedServerName, RoomAliasId, api::federation::query::get_room_information,
 };
 
-use super::{Error, Rooms};
+use super::{Error, Rooms, remote};
 use crate::storage;
 
 /// The room that an alias names, and servers that are in it. Asks the alias's server when it is
@@ -25,7 +25,7 @@ pub async fn resolve(
     {
         Ok(answer) => Ok((answer.room_id, answer.servers)),
         Err(crate::federation::Error::Remote { status: 404, .. }) => Err(Error::AliasNotFound),
-        Err(error) => Err(Error::Remote(error.to_string())),
+        Err(error) => Err(remote::refused(error)),
     }
 }
 

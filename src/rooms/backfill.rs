@@ -133,7 +133,7 @@ async fn fetch(
     let wanted = usize::try_from(EVENTS_MAX)
         .unwrap_or(0)
         .min(answer.pdus.len());
-    let mut pdus = verify_all(rooms, &answer.pdus[..wanted], &room.version).await;
+    let mut pdus = verify_all(rooms, server, &answer.pdus[..wanted], &room.version).await;
     pdus.retain(|pdu| pdu.room_id == room.id);
     Ok(pdus)
 }

@@ -64,7 +64,7 @@ pub(super) async fn fill_hole(
             return Err(error);
         }
     };
-    let mut pdus = verify_all(rooms, &events, &room.version).await;
+    let mut pdus = verify_all(rooms, origin, &events, &room.version).await;
     pdus.retain(|missing| missing.room_id == room.id && missing.event_id != pdu.event_id);
     pdus.truncate(usize::try_from(MISSING_MAX).unwrap_or(0));
     for missing in in_order(pdus) {
@@ -193,7 +193,7 @@ async fn state_after(
     let mut event = rooms.event_by_id(room, id).await?;
     if event.is_none() {
         let raw = remote::fetch::event(rooms, server, id).await?;
-        let pdus = verify_all(rooms, &[raw], &room.version).await;
+        let pdus = verify_all(rooms, server, &[raw], &room.version).await;
         if !pdus.iter().any(|pdu| pdu.event_id == *id) {
             return Err(Error::Remote("the peer gave another event".to_owned()));
         }

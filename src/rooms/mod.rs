@@ -113,6 +113,9 @@ pub enum Error {
     /// The authorization rules, or a rule of ours, forbid it.
     #[error("{0}")]
     Forbidden(String),
+    /// The room has to do with servers that we have nothing to do with.
+    #[error("{0}")]
+    RefusedServers(String),
     /// What the client sent cannot be an event or a change of a room.
     #[error("{0}")]
     Invalid(String),

@@ -55,8 +55,9 @@ pub struct Incoming {
     pub known: Option<i64>,
     /// Fails against its auth events.
     pub rejected: bool,
-    /// The room's policy server has not signed it.
-    pub unsigned: bool,
+    /// Not to be acted on as if it came just now: the room's policy server has not signed it, or we
+    /// have nothing to do with the server of its sender.
+    pub set_aside: bool,
     /// Predecessors that could not be had.
     pub missing: Vec<OwnedEventId>,
     /// States after those of its predecessors that are missing, as a peer tells.
@@ -82,7 +83,7 @@ impl Incoming {
             pdu,
             known: None,
             rejected: false,
-            unsigned: false,
+            set_aside: false,
             missing: Vec::new(),
             states: Vec::new(),
             auth,
@@ -188,7 +189,7 @@ async fn plan(
         || auth::check(&room.version, pdu, |kind, key| slice.get(kind, key)).is_err();
     let verdict = if rejected {
         Verdict::Rejected
-    } else if event.unsigned || is_late(rooms, room, tip, (pdu, &before)).await? {
+    } else if event.set_aside || is_late(rooms, room, tip, (pdu, &before)).await? {
         Verdict::SoftFailed
     } else {
         Verdict::Accepted

@@ -6,7 +6,8 @@
 //! 4. Authorized by its auth events, else it is rejected.
 //! 5. Authorized by the state before it, else it is rejected.
 //! 6. Authorized by the current state, else it is soft-failed.
-//! 7. Signed by the room's policy server, if it has one, else it is soft-failed.
+//! 7. Signed by the room's policy server, if it has one, else it is soft-failed. Of a server that we
+//!    have something to do with, else it is soft-failed as well: it is history that others lean on.
 //!
 //! 1 to 3 are `remote::verify_all`, 5 to 7 are the module [`place`].
 //!
@@ -28,6 +29,7 @@ use super::{
     resident::Room,
 };
 use crate::{
+    config::UnlistedInRoom,
     event::{auth, pdu::Pdu},
     storage,
 };
@@ -44,7 +46,7 @@ pub async fn receive(
     events: &[Box<RawValue>],
 ) -> Result<Vec<(OwnedEventId, Outcome)>, Error> {
     let room = rooms.by_id(room_id).await?;
-    let pdus = verify_all(rooms, events, &room.version).await;
+    let pdus = verify_all(rooms, origin, events, &room.version).await;
     let (pdus, strange): (Vec<Pdu>, Vec<Pdu>) =
         pdus.into_iter().partition(|pdu| pdu.room_id == room_id);
     let mut results: Vec<(OwnedEventId, Outcome)> = strange
@@ -134,7 +136,7 @@ impl Known {
             pdu: pdu.clone(),
             known: self.events.get(&pdu.event_id).map(|(nid, ..)| *nid),
             rejected: !is_authorized_by(rooms, room, pdu, named).await?,
-            unsigned: false,
+            set_aside: false,
             missing: Vec::new(),
             states: Vec::new(),
             auth: auth.map(|(nid, ..)| *nid).collect(),
@@ -264,7 +266,7 @@ pub(super) async fn settle(
     missing::fetch_auth(rooms, room, origin, &pdu).await?;
     let (pdu, unsigned) = judged(rooms, room, pdu).await?;
     let mut incoming = Incoming::new(rooms, room, pdu.clone()).await?;
-    incoming.unsigned = unsigned;
+    incoming.set_aside = unsigned || is_refused(rooms, &pdu);
     incoming.rejected = !authorized_by_its_events(rooms, room, &pdu).await?;
     incoming.missing = missing;
     incoming.states = states;
@@ -275,6 +277,13 @@ pub(super) async fn settle(
     }
     incoming.known = stored.map(|event| event.stored.nid.0);
     place::place(rooms, room.nid, incoming).await
+}
+
+/// Whether we have nothing to do with the server of the sender. In a room that may have such users
+/// their events are history that others lean on, and no more.
+fn is_refused(rooms: &Rooms, pdu: &Pdu) -> bool {
+    let gate = rooms.ctx().federation.gate();
+    gate.unlisted_in_room() != UnlistedInRoom::Allow && !gate.allows(pdu.sender.server_name())
 }
 
 /// Check 7: the event, with the signature of the room's policy server where that could be had, and

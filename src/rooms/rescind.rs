@@ -34,7 +34,7 @@ pub(super) async fn rescind(
     let Some(version) = row.and_then(|row| RoomVersion::of(&row.version)) else {
         return Ok(());
     };
-    for pdu in verify_all(rooms, events, &version).await {
+    for pdu in verify_all(rooms, origin, events, &version).await {
         if pdu.room_id == room_id && pdu.sender.server_name() == origin {
             end(rooms, nid, &pdu).await?;
         }

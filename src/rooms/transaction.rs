@@ -1,11 +1,11 @@
 //! A transaction of a peer: once, however often it is sent; rooms side by side, each in order.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Not};
 
 use futures_util::{StreamExt, stream};
 use ruma::{
-    CanonicalJsonObject, OwnedRoomId, RoomId, ServerName, api::federation::transactions::edu::Edu,
-    serde::Raw,
+    CanonicalJsonObject, OwnedRoomId, OwnedUserId, RoomId, ServerName,
+    api::federation::transactions::edu::Edu, serde::Raw,
 };
 use serde_json::{Map, Value, json, value::RawValue};
 
@@ -20,6 +20,7 @@ use crate::{
     clock::now_ms,
     devices::{lists, to_device},
     event::{pdu::id_of, version::RoomVersion},
+    federation::gate::Way,
     storage,
 };
 
@@ -132,11 +133,21 @@ async fn of_room(
         }
         Err(error) => return Err(error),
     };
-    let mut results: BTreeMap<String, Value> = ids(events, &room.version)
+    let (events, unwanted) = split(rooms, events);
+    let mut results: BTreeMap<String, Value> = ids(&unwanted, &room.version)
         .into_iter()
-        .map(|id| (id, json!({ "error": "not a valid event" })))
+        .map(|id| {
+            (
+                id,
+                json!({ "error": "the server of the sender is refused here" }),
+            )
+        })
         .collect();
-    for (id, result) in receive::receive(rooms, room_id, origin, events).await? {
+    let read = ids(&events, &room.version)
+        .into_iter()
+        .map(|id| (id, json!({ "error": "not a valid event" })));
+    results.extend(read);
+    for (id, result) in receive::receive(rooms, room_id, origin, &events).await? {
         let result = match result {
             // Rejected and soft-failed events are kept, and none of the sender's business.
             Ok(()) => json!({}),
@@ -149,6 +160,21 @@ async fn of_room(
         results.insert(id.to_string(), result);
     }
     Ok(results.into_iter().collect())
+}
+
+/// Events, and apart from them those whose senders are users of refused servers.
+fn split(rooms: &Rooms, events: &[Box<RawValue>]) -> (Vec<Box<RawValue>>, Vec<Box<RawValue>>) {
+    #[derive(serde::Deserialize)]
+    struct Sent {
+        sender: OwnedUserId,
+    }
+    let gate = rooms.ctx().federation.gate();
+    events.iter().cloned().partition(|event| {
+        let sent = serde_json::from_str::<Sent>(event.get());
+        // What names no sender is no event, and fails as such.
+        sent.is_ok_and(|sent| gate.check(sent.sender.server_name(), Way::Event).is_err())
+            .not()
+    })
 }
 
 fn ids(events: &[Box<RawValue>], version: &RoomVersion) -> Vec<String> {

@@ -13,9 +13,10 @@ use tokio::{
     net::TcpListener,
     sync::Semaphore,
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
+
+use super::tls::Endpoint;
 
 /// Connections of one listener.
 const CONNECTIONS_MAX: usize = 50_000;
@@ -25,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Accepts until `stop` fires; connections are tracked in `requests`.
 pub(super) fn serve(
     socket: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Endpoint>>,
     router: Router,
     stop: CancellationToken,
     requests: TaskTracker,
@@ -56,11 +57,13 @@ pub(super) fn serve(
                 let _place = place;
                 match tls {
                     None => connection(stream, peer, router, stop).await,
-                    Some(tls) => match tokio::time::timeout(PATIENCE, tls.accept(stream)).await {
-                        Ok(Ok(stream)) => connection(stream, peer, router, stop).await,
-                        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake"),
-                        Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
-                    },
+                    Some(tls) => {
+                        match tokio::time::timeout(PATIENCE, tls.acceptor().accept(stream)).await {
+                            Ok(Ok(stream)) => connection(stream, peer, router, stop).await,
+                            Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake"),
+                            Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+                        }
+                    }
                 }
             });
         }

@@ -1,6 +1,7 @@
 //! The composition root: configuration in, running server out, and an orderly end.
 
 mod listen;
+pub mod reload;
 mod tls;
 
 use std::{sync::Arc, time::Duration};
@@ -26,11 +27,13 @@ use crate::{
 /// How long requests may go on after the word to stop.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// Runs the server until `stop` fires. The database is migrated first.
+/// Runs the server until `stop` fires. The database is migrated first. `reread` reads the
+/// configuration again at `SIGHUP`.
 pub async fn run(
     config: Config,
     database: PgConnectOptions,
     metrics: Option<PrometheusHandle>,
+    reread: reload::Read,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     storage::migrate(database.clone())
@@ -41,6 +44,8 @@ pub async fn run(
         .context("no connection to the database")?;
     let keys = Arc::new(signing_keys(&config)?);
     let federation = federation::Client::new(&config, db.clone(), keys.clone())?;
+    let read = federation.gate().start().await;
+    read.context("the rules about other servers could not be read")?;
     let listeners = config.listeners.clone();
     let limited = config.rate_limits.enabled;
     let ctx = Context::new(config, db, keys, federation);
@@ -65,10 +70,12 @@ pub async fn run(
     jobs::start(&app.rooms, &app.sender, &stop);
 
     let requests = TaskTracker::new();
+    let mut endpoints = Vec::new();
     for listener in &listeners {
         let router = crate::http::router(app.clone(), &listener.serve);
         let tls = listener.tls.as_ref();
-        let tls = tls.map(|files| tls::acceptor(files, &stop)).transpose()?;
+        let tls = tls.map(tls::Endpoint::open).transpose()?.map(Arc::new);
+        endpoints.extend(tls.clone());
         let socket = tokio::net::TcpListener::bind(listener.bind)
             .await
             .with_context(|| format!("cannot listen on {}", listener.bind))?;
@@ -76,6 +83,7 @@ pub async fn run(
         tracing::info!("listening on {scheme}://{}", socket.local_addr()?);
         listen::serve(socket, tls, router, stop.clone(), requests.clone());
     }
+    reload::start(reread, ctx.federation.clone(), endpoints, stop.clone());
     stop.cancelled().await;
 
     tracing::info!("stopping");

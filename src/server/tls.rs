@@ -5,65 +5,80 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{ClientHello, ResolvesServerCert},
-    sign::CertifiedKey,
+    RootCertStore, ServerConfig,
+    pki_types::PrivateKeyDer,
+    pki_types::pem::PemObject,
+    server::{NoClientAuth, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 
-use crate::{config::Tls, federation::tls::provider};
+use crate::{
+    config::{ClientCertificate, Tls},
+    federation::tls::{certificates, provider},
+};
 
-/// The certificate of a listener, as it was read last.
+/// TLS of a listener, as its files were read last.
 #[derive(Debug)]
-struct Current(ArcSwap<CertifiedKey>);
+pub(super) struct Endpoint {
+    files: Tls,
+    current: ArcSwap<ServerConfig>,
+}
 
-impl ResolvesServerCert for Current {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+impl Endpoint {
+    /// Reads certificate chain and key, and the authorities of clients.
+    pub(super) fn open(files: &Tls) -> anyhow::Result<Self> {
+        Ok(Self {
+            files: files.clone(),
+            current: ArcSwap::from_pointee(read(files)?),
+        })
     }
-}
 
-/// Reads certificate chain and key; reads them again at every `SIGHUP` until `stop`.
-pub(super) fn acceptor(files: &Tls, stop: &CancellationToken) -> anyhow::Result<TlsAcceptor> {
-    let current = Arc::new(Current(ArcSwap::from_pointee(read(files)?)));
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(current.clone());
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let (files, stop) = (files.clone(), stop.clone());
-    tokio::spawn(async move { stop.run_until_cancelled(reload(&files, &current)).await });
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
+    /// For the next connection.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.current.load_full())
+    }
 
-fn read(files: &Tls) -> anyhow::Result<CertifiedKey> {
-    let certificate = files.certificate.display();
-    let chain = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| format!("cannot read the certificate {certificate}"))?;
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .with_context(|| format!("cannot read the key {}", files.key.display()))?;
-    CertifiedKey::from_der(chain, key, &provider())
-        .with_context(|| format!("certificate {certificate} and its key"))
-}
-
-/// Takes what is in the files at every `SIGHUP`. Files that do not fit together leave the old
-/// certificate in use.
-async fn reload(files: &Tls, current: &Current) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-        tracing::warn!("certificates cannot be read again at SIGHUP");
-        return;
-    };
-    while hangup.recv().await.is_some() {
-        match read(files) {
+    /// Reads the files again. Files that do not fit together leave the old ones in use.
+    pub(super) fn reload(&self) {
+        match read(&self.files) {
             Ok(fresh) => {
-                current.0.store(Arc::new(fresh));
-                tracing::info!(certificate = %files.certificate.display(), "read again");
+                self.current.store(Arc::new(fresh));
+                tracing::info!(certificate = %self.files.certificate.display(), "read again");
             }
             Err(error) => tracing::error!("the old certificate stays in use: {error:#}"),
         }
     }
+}
+
+fn read(files: &Tls) -> anyhow::Result<ServerConfig> {
+    let certificate = files.certificate.display();
+    let chain = certificates(&files.certificate)
+        .with_context(|| format!("cannot read the certificate {certificate}"))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key)
+        .with_context(|| format!("cannot read the key {}", files.key.display()))?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(client_verifier(files)?)
+        .with_single_cert(chain, key)
+        .with_context(|| format!("certificate {certificate} and its key"))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Checks certificates of clients, where they are asked for.
+fn client_verifier(files: &Tls) -> anyhow::Result<Arc<dyn ClientCertVerifier>> {
+    let Some(file) = &files.client_ca else {
+        return Ok(Arc::new(NoClientAuth));
+    };
+    let what = || format!("authorities of clients {}", file.display());
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(file).with_context(what)? {
+        roots.add(authority).with_context(what)?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+    let builder = match files.client_certificate {
+        ClientCertificate::Require => builder,
+        ClientCertificate::Request => builder.allow_unauthenticated(),
+    };
+    builder.build().with_context(what)
 }

@@ -54,6 +54,8 @@ pub enum LogKind {
     OutOfBand = 11,
     /// The state of a room that was joined without its members is whole.
     Whole = 12,
+    /// Which servers are allowed or denied.
+    ServerRule = 21,
 }
 
 impl LogKind {
@@ -69,6 +71,7 @@ impl LogKind {
             10 => Self::Invalidate,
             11 => Self::OutOfBand,
             12 => Self::Whole,
+            21 => Self::ServerRule,
             _ => return None,
         })
     }

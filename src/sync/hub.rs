@@ -155,7 +155,10 @@ async fn follow_log(hub: Hub, rooms: Rooms) {
                             users.insert(row.user);
                             in_rooms.extend(rooms_of(&rooms, row.user).await);
                         }
-                        LogKind::Profile | LogKind::KeyCounts | LogKind::Invalidate => {}
+                        LogKind::Profile
+                        | LogKind::KeyCounts
+                        | LogKind::Invalidate
+                        | LogKind::ServerRule => {}
                     }
                 }
                 hub.wake(&in_rooms, &users);

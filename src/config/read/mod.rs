@@ -1,6 +1,8 @@
 //! From keys to a checked configuration.
 
+mod federation;
 mod media;
+mod outbound;
 
 use std::{
     collections::HashSet,
@@ -12,8 +14,8 @@ use std::{
 use ruma::{OwnedServerName, RoomVersionId};
 
 use super::{
-    Config, Error, Listener, Loaded, Log, Outbound, PrivateDatabase, RateLimits, Registration,
-    Rooms, Secret, Serve, Tls, WellKnown, source::Source,
+    ClientCertificate, Config, Error, Listener, Loaded, Log, PrivateDatabase, RateLimits,
+    Registration, Rooms, Secret, Serve, Tls, WellKnown, source::Source,
 };
 
 /// Room versions that can be the default: older ones are made only where a client asks for them.
@@ -43,7 +45,8 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         rooms: rooms(source_ref).unwrap_or(defaults.rooms),
         media: media::read(source_ref, &defaults.media),
         log: log(source_ref, defaults.log),
-        outbound: outbound(source_ref),
+        federation: federation::read(source_ref),
+        outbound: outbound::read(source_ref),
         well_known: well_known(source_ref),
         appservices: appservices(source_ref),
     };
@@ -129,11 +132,36 @@ impl FromStr for Serve {
     }
 }
 
+impl FromStr for ClientCertificate {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        match name {
+            "require" => Ok(Self::Require),
+            "request" => Ok(Self::Request),
+            _ => Err(()),
+        }
+    }
+}
+
 fn tls(layer: &mut Source) -> Option<Tls> {
     let certificate = layer.readable("tls.certificate");
     let key = layer.readable("tls.key");
+    let client_ca = layer.readable("tls.client_ca");
+    let remedy = "is not a choice; give \"require\" or \"request\"";
+    let choice = layer.parse::<ClientCertificate>("tls.client_certificate", remedy);
+    if choice.is_some() && client_ca.is_none() {
+        let remedy = "has no effect without tls.client_ca, the authorities of clients";
+        layer.problem("tls.client_certificate", None, remedy);
+    }
+    let client_certificate = choice.unwrap_or_default();
     match (certificate, key) {
-        (Some(certificate), Some(key)) => Some(Tls { certificate, key }),
+        (Some(certificate), Some(key)) => Some(Tls {
+            certificate,
+            key,
+            client_ca,
+            client_certificate,
+        }),
         (None, None) => None,
         (Some(_), None) => {
             layer.problem(
@@ -236,20 +264,6 @@ fn log(source: &mut Source, defaults: Log) -> Log {
     Log {
         level,
         json: format == "json",
-    }
-}
-
-fn outbound(source: &mut Source) -> Outbound {
-    let key = "outbound.extra_ca";
-    let extra_ca: Vec<PathBuf> = source.list(key).into_iter().map(PathBuf::from).collect();
-    for path in &extra_ca {
-        source.check_readable(key, path);
-    }
-    let remedy = "is not a range of addresses; write it as \"10.0.0.0/8\" or \"fd00::/8\"";
-    let allow_ip_ranges = source.parse_list("outbound.allow_ip_ranges", remedy);
-    Outbound {
-        extra_ca,
-        allow_ip_ranges,
     }
 }
 

@@ -180,3 +180,45 @@ fn broken_toml_names_the_line() {
         .to_string();
     assert!(error.contains("line 2"), "{error}");
 }
+
+#[test]
+fn lists_of_servers_are_read_with_reason_and_end() {
+    let toml = r#"
+        server_name = "a.example"
+        [federation]
+        allow = ["*.Amt.example", { server = "b.example", reason = "contract", until = 1970-01-01T00:00:01Z }]
+        unlisted_in_room = "refuse"
+        [outbound]
+        proxy = "http://name:geheim@proxy.example:3128"
+        proxy_no_proxy = ["*.amt.example", "10.0.0.0/8"]
+    "#;
+    let config = load(toml, &[]).unwrap().config;
+    let allow = &config.federation.allow;
+    assert_eq!(allow[0].server, "*.amt.example");
+    assert_eq!(allow[1].reason.as_deref(), Some("contract"));
+    assert_eq!(allow[1].until_ts, Some(1_000));
+    assert!(!format!("{config:?}").contains("geheim"));
+    let env = [("AMTSBOTE__FEDERATION__DENY", "x.example, y.example")];
+    let config = load("server_name = \"a.example\"", &env).unwrap().config;
+    assert_eq!(config.federation.deny[1].server, "y.example");
+}
+
+#[test]
+fn wrong_lists_and_proxies_are_told_without_secrets() {
+    let toml = r#"
+        server_name = "a.example"
+        [federation]
+        allow = ["b.example:8448", 7, { server = "c.example", untill = "x" }]
+        deny = [{ server = "d.example", until = "soon" }]
+        unlisted_in_room = "perhaps"
+        [outbound]
+        proxy = "name:geheim@proxy"
+        proxy_no_proxy = ["a b"]
+    "#;
+    let Err(Error::Invalid(problems)) = load(toml, &[]) else {
+        panic!("all of that is wrong")
+    };
+    let text = Error::Invalid(problems).to_string();
+    assert!(text.starts_with("7 things"), "{text}");
+    assert!(!text.contains("geheim"), "{text}");
+}

@@ -77,6 +77,8 @@ enum Place {
     /// It failed, or was not looked at since the start: what it is owed is on disk. Not tried
     /// before the time in the progress.
     Resting { progress: Progress, tried_ts: i64 },
+    /// Rules refuse it: what it is owed waits on disk until they do not.
+    Refused(Progress),
 }
 
 /// How a task ended.
@@ -85,6 +87,8 @@ enum End {
     Idle,
     /// The peer rests.
     Resting,
+    /// The peer is refused.
+    Refused,
 }
 
 impl Sender {
@@ -103,6 +107,7 @@ impl Sender {
         let of = sender.clone();
         tokio::spawn(async move { of.0.acks.run(&of.0.db).await });
         tokio::spawn(follow(sender.clone()));
+        tokio::spawn(heed_rules(sender.clone()));
         sender
     }
 
@@ -110,7 +115,9 @@ impl Sender {
     /// are away miss it.
     pub async fn edu(&self, servers: &[OwnedServerName], about: &str, edu: &Raw<Edu>) {
         let mut wanted = Vec::with_capacity(servers.len());
-        for server in servers.iter().filter(|server| **server != self.0.own) {
+        let (own, gate) = (&self.0.own, self.0.client.gate());
+        let told = |server: &&OwnedServerName| *server != own && gate.allows(server);
+        for server in servers.iter().filter(told) {
             if let Ok(nid) = self.0.db.ids.server(server).await {
                 wanted.push(nid);
             }
@@ -150,7 +157,7 @@ impl Sender {
         match peers.get(&server) {
             Some(Place::Active(queue)) => queue.alive(),
             Some(Place::Resting { .. }) => self.revive(&mut peers, server),
-            Some(Place::Idle(_)) | None => {}
+            Some(Place::Idle(_) | Place::Refused(_)) | None => {}
         }
     }
 
@@ -195,7 +202,7 @@ impl Sender {
     fn queue(&self, peers: &mut Peers, server: ServerNid) -> Option<Arc<Queue>> {
         let progress = match peers.get(&server)? {
             Place::Active(queue) => return Some(queue.clone()),
-            Place::Resting { .. } => return None,
+            Place::Resting { .. } | Place::Refused(_) => return None,
             Place::Idle(progress) => *progress,
         };
         Some(self.begin(peers, server, (progress, false)))
@@ -235,6 +242,7 @@ impl Sender {
                 progress,
                 tried_ts: now_ms(),
             },
+            End::Refused => Place::Refused(progress),
         };
         peers.insert(server, place);
         true
@@ -320,7 +328,7 @@ impl Sender {
             match place {
                 Place::Idle(_) => {}
                 Place::Active(_) => active += 1,
-                Place::Resting { .. } => resting += 1,
+                Place::Resting { .. } | Place::Refused(_) => resting += 1,
             }
         }
         drop(peers);
@@ -366,6 +374,21 @@ async fn follow(sender: Sender) {
             && let Err(error) = sender.look(seen, horizon).await
         {
             tracing::warn!(%error, "federation: outbox could not be read");
+        }
+    }
+}
+
+/// Takes up peers that were refused, when rules change; those that still are come back here.
+async fn heed_rules(sender: Sender) {
+    let mut changed = sender.0.client.gate().changed();
+    while changed.changed().await.is_ok() {
+        for place in sender.peers().values_mut() {
+            if let Place::Refused(progress) = place {
+                *place = Place::Resting {
+                    progress: *progress,
+                    tried_ts: 0,
+                };
+            }
         }
     }
 }

@@ -97,6 +97,10 @@ pub(super) async fn run(mut peer: Peer) {
         }
     };
     loop {
+        if !peer.sender.0.client.gate().allows(&name) {
+            peer.end(&End::Refused);
+            return;
+        }
         match peer.gather().await {
             Ok(Some(transaction)) => {
                 if !peer.deliver(&name, transaction).await {

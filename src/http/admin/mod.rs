@@ -1,6 +1,7 @@
 //! Operators of the agency: Synapse's admin API, as far as operators' tools use it.
 
 mod destinations;
+mod federation;
 mod register;
 mod registration_tokens;
 mod room_deletion;
@@ -12,6 +13,7 @@ use axum::{Router, extract::FromRequestParts, routing::get};
 use http::request::Parts;
 use serde_json::json;
 
+pub(super) use self::federation::client_routes;
 pub use self::register::Nonces;
 use super::{App, error::ApiError, reply::Object, request::session};
 use crate::users::tokens::Session;
@@ -20,6 +22,7 @@ pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/_synapse/admin/v1/server_version", get(version))
         .merge(destinations::routes())
+        .merge(federation::routes())
         .merge(register::routes())
         .merge(registration_tokens::routes())
         .merge(rooms::routes())

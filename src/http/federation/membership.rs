@@ -231,7 +231,11 @@ async fn create_invite(
 async fn create_invite_v1(
     State(rooms): State<Rooms>,
     // Of the same form: an event, and nothing else.
-    Signed { origin, request }: Signed<create_leave_event::v2::Request>,
+    Signed {
+        origin,
+        request,
+        turn: _turn,
+    }: Signed<create_leave_event::v2::Request>,
 ) -> Result<Object, ApiError> {
     let offer = Offer {
         origin: &origin,

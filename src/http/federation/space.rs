@@ -15,7 +15,11 @@ pub(super) fn routes() -> Router<App> {
 /// `GET /_matrix/federation/v1/hierarchy/{roomId}`
 async fn get_hierarchy(
     State(rooms): State<Rooms>,
-    Signed { origin, request }: Signed<get_hierarchy::v1::Request>,
+    Signed {
+        origin,
+        request,
+        turn: _turn,
+    }: Signed<get_hierarchy::v1::Request>,
 ) -> Result<Object, ApiError> {
     let (room, suggested_only) = (&request.room_id, request.suggested_only);
     let answer = serve::answer(&rooms, &origin, room, suggested_only).await?;

@@ -35,7 +35,11 @@ pub(super) fn routes() -> Router<App> {
 /// `PUT /_matrix/federation/v1/exchange_third_party_invite/{roomId}`
 async fn exchange_invite(
     State(rooms): State<Rooms>,
-    Signed { origin, request }: Signed<exchange_invite::v1::Request>,
+    Signed {
+        origin,
+        request,
+        turn: _turn,
+    }: Signed<exchange_invite::v1::Request>,
 ) -> Result<Object, ApiError> {
     if request.kind != StateEventType::RoomMember {
         return Err(ApiError::invalid_param("not a membership event"));

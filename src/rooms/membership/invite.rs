@@ -21,6 +21,7 @@ use crate::{
         client::{Shape, to_client},
         pdu::Pdu,
     },
+    federation::gate::Way,
 };
 
 /// Invites a user (`POST /invite`).
@@ -53,6 +54,9 @@ pub(super) async fn of_peer(
     target: &UserId,
     draft: &Draft,
 ) -> Result<(), Error> {
+    let gate = rooms.ctx().federation.gate();
+    gate.check(target.server_name(), Way::Outbound)
+        .map_err(remote::refused)?;
     // The invited server signs too, so the event is built, sent, and placed when it comes back.
     // What the invited user is in the room has to be known.
     let room = rooms.whole(room_id).await?;

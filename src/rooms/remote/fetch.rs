@@ -78,7 +78,7 @@ pub async fn state(
         .open(server, request, TIMEOUT)
         .await
         .map_err(refused)?;
-    let mut answer = stream::read(rooms, response, &room.version).await?;
+    let mut answer = stream::read((rooms, server), response, &room.version).await?;
     let mut pdus = answer.take(List::State);
     pdus.extend(answer.take(List::AuthChain));
     Ok(pdus)
@@ -98,7 +98,7 @@ pub async fn auth_chain(
         .open(server, request, TIMEOUT)
         .await
         .map_err(refused)?;
-    let mut answer = stream::read(rooms, response, &room.version).await?;
+    let mut answer = stream::read((rooms, server), response, &room.version).await?;
     Ok(answer.take(List::AuthChain))
 }
 
@@ -115,7 +115,7 @@ pub async fn events(
         .collect()
         .await;
     let raw: Vec<Box<RawValue>> = fetched.into_iter().filter_map(Result::ok).collect();
-    Ok(verify_all(rooms, &raw, &room.version).await)
+    Ok(verify_all(rooms, server, &raw, &room.version).await)
 }
 
 /// One event.

@@ -43,7 +43,7 @@ pub async fn invite(
         .request(server, request)
         .await
         .map_err(super::refused)?;
-    let signed = verify_all(rooms, &[answer.event], &room.version)
+    let signed = verify_all(rooms, server, &[answer.event], &room.version)
         .await
         .pop();
     let Some(signed) = signed.filter(|signed| signed.event_id == invite.event_id) else {

@@ -3,7 +3,11 @@
 //! The peer is asked to leave the members out of the state (MSC3706). Where it does, the room is
 //! used at once and its members follow in the background (`super::super::partial`).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use ruma::{
     OwnedEventId, OwnedServerName, RoomId, ServerName, UserId,
@@ -59,6 +63,8 @@ pub async fn join(
     for server in via {
         match attempt(rooms, room_id, user, server, draft).await {
             Ok(()) => return Ok(()),
+            // Others would tell the same of the room.
+            Err(error @ Error::RefusedServers(_)) => return Err(error),
             Err(error) => {
                 tracing::info!(%error, %room_id, %server, "a peer did not help with a join");
                 last = super::worse(last, error);
@@ -103,10 +109,10 @@ async fn attempt(
         .open(server, request, TIMEOUT)
         .await
         .map_err(super::refused)?;
-    let mut told = stream::read(rooms, response, &version).await?;
+    let mut told = stream::read((rooms, server), response, &version).await?;
     // A restricted join comes back with the signature of who let us in.
     let join = match told.rest.get("event") {
-        Some(event) => co_signed(rooms, join, event, &version).await?,
+        Some(event) => co_signed((rooms, server), join, event, &version).await?,
         None => join,
     };
     let servers = servers_in_room(&told.rest);
@@ -119,6 +125,7 @@ async fn attempt(
     let answer = answer
         .await
         .map_err(|error| Error::Remote(error.to_string()))??;
+    super::stay_clear(rooms, (room_id, server), user, answer.inside.iter()).await?;
     answer.write(rooms, (room_id, server), &version, join).await
 }
 
@@ -136,13 +143,13 @@ fn servers_in_room(rest: &serde_json::Map<String, Value>) -> Option<Vec<OwnedSer
 }
 
 async fn co_signed(
-    rooms: &Rooms,
+    (rooms, via): (&Rooms, &ServerName),
     join: Pdu,
     event: &Value,
     version: &RoomVersion,
 ) -> Result<Pdu, Error> {
     let raw = crate::rooms::raw(event)?;
-    match verify_all(rooms, &[raw], version).await.pop() {
+    match verify_all(rooms, via, &[raw], version).await.pop() {
         Some(signed) if signed.event_id == join.event_id => Ok(signed),
         // Some servers return the event untouched or not at all where no signature was needed.
         _ => Ok(join),
@@ -157,6 +164,8 @@ struct Answer {
     state: Vec<OwnedEventId>,
     /// Servers in the room, where the state lacks members.
     servers: Option<Vec<OwnedServerName>>,
+    /// Servers in the room as far as the answer tells.
+    inside: BTreeSet<OwnedServerName>,
 }
 
 impl Answer {
@@ -214,7 +223,13 @@ impl Answer {
         auth::check(version, &Arc::new(join.clone()), lookup).map_err(|why| {
             Error::Forbidden(format!("the state of the room does not let you in: {why}"))
         })?;
+        let joined = map
+            .values()
+            .filter(|pdu| pdu.membership() == Some(MembershipState::Join));
+        let joined = joined.filter_map(|pdu| Some(pdu.target()?.server_name().to_owned()));
+        let inside = joined.chain(servers.iter().flatten().cloned()).collect();
         Ok(Self {
+            inside,
             events,
             state: kept,
             servers,

@@ -1,13 +1,13 @@
 //! Knocking on a room through a peer.
 
 use ruma::{
-    OwnedServerName, RoomId, UserId,
+    OwnedServerName, RoomId, ServerName, UserId,
     api::federation::membership::{RawStrippedState, create_knock_event, prepare_knock_event},
     events::room::member::MembershipState,
 };
 use serde_json::value::RawValue;
 
-use super::{complete, verify_all, version_of};
+use super::{STRIPPED_MAX, complete, verify_all, version_of};
 use crate::{
     clock::now_ms,
     event::{
@@ -18,9 +18,6 @@ use crate::{
     rooms::{Error, Rooms, membership},
     storage,
 };
-
-/// Stripped state events of an invite or knock that are kept.
-const STRIPPED_MAX: usize = 50;
 
 /// Knocks through the first of `via` that helps.
 pub async fn knock(
@@ -59,8 +56,16 @@ pub async fn knock(
                 .request(server, request)
                 .await
                 .map_err(super::refused)?;
+            let named = super::servers_of(&answer.knock_room_state);
+            super::stay_clear(rooms, (room_id, server), user, named.iter()).await?;
             let own = to_client(&knock, Shape::Stripped, serde_json::Map::new());
-            let state = strip(rooms, &answer.knock_room_state, &version, own.get()).await;
+            let state = strip(
+                (rooms, server),
+                &answer.knock_room_state,
+                &version,
+                own.get(),
+            )
+            .await;
             Ok::<(RoomVersion, String), Error>((version, state))
         };
         match attempt.await {
@@ -79,6 +84,7 @@ pub async fn knock(
                 )
                 .await;
             }
+            Err(error @ Error::RefusedServers(_)) => return Err(error),
             Err(error) => last = super::worse(last, error),
         }
     }
@@ -88,7 +94,7 @@ pub async fn knock(
 /// Stripped state for clients out of what a peer gives: full events that verify, or stripped ones
 /// cut down to the four fields. `own` is the user's own membership event, stripped.
 pub(in crate::rooms) async fn strip(
-    rooms: &Rooms,
+    (rooms, via): (&Rooms, &ServerName),
     state: &[RawStrippedState],
     version: &RoomVersion,
     own: &str,
@@ -103,7 +109,7 @@ pub(in crate::rooms) async fn strip(
             _ => {}
         }
     }
-    for pdu in verify_all(rooms, &full, version).await {
+    for pdu in verify_all(rooms, via, &full, version).await {
         let stripped = to_client(&pdu, Shape::Stripped, serde_json::Map::new());
         parts.push(stripped.get().to_owned());
     }

@@ -8,11 +8,16 @@ pub mod leave;
 
 mod stream;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, RoomVersionId, ServerName, UserId,
-    api::federation::directory::get_public_rooms_filtered, events::room::member::MembershipState,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, OwnedUserId, RoomId, RoomVersionId,
+    ServerName, UserId,
+    api::federation::{directory::get_public_rooms_filtered, membership::RawStrippedState},
+    events::room::member::MembershipState,
 };
 use serde_json::{json, value::RawValue};
 
@@ -23,6 +28,8 @@ use crate::{
     federation::{self, keys::KnownKeys},
 };
 
+/// Stripped state events of an invite or knock that are looked at.
+const STRIPPED_MAX: usize = 50;
 /// Events that are parsed at once.
 const PARSED_MAX: usize = 1_000;
 /// Events whose signatures are worth a thread.
@@ -98,8 +105,10 @@ fn worse(one: Error, other: Error) -> Error {
 }
 
 /// A peer's refusal as ours, where the user can be told more than "it did not work".
-fn refused(error: federation::Error) -> Error {
+pub(super) fn refused(error: federation::Error) -> Error {
     match error {
+        federation::Error::Refused(_) => Error::Forbidden(error.to_string()),
+        federation::Error::RefusedInRoom(_) => Error::RefusedServers(error.to_string()),
         federation::Error::Remote {
             status: 403,
             message,
@@ -107,6 +116,51 @@ fn refused(error: federation::Error) -> Error {
         } => Error::Forbidden(message),
         other => Error::Remote(other.to_string()),
     }
+}
+
+/// Stays out of a room with servers that we have nothing to do with, where that is the rule: what
+/// the peer has of `user` in the room is taken back.
+async fn stay_clear<'a>(
+    rooms: &Rooms,
+    (room_id, server): (&RoomId, &ServerName),
+    user: &UserId,
+    servers: impl Iterator<Item = &'a OwnedServerName>,
+) -> Result<(), Error> {
+    let gate = rooms.ctx().federation.gate();
+    let Err(error) = gate.check_room(servers.map(AsRef::as_ref)) else {
+        return Ok(());
+    };
+    let via = [server.to_owned()];
+    if let Err(error) = leave::leave(rooms, room_id, user, &via, None).await {
+        tracing::warn!(%error, %room_id, %user, "a join or knock could not be taken back");
+    }
+    Err(refused(error))
+}
+
+/// Servers that the stripped state of a room names, as far as a peer shows it: senders and members.
+pub(super) fn servers_of(state: &[RawStrippedState]) -> BTreeSet<OwnedServerName> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        sender: OwnedUserId,
+        #[serde(default)]
+        state_key: String,
+    }
+    let mut servers = BTreeSet::new();
+    for event in state.iter().take(STRIPPED_MAX) {
+        let json = match event {
+            RawStrippedState::Pdu(raw) => raw.get(),
+            #[expect(deprecated, reason = "servers before v1.16 send stripped events")]
+            RawStrippedState::Stripped(raw) => raw.json().get(),
+            _ => continue,
+        };
+        let Ok(named) = serde_json::from_str::<Named>(json) else {
+            continue;
+        };
+        servers.insert(named.sender.server_name().to_owned());
+        let member = UserId::parse(named.state_key.as_str());
+        servers.extend(member.map(|member| member.server_name().to_owned()));
+    }
+    servers
 }
 
 /// The version a peer names for a room, if we take part in such rooms.
@@ -117,32 +171,45 @@ fn version_of(id: Option<RoomVersionId>) -> Result<RoomVersion, Error> {
 }
 
 /// Checks 1 to 3 of receipt for many events: form, signatures, hash. Broken ones are left out; keys
-/// are fetched together. A part after the other, since a parsed event is many times its text.
+/// are fetched together. `via` gave them. A part after the other, since a parsed event is many times its text.
 pub(super) async fn verify_all(
     rooms: &Rooms,
+    via: &ServerName,
     events: &[Box<RawValue>],
     version: &RoomVersion,
 ) -> Vec<Pdu> {
     let mut pdus = Vec::with_capacity(events.len());
     for part in events.chunks(PARSED_MAX) {
-        pdus.extend(verify_part(rooms, part, version).await);
+        pdus.extend(verify_part(rooms, via, part, version).await);
     }
     pdus
 }
 
-async fn verify_part(rooms: &Rooms, events: &[Box<RawValue>], version: &RoomVersion) -> Vec<Pdu> {
+async fn verify_part(
+    rooms: &Rooms,
+    via: &ServerName,
+    events: &[Box<RawValue>],
+    version: &RoomVersion,
+) -> Vec<Pdu> {
     let objects: Vec<CanonicalJsonObject> = events
         .iter()
         .filter_map(|raw| serde_json::from_str(raw.get()).ok())
         .filter(|object| check::format(object, version).is_ok())
         .collect();
-    let mut needed: BTreeMap<OwnedServerName, std::collections::BTreeSet<String>> = BTreeMap::new();
+    let mut needed: BTreeMap<OwnedServerName, BTreeSet<String>> = BTreeMap::new();
     for object in &objects {
         for (server, ids) in check::required_keys(object, version).unwrap_or_default() {
             needed.entry(server).or_default().extend(ids);
         }
     }
-    let keys = Arc::new(rooms.ctx().federation.keys().known(&needed).await);
+    let keys = Arc::new(
+        rooms
+            .ctx()
+            .federation
+            .keys()
+            .known_through(&needed, via)
+            .await,
+    );
     // Signatures of a large room are seconds of work: not on threads that serve requests, and on
     // as many others as there are cores.
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

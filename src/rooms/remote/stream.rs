@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt};
+use ruma::ServerName;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, value::RawValue};
 use tokio::sync::mpsc;
@@ -68,7 +69,7 @@ type Chunk = (List, Vec<Box<RawValue>>);
 
 /// Reads and verifies an answer with the state of a room.
 pub(super) async fn read(
-    rooms: &Rooms,
+    (rooms, via): (&Rooms, &ServerName),
     response: reqwest::Response,
     version: &RoomVersion,
 ) -> Result<Answer, Error> {
@@ -77,7 +78,7 @@ pub(super) async fn read(
     let body = SyncIoBridge::new(StreamReader::new(body));
     let parsed = tokio::task::spawn_blocking(move || parse(body, &sender));
     let chunks = tokio_stream(receiver).map(|(list, raw)| async move {
-        let pdus = verify_all(rooms, &raw, version).await;
+        let pdus = verify_all(rooms, via, &raw, version).await;
         (list, pdus)
     });
     let mut answer = Answer::default();

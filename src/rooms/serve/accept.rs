@@ -27,7 +27,7 @@ use crate::{
         persist::is_local,
         place::{Incoming, Verdict, place},
         receive,
-        remote::{knock::strip, verify_all},
+        remote::{knock::strip, refused, servers_of, verify_all},
         resident::Room,
         serve::admitted,
     },
@@ -201,7 +201,7 @@ async fn checked(
         vouch(rooms, &room, &sender, &mut object).await?;
     }
     let raw = to_raw(&object)?;
-    let pdu = verify_all(rooms, &[raw], &room.version)
+    let pdu = verify_all(rooms, offer.origin, &[raw], &room.version)
         .await
         .pop()
         .ok_or_else(|| bad("form or signature of the event"))?;
@@ -291,7 +291,7 @@ pub async fn invite(
     let version = RoomVersion::supported(version)
         .ok_or_else(|| Error::IncompatibleVersion(version.to_string()))?;
     let raw = offer.pdu.to_owned();
-    let pdu = verify_all(rooms, &[raw], &version)
+    let pdu = verify_all(rooms, offer.origin, &[raw], &version)
         .await
         .pop()
         .ok_or_else(|| bad("form or signature of the event"))?;
@@ -326,10 +326,14 @@ pub async fn invite(
         receive::receive(rooms, offer.room_id, offer.origin, &[signed]).await?;
         return to_raw(&object);
     }
+    let named = servers_of(preview);
+    let gate = &rooms.ctx().federation.gate();
+    gate.check_room(named.iter().map(AsRef::as_ref))
+        .map_err(refused)?;
     let room = storage::rooms::intern(&mut conn, offer.room_id, &version.id, now_ms()).await?;
     drop(conn);
     let own = to_client(&pdu, Shape::Stripped, serde_json::Map::new());
-    let stripped = strip(rooms, preview, &version, own.get()).await;
+    let stripped = strip((rooms, offer.origin), preview, &version, own.get()).await;
     let sender = ids.user(&pdu.sender).await?;
     membership::leave::set_out_of_band(rooms, room, user, (2, sender), Some(&stripped)).await?;
     to_raw(&object)

@@ -3,6 +3,7 @@
 pub(crate) mod links;
 pub(crate) mod operator;
 pub(crate) mod peer;
+pub(crate) mod proxy;
 pub(crate) mod scripted;
 pub(crate) mod server;
 pub(crate) mod tls;

@@ -35,11 +35,40 @@ impl Drop for Folder {
     }
 }
 
+/// What a server is like, beyond the usual.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Like<'a> {
+    /// Host of its name, a name or an address of this machine.
+    pub(crate) host: &'a str,
+    /// More configuration.
+    pub(crate) more: &'a str,
+    /// More of `[outbound]`.
+    pub(crate) outbound: &'a str,
+    /// More of the TLS of the listener for peers.
+    pub(crate) tls: &'a str,
+    /// Port of its name, where it listens on another.
+    pub(crate) outside: Option<u16>,
+}
+
+impl Default for Like<'_> {
+    fn default() -> Self {
+        Self {
+            host: "localhost",
+            more: "[registration]\nopen = true\nshared_secret = \"test secret\"\n",
+            outbound: "",
+            tls: "",
+            outside: None,
+        }
+    }
+}
+
 /// A running server.
 pub(crate) struct Server {
     process: Option<Child>,
     folder: Folder,
     pub(crate) port: u16,
+    /// Port of the listener for peers.
+    pub(crate) inside: u16,
     pub(crate) name: String,
     http: reqwest::Client,
 }
@@ -61,21 +90,34 @@ impl Server {
     /// The same, reached by peers through a proxy: its name carries the port `outside`, and it
     /// listens on the port `inside`.
     pub(crate) async fn behind(tls: &Tls, outside: u16, inside: u16) -> Self {
-        Self::at(REGISTRATION, Some(tls), (outside, inside)).await
+        let like = Like {
+            outside: Some(outside),
+            ..Like::default()
+        };
+        Self::at(like, Some(tls), inside).await
     }
 
     /// A server with more configuration.
     pub(crate) async fn with(more: &str, tls: Option<&Tls>) -> Self {
-        let port = free_port();
-        Self::at(more, tls, (port, port)).await
+        let like = Like {
+            more,
+            ..Like::default()
+        };
+        Self::at(like, tls, free_port()).await
     }
 
-    async fn at(more: &str, tls: Option<&Tls>, (outside, inside): (u16, u16)) -> Self {
+    /// A server that is like that.
+    pub(crate) async fn like(like: Like<'_>, tls: &Tls) -> Self {
+        Self::at(like, Some(tls), free_port()).await
+    }
+
+    async fn at(like: Like<'_>, tls: Option<&Tls>, inside: u16) -> Self {
         // Fails when it was done before, which is fine.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = Folder::new();
         let port = free_port();
-        let name = format!("localhost:{outside}");
+        let name = format!("{}:{}", like.host, like.outside.unwrap_or(inside));
+        let address = like.host.replace("localhost", "127.0.0.1");
         let mut config = format!(
             "server_name = \"{name}\"\n\
              data_dir = \"{data}\"\n\
@@ -89,18 +131,20 @@ impl Server {
             write!(
                 config,
                 "[[listener]]\n\
-                 bind = \"127.0.0.1:{inside}\"\n\
+                 bind = \"{address}:{inside}\"\n\
                  serve = [\"federation\"]\n\
-                 tls = {{ certificate = \"{}\", key = \"{}\" }}\n",
+                 tls = {{ certificate = \"{}\", key = \"{}\"{} }}\n",
                 tls.certificate.display(),
-                tls.key.display()
+                tls.key.display(),
+                like.tls
             )
             .unwrap();
             writeln!(outbound, "extra_ca = [\"{}\"]", tls.ca.display()).unwrap();
         }
         write!(
             config,
-            "[outbound]\n{outbound}[rate_limits]\nenabled = false\n[log]\nlevel = \"warn\"\n{more}"
+            "[outbound]\n{outbound}{}[rate_limits]\nenabled = false\n[log]\nlevel = \"warn\"\n{}",
+            like.outbound, like.more
         )
         .unwrap();
         std::fs::write(folder.0.join("amtsbote.toml"), config).unwrap();
@@ -108,6 +152,7 @@ impl Server {
             process: None,
             folder,
             port,
+            inside,
             name,
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
         };
@@ -140,6 +185,15 @@ impl Server {
             answer.status().is_success().then_some(())
         })
         .await;
+    }
+
+    /// Changes the configuration and has the process read it again.
+    pub(crate) fn reconfigure(&self, from: &str, to: &str) {
+        let file = self.folder.0.join("amtsbote.toml");
+        let config = std::fs::read_to_string(&file).unwrap();
+        assert!(config.contains(from), "{from} in {config}");
+        std::fs::write(&file, config.replacen(from, to, 1)).unwrap();
+        kill(Pid::from_raw(self.pid()), Signal::SIGHUP).unwrap();
     }
 
     /// Where the private PostgreSQL listens.

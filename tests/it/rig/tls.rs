@@ -27,7 +27,7 @@ impl Tls {
         let ca = params.self_signed(&ca_key).unwrap();
         let issuer = Issuer::new(params, ca_key);
         let key = KeyPair::generate().unwrap();
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let names = ["localhost", "127.0.0.1", "127.0.0.2"].map(ToOwned::to_owned);
         let leaf = CertificateParams::new(names)
             .unwrap()
             .signed_by(&key, &issuer)
