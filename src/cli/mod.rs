@@ -31,6 +31,8 @@ enum Command {
     User(user::Command),
     /// Make a new signing key.
     GenerateSigningKey(keys::Arguments),
+    /// Put a new signing key in the place of the one in use, which still counts for a while.
+    RotateSigningKey(keys::Rotation),
     /// The private PostgreSQL's keeper; started by `serve`.
     #[command(hide = true)]
     PostgresLeash(crate::postgres::leash::Arguments),
@@ -62,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::CheckConfig(file) => file.load().map(|config| serve::explain(&config)),
         Command::User(command) => user::run(command),
         Command::GenerateSigningKey(arguments) => keys::generate(&arguments),
+        Command::RotateSigningKey(arguments) => keys::rotate(&arguments),
         Command::PostgresLeash(arguments) => crate::postgres::leash::run(&arguments),
     };
     match done {

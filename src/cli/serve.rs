@@ -11,6 +11,7 @@ use crate::{config::Config, federation, postgres::Private, server, storage, tele
 pub(super) fn serve(file: &ConfigFile, config: &Config) -> anyhow::Result<()> {
     telemetry::start_logging(&config.log)?;
     install_cryptography();
+    allow_many_files();
     let metrics = telemetry::start_metrics()?;
     with_database(config, async |options, gone| {
         let stop = CancellationToken::new();
@@ -42,6 +43,16 @@ pub(super) fn serve(file: &ConfigFile, config: &Config) -> anyhow::Result<()> {
         anyhow::ensure!(!gone.is_cancelled(), "the private PostgreSQL has ended");
         Ok(())
     })
+}
+
+/// Every client and every peer is an open file: as many as the system lets us have.
+fn allow_many_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the number of open files could not be raised");
+    }
 }
 
 /// Brings the database up to date.

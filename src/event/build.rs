@@ -92,7 +92,7 @@ pub fn build(
     let mut object = unsigned_object(draft, place, sender, now_ms, version)?;
     hash_and_sign_event(
         keys.server_name.as_str(),
-        keys.pair(),
+        &*keys.pair(),
         &mut object,
         &version.rules.redaction,
     )

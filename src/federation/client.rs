@@ -211,11 +211,9 @@ impl Client {
         }
         let destination = self.destination(server).await?;
         let base = format!("https://{}:{}", destination.host, destination.port);
-        let input = XMatrixSigningInput::new(
-            self.0.own.server_name.clone(),
-            server.to_owned(),
-            self.0.own.pair(),
-        );
+        let pair = self.0.own.pair();
+        let input =
+            XMatrixSigningInput::new(self.0.own.server_name.clone(), server.to_owned(), &pair);
         let request: http::Request<Vec<u8>> = request
             .try_into_http_request(&base, input, ())
             .map_err(|error| Error::Request(error.to_string()))?;

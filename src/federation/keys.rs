@@ -35,16 +35,31 @@ const NEGATIVE: Duration = Duration::from_mins(1);
 
 /// `GET /_matrix/key/v2/server`: our keys, signed.
 pub fn document(keys: &SigningKeys) -> Result<CanonicalJsonObject, event::Error> {
-    let public = Base64::<ruma::serde::base64::Standard, _>::new(keys.public_key().to_vec());
+    let now = now_ms();
+    let (mut current, mut old) = (serde_json::Map::new(), serde_json::Map::new());
+    // Until a key goes out of use, the document is good for.
+    let mut valid_until = now + VALID_MS;
+    for key in keys.published() {
+        let public = Base64::<ruma::serde::base64::Standard, _>::new(key.public.to_vec()).encode();
+        match key.until {
+            Some(until) if until <= now => {
+                old.insert(key.id, json!({ "key": public, "expired_ts": until }));
+            }
+            until => {
+                valid_until = valid_until.min(until.unwrap_or(i64::MAX));
+                current.insert(key.id, json!({ "key": public }));
+            }
+        }
+    }
     let document = json!({
         "server_name": keys.server_name,
-        "verify_keys": { keys.key_id(): { "key": public.encode() } },
-        "old_verify_keys": {},
-        "valid_until_ts": now_ms() + VALID_MS,
+        "verify_keys": current,
+        "old_verify_keys": old,
+        "valid_until_ts": valid_until,
     });
     let mut object: CanonicalJsonObject =
         serde_json::from_value(document).map_err(|error| event::Error::Json(error.to_string()))?;
-    keys.sign_json(&mut object)?;
+    keys.sign_with_all(&mut object, now)?;
     Ok(object)
 }
 
@@ -131,13 +146,7 @@ impl PeerKeys {
         ids: &BTreeSet<String>,
     ) -> Arc<Vec<ServerKey>> {
         if *server == self.own.server_name {
-            return Arc::new(vec![ServerKey {
-                key_id: self.own.key_id(),
-                public_key: self.own.public_key().to_vec(),
-                valid_until_ts: i64::MAX,
-                expired_ts: None,
-                fetched_ts: now_ms(),
-            }]);
+            return Arc::new(self.own());
         }
         let mut known = self.known(server).await;
         let satisfied = |known: &[ServerKey]| {
@@ -192,6 +201,18 @@ impl PeerKeys {
         }
         // What we have of a server that is gone still verifies what it signed then.
         Ok(kept.map(|(body, _)| body))
+    }
+
+    fn own(&self) -> Vec<ServerKey> {
+        let published = self.own.published().into_iter();
+        let keys = published.map(|key| ServerKey {
+            key_id: key.id,
+            public_key: key.public.to_vec(),
+            valid_until_ts: i64::MAX,
+            expired_ts: key.until,
+            fetched_ts: now_ms(),
+        });
+        keys.collect()
     }
 
     async fn known(&self, server: &OwnedServerName) -> Arc<Vec<ServerKey>> {
@@ -286,6 +307,15 @@ pub(super) fn parse(server: &ServerName, body: &[u8], now: i64) -> Result<Vec<Se
     if current.is_empty() {
         return Err("no usable key".to_owned());
     }
+    // What has no signature has no wrong one either.
+    let signed_with = object
+        .get("signatures")
+        .and_then(CanonicalJsonValue::as_object)
+        .and_then(|signatures| signatures.get(server.as_str()))
+        .and_then(CanonicalJsonValue::as_object);
+    if !signed_with.is_some_and(|ids| current.keys().any(|id| ids.contains_key(id))) {
+        return Err("not signed with a key that it names".to_owned());
+    }
     verify_json(&[(server.to_string(), current)].into(), &object)
         .map_err(|error| error.to_string())?;
     Ok(keys)
@@ -329,6 +359,20 @@ mod tests {
             parse(server_name!("a.example"), &body, 0).is_err(),
             "changed after signing"
         );
+        for signatures in [
+            "{}",
+            r#"{"a.example":{}}"#,
+            r#"{"b.example":{"ed25519:k1":"AAAA"}}"#,
+        ] {
+            let mut object = document(&keys()).unwrap();
+            let signatures = serde_json::from_str(signatures).unwrap();
+            object.insert("signatures".to_owned(), signatures);
+            let body = serde_json::to_vec(&object).unwrap();
+            assert!(
+                parse(server_name!("a.example"), &body, 0).is_err(),
+                "not signed"
+            );
+        }
         for body in [&b"{}"[..], b"[]", b"", b"{\"server_name\":\"a.example\"}"] {
             assert!(parse(server_name!("a.example"), body, 0).is_err());
         }

@@ -83,7 +83,7 @@ pub async fn run(
         tracing::info!("listening on {scheme}://{}", socket.local_addr()?);
         listen::serve(socket, tls, router, stop.clone(), requests.clone());
     }
-    reload::start(reread, ctx.federation.clone(), endpoints, stop.clone());
+    reload::start(reread, ctx.clone(), endpoints, stop.clone());
     stop.cancelled().await;
 
     tracing::info!("stopping");

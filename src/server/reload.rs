@@ -1,15 +1,17 @@
 //! `SIGHUP`: certificates and parts of the configuration are read again.
 //!
-//! Anew: certificates and authorities of listeners, `[federation]`, `[outbound]`. What is wrong
+//! Anew: certificates and authorities of listeners, the signing keys, `[federation]`, `[outbound]`. What is wrong
 //! leaves the old in use.
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use super::tls::Endpoint;
-use crate::{config::Config, federation};
+use crate::{config::Config, context::Context};
 
 /// Reads the configuration.
 pub type Read = Box<dyn Fn() -> anyhow::Result<Config> + Send>;
@@ -17,7 +19,7 @@ pub type Read = Box<dyn Fn() -> anyhow::Result<Config> + Send>;
 /// Follows `SIGHUP` until `stop`.
 pub(super) fn start(
     read: Read,
-    federation: federation::Client,
+    ctx: Context,
     endpoints: Vec<Arc<Endpoint>>,
     stop: CancellationToken,
 ) {
@@ -33,11 +35,20 @@ pub(super) fn start(
             for endpoint in &endpoints {
                 endpoint.reload();
             }
-            let taken = read().and_then(|config| Ok(federation.reload(&config)?));
+            let taken = read().and_then(|config| reload(&ctx, &config));
             match taken {
-                Ok(()) => tracing::info!("[federation] and [outbound] read again"),
+                Ok(()) => tracing::info!("signing keys, [federation] and [outbound] read again"),
                 Err(error) => tracing::error!("the old configuration stays in use: {error:#}"),
             }
         }
     });
+}
+
+fn reload(ctx: &Context, config: &Config) -> anyhow::Result<()> {
+    let file = &config.signing_key_file;
+    let text = std::fs::read_to_string(file).map(Zeroizing::new);
+    let text = text.with_context(|| format!("cannot read {}", file.display()))?;
+    let replaced = ctx.keys.replace(&text);
+    replaced.with_context(|| file.display().to_string())?;
+    Ok(ctx.federation.reload(config)?)
 }

@@ -85,7 +85,7 @@ fn complete(
     }
     ruma::signatures::hash_and_sign_event(
         rooms.ctx().server_name().as_str(),
-        rooms.ctx().keys.pair(),
+        &*rooms.ctx().keys.pair(),
         &mut object,
         &version.rules.redaction,
     )

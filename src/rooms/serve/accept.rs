@@ -247,7 +247,7 @@ fn sign(
     let keys = &rooms.ctx().keys;
     sign_event(
         keys.server_name.as_str(),
-        keys.pair(),
+        &*keys.pair(),
         object,
         &version.rules.redaction,
     )

@@ -25,7 +25,7 @@ async fn set(user: &User, room: &str, kind: &str, content: serde_json::Value) {
 }
 
 /// A room of alice's that bob of the other server is in, with the power to change it.
-async fn shared_room(one: &Server, alice: &User, bob: &mut User, name: &str) -> String {
+pub(super) async fn shared_room(one: &Server, alice: &User, bob: &mut User, name: &str) -> String {
     let room = alice
         .create_room(json!({
             "preset": "public_chat",

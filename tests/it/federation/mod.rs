@@ -1,6 +1,7 @@
 //! Servers among themselves.
 
 mod at_time;
+mod crowd;
 mod delivery;
 mod devices;
 mod graph;
@@ -12,6 +13,7 @@ mod partitions;
 mod policy;
 mod requests;
 pub(crate) mod rooms;
+mod rotation;
 mod rules;
 mod scripted;
 mod spaces;

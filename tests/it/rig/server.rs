@@ -193,6 +193,11 @@ impl Server {
         let config = std::fs::read_to_string(&file).unwrap();
         assert!(config.contains(from), "{from} in {config}");
         std::fs::write(&file, config.replacen(from, to, 1)).unwrap();
+        self.hang_up();
+    }
+
+    /// Has the process read again what it reads at SIGHUP.
+    pub(crate) fn hang_up(&self) {
         kill(Pid::from_raw(self.pid()), Signal::SIGHUP).unwrap();
     }
 

@@ -117,16 +117,7 @@ impl Scripted {
 
     /// Has a user of this peer join a room of a server; the room is served from then on.
     pub(crate) async fn join(&self, server: &Server, room_id: &str, user: &str) -> Room {
-        let draft = self.make(server, "join", room_id, user).await;
-        let version = draft.version.clone();
-        let join = draft.sign(&self.key);
-        let path = format!(
-            "/_matrix/federation/v2/send_join/{}/{}",
-            enc(room_id),
-            enc(&join.id)
-        );
-        let (status, body) = self.call(server, "PUT", &path, Some(join.json())).await;
-        assert_eq!(status, 200, "{body}");
+        let (version, join, body) = self.send_join(server, room_id, user, "").await;
         let events = |list: &str| -> Vec<Event> {
             let list = body[list].as_array().unwrap().iter();
             list.map(|event| Event::of(canonical(event.clone()), &version))
@@ -139,6 +130,33 @@ impl Scripted {
         room.insert_with_state(&join, &events("state"));
         self.host(&room);
         room
+    }
+
+    /// Has a user of this peer join a room of a server, of which the peer keeps nothing.
+    pub(crate) async fn enter(&self, server: &Server, room_id: &str, user: &str) {
+        self.send_join(server, room_id, user, "?omit_members=true")
+            .await;
+    }
+
+    /// Version of the room, the join, and what was answered.
+    async fn send_join(
+        &self,
+        server: &Server,
+        room_id: &str,
+        user: &str,
+        query: &str,
+    ) -> (String, Event, Value) {
+        let draft = self.make(server, "join", room_id, user).await;
+        let version = draft.version.clone();
+        let join = draft.sign(&self.key);
+        let path = format!(
+            "/_matrix/federation/v2/send_join/{}/{}{query}",
+            enc(room_id),
+            enc(&join.id)
+        );
+        let (status, body) = self.call(server, "PUT", &path, Some(join.json())).await;
+        assert_eq!(status, 200, "{body}");
+        (version, join, body)
     }
 
     /// Invites a user of a server to a room of this peer, with the event in its graph.

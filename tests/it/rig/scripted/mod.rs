@@ -127,6 +127,11 @@ impl Scripted {
         }
     }
 
+    /// Answers nobody any more: connections are refused.
+    pub(crate) fn die(&self) {
+        self.task.abort();
+    }
+
     /// The id of a user of this server.
     pub(crate) fn user(&self, name: &str) -> String {
         format!("@{name}:{}", self.name)
