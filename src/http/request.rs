@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Bytes of a body of the client API.
-const CLIENT_BODY_MAX: usize = 2 << 20;
+pub(super) const CLIENT_BODY_MAX: usize = 2 << 20;
 /// Bytes of a body of the server API: 50 PDUs of 64 KiB, and room to spare.
 const FEDERATION_BODY_MAX: usize = 12 << 20;
 
@@ -312,7 +312,7 @@ fn token(parts: &Parts) -> Option<String> {
         .map(|(_, token)| token.into_owned())
 }
 
-async fn read(body: axum::body::Body, max: usize) -> Result<Bytes, ApiError> {
+pub(super) async fn read(body: axum::body::Body, max: usize) -> Result<Bytes, ApiError> {
     axum::body::to_bytes(body, max).await.map_err(|error| {
         use std::error::Error;
         let too_large = error

@@ -1,6 +1,9 @@
 //! Login and logout.
 
-use axum::{Router, extract::State};
+use axum::{
+    Router,
+    extract::{FromRequest, Request, State},
+};
 use ruma::{
     UserId,
     api::client::{
@@ -17,7 +20,7 @@ use crate::{
         limits::Kind,
         mount,
         reply::Object,
-        request::{Authenticated, Public},
+        request::{Authenticated, CLIENT_BODY_MAX, Public, read},
     },
     storage,
     users::{self, login::parse_user, tokens::Granted},
@@ -36,12 +39,31 @@ async fn get_login_types(_: Public<get_login_types::v3::Request>) -> Object {
     Object(json!({ "flows": [{ "type": "m.login.password" }] }))
 }
 
+/// A login that says of which kind it is: ruma's type takes that for granted, and panics.
+struct Login(Public<login::v3::Request>);
+
+impl FromRequest<App> for Login {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let body = read(body, CLIENT_BODY_MAX).await?;
+        let parsed = serde_json::from_slice::<Value>(&body);
+        let parsed = parsed.map_err(|_| ApiError::not_json("not JSON"))?;
+        if !parsed.get("type").is_some_and(Value::is_string) {
+            return Err(ApiError::bad_json("missing field `type`"));
+        }
+        let request = Request::from_parts(parts, body.into());
+        Ok(Self(Public::from_request(request, app).await?))
+    }
+}
+
 /// `POST /_matrix/client/v3/login`
 async fn login(
     State(app): State<App>,
-    Public {
+    Login(Public {
         request, address, ..
-    }: Public<login::v3::Request>,
+    }): Login,
 ) -> Result<Object, ApiError> {
     let login::v3::LoginInfo::Password(password) = &request.login_info else {
         return Err(users::Error::UnknownLogin.into());

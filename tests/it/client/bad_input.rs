@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::rig::{enc, server::Server};
+use crate::rig::{enc, operator::Operator, server::Server};
 
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::too_many_lines, reason = "a table")]
@@ -163,4 +163,64 @@ async fn every_endpoint_that_is_listed_is_served() {
         let body = answer.text().await.unwrap();
         assert!(!body.contains("M_UNRECOGNIZED"), "{line}: {body}");
     }
+}
+
+/// Endpoints that end the session they are called with, or wait.
+const LEFT_OUT: [&str; 5] = [
+    "/logout",
+    "/deactivate",
+    "/account/password",
+    "/sync",
+    "/delete_devices",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_endpoint_breaks_on_what_it_does_not_expect() {
+    let server = Server::start().await;
+    let operator = Operator::of(&server).await;
+    let list = include_str!("../../../docs/ENDPOINTS.md");
+    let rows = list.lines().filter_map(|line| {
+        let mut cells = line.split('|').map(str::trim).skip(1);
+        let method = Method::from_bytes(cells.next()?.as_bytes()).ok()?;
+        Some((method, cells.next()?.strip_prefix('`')?.strip_suffix('`')?))
+    });
+    let rows: Vec<(Method, &str)> = rows
+        .filter(|(_, path)| {
+            path.starts_with('/') && !LEFT_OUT.iter().any(|out| path.ends_with(out))
+        })
+        .collect();
+    assert!(rows.len() > 100, "{}", rows.len());
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    for (method, path) in rows {
+        for body in [
+            "",
+            "{}",
+            "[]",
+            "null",
+            "\"x\"",
+            "{\"type\":1}",
+            "{\"type\":\"x\"}",
+        ] {
+            for filling in ["x", "%21x:localhost", "@x:localhost"] {
+                let filled = fill(path, filling);
+                let request = http
+                    .request(method.clone(), server.url(&filled))
+                    .bearer_auth(&operator.token)
+                    .body(body);
+                let answer = request.send().await.unwrap();
+                assert_ne!(answer.status(), 500, "{method} {filled} {body}");
+            }
+        }
+    }
+}
+
+/// A path with the same text in every place that it leaves open.
+fn fill(path: &str, filling: &str) -> String {
+    let segments = path
+        .split('/')
+        .map(|segment| match segment.starts_with('{') {
+            true => filling,
+            false => segment,
+        });
+    segments.collect::<Vec<_>>().join("/")
 }

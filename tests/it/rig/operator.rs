@@ -9,7 +9,7 @@ use crate::client::account::register_with_secret;
 /// An administrator's tool.
 pub(crate) struct Operator {
     pub(crate) base: String,
-    token: String,
+    pub(crate) token: String,
     pub(crate) id: String,
 }
 
