@@ -144,6 +144,7 @@ fn render(path: &Path, frame: Frame) -> Result<(Vec<u8>, &'static str), Error> {
     let mut limits = Limits::default();
     limits.max_alloc = Some(DECODER_BYTES_MAX);
     reader.limits(limits);
+    let is_png = reader.format() == Some(ImageFormat::Png);
     // Reads the header only.
     let mut decoder = reader.into_decoder().map_err(not_an_image)?;
     let (width, height) = decoder.dimensions();
@@ -156,8 +157,14 @@ fn render(path: &Path, frame: Frame) -> Result<(Vec<u8>, &'static str), Error> {
     drop(image);
     small.apply_orientation(orientation);
     let mut bytes = Vec::new();
-    if small.color().has_alpha() {
-        let image = DynamicImage::from(small.into_rgba8());
+    let has_alpha = small.color().has_alpha();
+    // What was sharp stays sharp, and what shines through goes on doing so.
+    if is_png || has_alpha {
+        let image = if has_alpha {
+            DynamicImage::from(small.into_rgba8())
+        } else {
+            DynamicImage::from(small.into_rgb8())
+        };
         let mut out = Cursor::new(&mut bytes);
         image
             .write_to(&mut out, ImageFormat::Png)
