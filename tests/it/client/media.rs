@@ -336,7 +336,11 @@ async fn thumbnails_are_made_of_every_format() {
             let again = get(&alice, &thumbnail(&mxc, query)).await;
             assert!(header(&again, "content-disposition").starts_with("inline"));
             if kind == "image/png" {
-                assert_eq!(header(&again, "content-type"), kind, "sharp lines stay sharp");
+                assert_eq!(
+                    header(&again, "content-type"),
+                    kind,
+                    "sharp lines stay sharp"
+                );
             }
             assert_eq!(decoded(again).await, image);
         }

@@ -1,8 +1,14 @@
 //! Requests of peers that are not what they should be.
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use serde_json::{Value, json};
 
-use crate::rig::server::Server;
+use crate::rig::{
+    enc,
+    scripted::Scripted,
+    server::{Folder, Server},
+    tls::Tls,
+};
 
 async fn get(server: &Server, path: &str, authorization: Option<&str>) -> (u16, Value) {
     let mut request = reqwest::Client::builder()
@@ -146,4 +152,40 @@ async fn keys_are_told_in_the_old_ways_too() {
         let got = (status, &body["errcode"]);
         assert_eq!(got, (400, &json!("M_INVALID_PARAM")), "{path}");
     }
+}
+
+/// More requests than one peer may have under way and waiting.
+const FLOOD: usize = 200;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_one_peer_is_its_own_trouble() {
+    let folder = Folder::new();
+    let tls = Tls::new(&folder.0);
+    let server = Server::with_tls(&tls).await;
+    let alice = server.user("alice").await;
+    let (flood, other) = (Scripted::start(&tls).await, Scripted::start(&tls).await);
+    // Nothing of it can be checked before its keys are told.
+    let held = flood.hold("server");
+    let path = format!(
+        "/_matrix/federation/v1/query/profile?user_id={}",
+        enc(&alice.id)
+    );
+    let mut calls: FuturesUnordered<_> = (0..FLOOD)
+        .map(|_| flood.call(&server, "GET", &path, None))
+        .collect();
+    let (status, body) = calls.next().await.unwrap();
+    assert_eq!(
+        (status, &body["errcode"]),
+        (429, &json!("M_LIMIT_EXCEEDED"))
+    );
+    assert!(body["retry_after_ms"].as_u64().unwrap() > 0, "{body}");
+    let (status, body) = other.call(&server, "GET", &path, None).await;
+    assert_eq!(status, 200, "{body}");
+    drop(held);
+    let mut served = 0;
+    while let Some((status, body)) = calls.next().await {
+        assert!(status == 200 || status == 429, "{status} {body}");
+        served += usize::from(status == 200);
+    }
+    assert!(served > 50, "those that waited are answered: {served}");
 }
