@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ruma::OwnedEventId;
+
 use super::{
     Error, Rooms,
     pdus::Event,
@@ -43,6 +45,14 @@ pub(super) async fn state_before(
     // From here on the database is asked: what is queued must be there.
     room.committed(tip.rev).await;
     let prev = rooms.events_by_id(room, wanted).await?;
+    // Without them the state would seem to be empty, and nothing is allowed there.
+    let is_here = |id: &OwnedEventId| prev.iter().any(|event| event.pdu.event_id == *id);
+    if !wanted
+        .iter()
+        .all(|id| is_here(id) || event.missing.contains(id))
+    {
+        return Err(Error::Busy);
+    }
     let mut states: Vec<State> = Vec::new();
     for event in &prev {
         if let Some(state) = state_after(rooms, room, event).await? {

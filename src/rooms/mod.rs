@@ -472,8 +472,10 @@ async fn forget_stale(rooms: Rooms) {
                         }
                         _ => continue,
                     }
+                    // What we write ourselves may be read from the log before we know it is there.
                     if let Some(room) = rooms.0.resident.get(&nid).await
                         && !room.has_seen(row.pos)
+                        && (!room.settled().await || !room.has_seen(row.pos))
                     {
                         room.bury();
                         rooms.0.resident.invalidate(&nid).await;

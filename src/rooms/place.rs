@@ -105,6 +105,11 @@ pub(super) struct Placed {
 }
 
 impl Placed {
+    /// The copy of the room that it was placed on.
+    pub(super) fn room(&self) -> Arc<Room> {
+        self.room.clone()
+    }
+
     /// Waits until it is on disk; `false`: it is not, since the room changed under our feet.
     pub(super) async fn written(self, rooms: &Rooms) -> Result<bool, Error> {
         let written = matches!(self.pending.written(rooms).await?, Written::Yes(_));
@@ -122,25 +127,32 @@ pub async fn place(
     event: Incoming,
 ) -> Result<Verdict, Error> {
     for _ in 0..ATTEMPTS_MAX {
-        let placed = begin(rooms, room_nid, &event).await?;
-        let verdict = placed.verdict;
-        if placed.written(rooms).await? {
-            return Ok(verdict);
+        if let Some(placed) = begin(rooms, room_nid, &event, None).await? {
+            let verdict = placed.verdict;
+            if placed.written(rooms).await? {
+                return Ok(verdict);
+            }
         }
     }
     Err(Error::Busy)
 }
 
-/// Places an event and queues it for writing; what follows it may be placed at once.
+/// Places an event and queues it for writing; what follows it may be placed at once. Where it
+/// leans on what was queued before, `on` is the copy of the room that has it; `None`: that copy is
+/// not in use any more, and what was queued on it may never be written.
 pub(super) async fn begin(
     rooms: &Rooms,
     room_nid: storage::RoomNid,
     event: &Incoming,
-) -> Result<Placed, Error> {
+    on: Option<&Arc<Room>>,
+) -> Result<Option<Placed>, Error> {
     for _ in 0..ATTEMPTS_MAX {
         let Some(room) = rooms.find(room_nid).await? else {
             return Err(Error::RoomNotFound(event.pdu.room_id.clone()));
         };
+        if on.is_some_and(|on| !Arc::ptr_eq(on, &room)) {
+            return Ok(None);
+        }
         let mut tip = room.tip.lock().await;
         if room.is_dead() {
             continue;
@@ -149,12 +161,12 @@ pub(super) async fn begin(
         let (head, pending) = plan.commit(rooms).await?;
         *tip = head;
         drop(tip);
-        return Ok(Placed {
+        return Ok(Some(Placed {
             verdict,
             nid,
             room,
             pending,
-        });
+        }));
     }
     Err(Error::Busy)
 }

@@ -158,7 +158,7 @@ impl Known {
 
 /// Places events as long as they lean on nothing we lack, and returns the rest. They are written
 /// behind each other without waiting for each; where the room changes under our feet, those that
-/// were not written are placed anew.
+/// were not written are among the rest, since they may lean on each other by numbers that are void.
 async fn at_once(
     rooms: &Rooms,
     room: &Arc<Room>,
@@ -167,7 +167,8 @@ async fn at_once(
     let _claims = claims(rooms, &pdus).await;
     let mut known = Known::load(rooms, room, &pdus).await?;
     let policy = policy_server::of(rooms, room).await?;
-    let mut queued: Vec<(Incoming, Placed)> = Vec::new();
+    let mut queued: Vec<(Arc<Pdu>, Placed)> = Vec::new();
+    let mut on: Option<Arc<Room>> = None;
     let mut rest = pdus.into_iter();
     let mut waiting = Vec::new();
     for pdu in rest.by_ref() {
@@ -182,21 +183,23 @@ async fn at_once(
             waiting.push(pdu);
             break;
         };
-        let placed = place::begin(rooms, room.nid, &incoming).await?;
+        let Some(placed) = place::begin(rooms, room.nid, &incoming, on.as_ref()).await? else {
+            waiting.push(pdu);
+            break;
+        };
+        on = Some(placed.room());
         known.add(&pdu, &placed);
-        queued.push((incoming, placed));
+        queued.push((pdu, placed));
     }
-    waiting.extend(rest);
-    let mut stale = Vec::new();
-    for (incoming, placed) in queued {
+    let mut left = Vec::new();
+    for (pdu, placed) in queued {
         if !placed.written(rooms).await? {
-            stale.push(incoming);
+            left.push(pdu);
         }
     }
-    for incoming in stale {
-        place::place(rooms, room.nid, incoming).await?;
-    }
-    Ok(waiting)
+    left.append(&mut waiting);
+    left.extend(rest);
+    Ok(left)
 }
 
 /// The right to place events.

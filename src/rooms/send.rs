@@ -160,7 +160,8 @@ async fn judged(
     let mut incoming = Incoming::new(rooms, room, pdu.clone()).await?;
     incoming.out = Some(owed_to(rooms, &pdu).await?);
     incoming.txn = txn.map(|txn| txn.0);
-    let placed = place::begin(rooms, room.nid, &incoming).await?;
+    let placed = place::begin(rooms, room.nid, &incoming, None).await?;
+    let placed = placed.ok_or(Error::Busy)?;
     let verdict = placed.verdict;
     if !placed.written(rooms).await? {
         return Ok(None);

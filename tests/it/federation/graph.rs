@@ -1,6 +1,7 @@
 //! What is hard about a room that spans servers: forks, absences, doors that others keep.
 
 use serde_json::json;
+use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 
 use super::rooms::two_servers;
 use crate::rig::{
@@ -331,4 +332,54 @@ async fn what_is_not_on_disk_yet_is_found_although_memory_is_full() {
     let last = room.message(&bob, "that was it");
     peer.send(&server, &[&last]).await;
     alice.hears("that was it").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_come_while_the_room_is_loaded_again_all_find_their_place() {
+    let folder = Folder::new();
+    let tls = Tls::new(&folder.0);
+    let server = Server::with_tls(&tls).await;
+    let peer = Scripted::start(&tls).await;
+    let alice = server.user("alice").await;
+    let bob = peer.user("bob");
+    let room = peer.room("11", &bob);
+    alice.join_via(&room.id, &peer.name).await;
+    let options = PgConnectOptions::new_without_pgpass()
+        .socket(server.socket_folder())
+        .username("amtsbote")
+        .database("amtsbote");
+    let mut conn = options.connect().await.unwrap();
+    // What another node writes makes this one load the room again.
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let room_id = room.id.clone();
+    let other_node = tokio::spawn(async move {
+        while stopped.try_recv().is_err() {
+            sqlx::query(
+                "INSERT INTO stream_log (pos, kind, room_nid, user_nid, ref)
+                 SELECT nextval('stream_pos_seq'), 1, room_nid, 1, 1 FROM room WHERE room_id = $1",
+            )
+            .bind(&room_id)
+            .execute(&mut conn)
+            .await
+            .unwrap();
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut sent = Vec::new();
+    for round in 0..10 {
+        let mut events = Vec::new();
+        for n in 0..20 {
+            events.push(room.member(&bob, "join"));
+            events.push(room.message(&bob, &format!("{round} {n}")));
+            sent.push(format!("{round} {n}"));
+        }
+        peer.send(&server, &events.iter().collect::<Vec<_>>()).await;
+    }
+    stop.send(()).unwrap();
+    other_node.await.unwrap();
+    eventually("every message", async || {
+        let heard = alice.history(&room.id).await;
+        sent.iter().all(|text| heard.contains(text)).then_some(())
+    })
+    .await;
 }
