@@ -10,6 +10,7 @@ mod outbound;
 mod partial;
 mod partitions;
 mod policy;
+mod presence;
 mod requests;
 pub(crate) mod rooms;
 mod rules;
