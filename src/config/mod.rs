@@ -81,6 +81,8 @@ pub struct Config {
     pub rate_limits: RateLimits,
     /// Rooms.
     pub rooms: Rooms,
+    /// Presence.
+    pub presence: Presence,
     /// Media.
     pub media: Media,
     /// Logging.
@@ -190,6 +192,15 @@ pub struct Rooms {
     pub default_version: RoomVersionId,
 }
 
+/// Presence.
+#[derive(Clone, Debug)]
+pub struct Presence {
+    /// Whether users here see who is there.
+    pub enabled: bool,
+    /// Whether servers tell each other.
+    pub federation: bool,
+}
+
 /// Media.
 #[derive(Clone, Debug)]
 pub struct Media {
@@ -272,6 +283,10 @@ impl Default for Config {
             rate_limits: RateLimits { enabled: true },
             rooms: Rooms {
                 default_version: ROOM_VERSION,
+            },
+            presence: Presence {
+                enabled: true,
+                federation: false,
             },
             media: Media {
                 max_upload_bytes: 100 << 20,

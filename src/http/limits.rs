@@ -24,6 +24,8 @@ pub enum Kind {
     Invite,
     /// Uploads of a user.
     Media,
+    /// Presence that a user sets.
+    Presence,
     /// OpenID tokens of a user.
     OpenId,
     /// What an address tells of bound third-party identifiers: peers are called for it.
@@ -44,6 +46,7 @@ impl Kind {
             Self::Invite => (0.3, 20.0),
             Self::Media => (10.0, 50.0),
             Self::OpenId | Self::Preview => (0.5, 20.0),
+            Self::Presence => (1.0, 20.0),
             Self::Binding => (1.0, 50.0),
         }
     }

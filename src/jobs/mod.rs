@@ -9,7 +9,7 @@ use crate::{
     clock::now_ms,
     devices,
     federation::sender::Sender,
-    rooms::{News, Rooms, deletion, inbox, partial, purge, user_directory},
+    rooms::{News, Rooms, deletion, inbox, partial, presence, purge, user_directory},
     storage::{self, LogKind},
 };
 
@@ -37,6 +37,8 @@ pub fn start(rooms: &Rooms, sender: &Sender, stop: &CancellationToken) {
     spawn(Box::pin(delete_rooms(rooms.clone())));
     spawn(Box::pin(expire_typing(rooms.clone())));
     spawn(Box::pin(tell_peers(rooms.clone(), sender.clone())));
+    spawn(Box::pin(presence::look_after(rooms.clone())));
+    spawn(Box::pin(tell_presence(rooms.clone(), sender.clone())));
     spawn(Box::pin(resync_devices(rooms.clone())));
     spawn(Box::pin(keep_directory(rooms.clone())));
 }
@@ -108,6 +110,28 @@ async fn tell_peers(rooms: Rooms, sender: Sender) {
             },
             Err(RecvError::Lagged(lost)) => tracing::warn!(lost, "news for peers were lost"),
             Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// How often peers are told of presence: what changes in between goes in one EDU.
+const PRESENCE_EVERY: Duration = Duration::from_secs(1);
+
+/// Sends presence to the servers that share a room with the users.
+async fn tell_presence(rooms: Rooms, sender: Sender) {
+    let config = &rooms.ctx().config.presence;
+    if !(config.enabled && config.federation) {
+        return;
+    }
+    loop {
+        tokio::time::sleep(PRESENCE_EVERY).await;
+        match presence::edus(&rooms).await {
+            Ok(edus) => {
+                for (server, about, edu) in edus {
+                    sender.edu(&[server], &about, &edu).await;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "presence was not sent to peers"),
         }
     }
 }

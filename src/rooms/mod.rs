@@ -13,6 +13,7 @@ pub mod listing;
 pub mod membership;
 pub mod partial;
 pub mod place;
+pub mod presence;
 pub mod purge;
 pub mod receipts;
 pub mod receive;
@@ -210,6 +211,7 @@ struct Inner {
     /// Wakes the job that does what administrators order.
     deleting: Notify,
     typing: Typing,
+    presence: presence::Presences,
     directory: user_directory::Progress,
     /// What peers told of their spaces.
     peers: spaces::Peers,
@@ -287,6 +289,7 @@ impl Rooms {
             purging: Notify::new(),
             deleting: Notify::new(),
             typing: Typing::default(),
+            presence: presence::Presences::default(),
             directory: user_directory::Progress::default(),
             peers: spaces::Peers::default(),
             echoes: Cache::builder()

@@ -12,6 +12,7 @@ use ruma::{
 use super::{
     Error, Rooms,
     membership::{require_joined, require_plausible},
+    presence,
 };
 use crate::{
     clock::{from_ms, now_ms},
@@ -36,6 +37,7 @@ pub async fn set(
     (event_id, thread): (&EventId, &str),
 ) -> Result<(), Error> {
     require_joined(rooms, room_id, user).await?;
+    presence::active(rooms, user).await;
     let room = rooms.by_id(room_id).await?;
     let now = now_ms();
     store(rooms, room_id, user, kind, (event_id.as_str(), thread), now).await?;

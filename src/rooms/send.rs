@@ -18,6 +18,7 @@ use super::{
     persist::{Accepted, Plan, Written, is_local},
     place::{self, Incoming, Verdict},
     policy_server::{self, Judged},
+    presence,
     resident::{Head, Room},
 };
 use crate::{
@@ -69,6 +70,7 @@ pub async fn send(
     if draft.kind == TimelineEventType::RoomCreate {
         return Err(Error::Invalid("a room is created once".to_owned()));
     }
+    presence::active(rooms, sender).await;
     let claim = match txn {
         Some(txn) => Some(rooms.0.underway.claim(txn.0).await),
         None => None,

@@ -10,7 +10,7 @@ use ruma::{
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
-    Error, Rooms,
+    Error, Rooms, presence,
     receipts::{RemoteReceipts, set_remote},
     receive, rescind,
     serve::admitted,
@@ -76,29 +76,34 @@ pub async fn receive(rooms: &Rooms, transaction: Transaction<'_>) -> Result<Stri
     for of_room in all {
         results.extend(of_room?);
     }
-    for edu in edus {
-        // An EDU that cannot be read, or is refused, is nobody's loss.
-        let taken = if edu
-            .get_field::<String>("edu_type")
-            .ok()
-            .flatten()
-            .as_deref()
-            == Some("m.receipt")
-        {
-            receipts(rooms, origin, edu).await
-        } else if let Ok(edu) = edu.deserialize() {
-            ephemeral(rooms, origin, edu).await
-        } else {
-            Ok(())
-        };
-        if let Err(error) = taken {
-            tracing::debug!(%error, %origin, "an EDU was not taken");
-        }
-    }
+    all_ephemeral(rooms, origin, edus).await;
     let answer = json!({ "pdus": results }).to_string();
     let mut conn = rooms.ctx().db.conn().await?;
     storage::outbox::insert_received(&mut conn, (origin.as_str(), id), &answer, now_ms()).await?;
     Ok(answer)
+}
+
+/// An EDU that cannot be read, or is refused, is nobody's loss.
+async fn all_ephemeral(rooms: &Rooms, origin: &ServerName, edus: &[Raw<Edu>]) {
+    let missed = |error: Error| tracing::debug!(%error, %origin, "an EDU was not taken");
+    let mut presences = Vec::new();
+    for edu in edus {
+        let kind = edu.get_field::<String>("edu_type").ok().flatten();
+        let taken = match (kind.as_deref(), edu) {
+            (Some("m.receipt"), edu) => receipts(rooms, origin, edu).await,
+            (Some("m.presence"), edu) => {
+                presences.push(edu);
+                Ok(())
+            }
+            (_, edu) => match edu.deserialize() {
+                Ok(edu) => ephemeral(rooms, origin, edu).await,
+                Err(_) => Ok(()),
+            },
+        };
+        taken.unwrap_or_else(missed);
+    }
+    let taken = presence::receive(rooms, origin, &presences).await;
+    taken.unwrap_or_else(missed);
 }
 
 /// Events by room, each room in order. What names no room cannot be placed and is left out.
@@ -243,7 +248,6 @@ async fn ephemeral(rooms: &Rooms, origin: &ServerName, edu: Edu) -> Result<(), E
             let taken = lists::signing_keys_changed(rooms.ctx(), origin, content).await;
             taken.map_err(|error| Error::Invalid(error.to_string()))
         }
-        // Presence is off between servers.
         _ => Ok(()),
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::broadcast;
 use super::{
     Error, Rooms,
     membership::{require_joined, require_plausible},
+    presence,
 };
 use crate::{clock::now_ms, storage::RoomNid};
 
@@ -153,6 +154,7 @@ pub async fn set(
     timeout_ms: Option<i64>,
 ) -> Result<(), Error> {
     require_joined(rooms, room_id, user).await?;
+    presence::active(rooms, user).await;
     let room = rooms.by_id(room_id).await?;
     let until = timeout_ms.map(|timeout| now_ms() + timeout.clamp(0, TIMEOUT_MAX_MS));
     if rooms.typing().set(room.nid, user, until) {

@@ -21,6 +21,7 @@ pub mod memberships;
 pub mod openid_tokens;
 pub mod outbox;
 pub mod partial;
+pub mod presence;
 pub mod purges;
 pub mod receipts;
 pub mod registration_tokens;

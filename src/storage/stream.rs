@@ -6,7 +6,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -56,6 +59,8 @@ pub enum LogKind {
     Whole = 12,
     /// Which servers are allowed or denied.
     ServerRule = 21,
+    /// Presence of a user.
+    Presence = 22,
 }
 
 impl LogKind {
@@ -72,6 +77,7 @@ impl LogKind {
             11 => Self::OutOfBand,
             12 => Self::Whole,
             21 => Self::ServerRule,
+            22 => Self::Presence,
             _ => return None,
         })
     }
@@ -126,6 +132,8 @@ pub struct StreamClock(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     horizon: watch::Sender<Pos>,
+    /// Last change of presence below the horizon; what was there at the start is not known.
+    presence: AtomicI64,
     rows: broadcast::Sender<Arc<[LogRow]>>,
     gap: Notify,
     stop: CancellationToken,
@@ -155,6 +163,7 @@ impl StreamClock {
                 bound: None,
             }),
             horizon: watch::Sender::new(horizon),
+            presence: AtomicI64::new(horizon),
             rows: broadcast::Sender::new(BATCHES_MAX),
             gap: Notify::new(),
             stop: CancellationToken::new(),
@@ -166,6 +175,12 @@ impl StreamClock {
     /// All positions up to this one are committed and visible, or void.
     pub fn horizon(&self) -> Pos {
         *self.0.horizon.borrow()
+    }
+
+    /// Whether somebody's presence may have changed after `pos` and up to the horizon: saves most
+    /// syncs a look.
+    pub fn has_presence_after(&self, pos: Pos) -> bool {
+        self.0.presence.load(Ordering::Acquire) > pos
     }
 
     /// The horizon as a value to wait on.
@@ -208,6 +223,9 @@ impl StreamClock {
         let mut batch = Vec::new();
         while let Some(row) = state.pending.remove(&(state.horizon + 1)) {
             state.horizon = row.pos;
+            if row.kind == LogKind::Presence {
+                self.0.presence.store(row.pos, Ordering::Release);
+            }
             batch.push(row);
         }
         // The horizon first: who is woken by a row looks up to the horizon, and must find it there.

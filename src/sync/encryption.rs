@@ -22,6 +22,8 @@ pub(super) struct News {
     pub(super) told: Pos,
     /// Users whose devices have to be looked at.
     pub(super) changed: Vec<ruma::OwnedUserId>,
+    /// The same, interned: among them those who are new to the user.
+    pub(super) met: Vec<i64>,
     /// Users who share no room any more.
     pub(super) left: Vec<ruma::OwnedUserId>,
     /// One-time keys that wait, by algorithm.
@@ -74,7 +76,9 @@ pub(super) async fn look(scope: Scope<'_>, since: Option<Token>) -> Result<News,
         let nids = |users: Vec<(UserNid, bool)>| -> Vec<UserNid> {
             users.into_iter().map(|(user, _)| user).collect()
         };
-        news.changed = ids.user_ids_of(&nids(sharing)).await?;
+        let sharing = nids(sharing);
+        news.changed = ids.user_ids_of(&sharing).await?;
+        news.met = sharing.into_iter().map(|user| user.0).collect();
         news.left = ids.user_ids_of(&nids(apart)).await?;
     }
     Ok(news)

@@ -3,14 +3,24 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::{Notify, broadcast::error::RecvError};
+use tokio::sync::{
+    Notify,
+    broadcast::error::{RecvError, TryRecvError},
+};
 
 use crate::{
     rooms::Rooms,
     storage::{self, LogKind, RoomNid, UserNid},
 };
+
+/// In rooms where more clients wait presence wakes nobody: it goes with the next answer, which
+/// clients do not wait long for.
+const PRESENCE_WAITERS_MAX: usize = 200;
+/// Changes of presence that come within this time wake clients once.
+const PRESENCE_PAUSE: Duration = Duration::from_millis(200);
 
 /// All waiting clients of a node. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -39,7 +49,10 @@ impl Hub {
     pub fn start(rooms: Rooms) -> Self {
         let hub = Self::default();
         tokio::spawn(follow_log(hub.clone(), rooms.clone()));
-        tokio::spawn(follow_typing(hub.clone(), rooms));
+        tokio::spawn(follow_typing(hub.clone(), rooms.clone()));
+        if rooms.ctx().config.presence.enabled {
+            tokio::spawn(follow_presence(hub.clone(), rooms));
+        }
         hub
     }
 
@@ -73,6 +86,18 @@ impl Hub {
                 wake.notify_one();
             }
         }
+    }
+
+    /// Wakes clients in rooms where not too many wait, and those of some users.
+    fn wake_few(&self, rooms: Vec<i64>, users: &HashSet<i64>) {
+        let waiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let few = |room: &i64| {
+            let waiting = waiters.by_room.get(room);
+            waiting.is_some_and(|ids| ids.len() <= PRESENCE_WAITERS_MAX)
+        };
+        let rooms = rooms.into_iter().filter(few).collect();
+        drop(waiters);
+        self.wake(&rooms, users);
     }
 
     fn wake_all(&self) {
@@ -158,7 +183,8 @@ async fn follow_log(hub: Hub, rooms: Rooms) {
                         LogKind::Profile
                         | LogKind::KeyCounts
                         | LogKind::Invalidate
-                        | LogKind::ServerRule => {}
+                        | LogKind::ServerRule
+                        | LogKind::Presence => {}
                     }
                 }
                 hub.wake(&in_rooms, &users);
@@ -177,5 +203,44 @@ async fn follow_typing(hub: Hub, rooms: Rooms) {
             Err(RecvError::Lagged(_)) => hub.wake_all(),
             Err(RecvError::Closed) => return,
         }
+    }
+}
+
+/// Who shares a room is looked up here, once for all who wait: one statement for each batch.
+async fn follow_presence(hub: Hub, rooms: Rooms) {
+    let mut rows = rooms.ctx().db.stream.subscribe();
+    loop {
+        let mut users = HashSet::new();
+        let mut next = rows.recv().await;
+        loop {
+            match next {
+                Ok(batch) => {
+                    let changed = batch.iter().filter(|row| row.kind == LogKind::Presence);
+                    users.extend(changed.map(|row| row.user));
+                }
+                // Whoever was missed goes with the next answer.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+            next = match rows.try_recv() {
+                Ok(batch) => Ok(batch),
+                Err(TryRecvError::Lagged(lost)) => Err(RecvError::Lagged(lost)),
+                Err(TryRecvError::Closed) => Err(RecvError::Closed),
+                Err(TryRecvError::Empty) => break,
+            };
+        }
+        if users.is_empty() {
+            continue;
+        }
+        let nids: Vec<i64> = users.iter().copied().collect();
+        let found = async {
+            let mut conn = rooms.ctx().db.conn().await?;
+            storage::presence::list_rooms(&mut conn, &nids).await
+        };
+        match found.await {
+            Ok(in_rooms) => hub.wake_few(in_rooms, &users),
+            Err(error) => tracing::warn!(%error, "who shares a room could not be read"),
+        }
+        tokio::time::sleep(PRESENCE_PAUSE).await;
     }
 }

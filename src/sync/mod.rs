@@ -5,6 +5,7 @@ pub mod filter;
 mod hub;
 mod joined;
 mod other;
+pub mod presence;
 pub mod token;
 pub mod v3;
 

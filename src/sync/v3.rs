@@ -11,12 +11,12 @@ use super::{
     encryption::{self, News},
     filter::{load, passes_room_type, passes_type},
     joined::{Scope, assemble, candidates},
-    other,
+    other, presence,
     token::Token,
 };
 use crate::{
-    rooms::Rooms,
-    storage::{self, RoomNid, memberships::UserRoom},
+    rooms::{self, Rooms},
+    storage::{self, RoomNid, memberships::UserRoom, presence::State},
     users::tokens::Session,
 };
 
@@ -34,6 +34,8 @@ pub struct Request {
     pub full_state: bool,
     /// How long to wait for news.
     pub timeout: Duration,
+    /// How the client says that its user is.
+    pub set_presence: State,
     /// Field for state as of the end of the timeline.
     pub state_after: Option<&'static str>,
 }
@@ -54,6 +56,7 @@ pub async fn sync(
         let caught_up = stream.reached(since.pos);
         let _ = tokio::time::timeout(Duration::from_secs(1), caught_up).await;
     }
+    let _syncing = rooms::presence::synced(rooms, session, request.set_presence).await;
     let deadline = tokio::time::Instant::now() + request.timeout.min(TIMEOUT_MAX);
     loop {
         // Register, then look, then wait: what comes in between is not missed.
@@ -80,7 +83,9 @@ pub async fn sync(
         let told_typing = since.map_or(0, |since| since.typing);
         let answer = look(scope, &mine, told_typing).await?;
         let news = encryption::look(scope, since).await?;
-        let wait = since.is_some() && news.is_empty() && answer.is_empty() && !request.full_state;
+        let presence = presence::look(scope, &mine, &news.met).await?;
+        let is_quiet = news.is_empty() && answer.is_empty() && presence.is_empty();
+        let wait = since.is_some() && is_quiet && !request.full_state;
         let now = tokio::time::Instant::now();
         if !wait || now >= deadline || stopping.is_cancelled() {
             let token = Token {
@@ -88,7 +93,7 @@ pub async fn sync(
                 typing,
                 to_device: news.told,
             };
-            return Ok(finish(&answer, &news, token));
+            return Ok(finish(&answer, &news, &presence, token));
         }
         tokio::select! {
             () = waiter.woken() => {}
@@ -118,7 +123,7 @@ impl Answer {
     }
 }
 
-fn finish(answer: &Answer, news: &News, token: Token) -> String {
+fn finish(answer: &Answer, news: &News, presence: &[Value], token: Token) -> String {
     json!({
         "next_batch": token.to_string(),
         "rooms": {
@@ -128,7 +133,7 @@ fn finish(answer: &Answer, news: &News, token: Token) -> String {
             "leave": answer.leave,
         },
         "account_data": { "events": answer.account_data },
-        "presence": { "events": [] },
+        "presence": { "events": presence },
         "to_device": { "events": news.to_device },
         "device_lists": { "changed": news.changed, "left": news.left },
         "device_one_time_keys_count": news.key_counts,

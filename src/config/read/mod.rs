@@ -14,7 +14,7 @@ use std::{
 use ruma::{OwnedServerName, RoomVersionId};
 
 use super::{
-    ClientCertificate, Config, Error, Listener, Loaded, Log, PrivateDatabase, RateLimits,
+    ClientCertificate, Config, Error, Listener, Loaded, Log, Presence, PrivateDatabase, RateLimits,
     Registration, Rooms, Secret, Serve, Tls, WellKnown, source::Source,
 };
 
@@ -43,6 +43,10 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
             enabled: source_ref.flag("rate_limits.enabled", defaults.rate_limits.enabled),
         },
         rooms: rooms(source_ref).unwrap_or(defaults.rooms),
+        presence: Presence {
+            enabled: source_ref.flag("presence.enabled", defaults.presence.enabled),
+            federation: source_ref.flag("presence.federation", defaults.presence.federation),
+        },
         media: media::read(source_ref, &defaults.media),
         log: log(source_ref, defaults.log),
         federation: federation::read(source_ref),

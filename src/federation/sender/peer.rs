@@ -219,18 +219,18 @@ impl Peer {
             .client
             .request_now(name, transaction.request(inner.own.clone()));
         tokio::pin!(request);
-        let answer = match tokio::time::timeout(QUICK, request.as_mut()).await {
-            Ok(answer) => answer?,
-            Err(_) => {
-                let Some(_slow) = inner.lanes.slow(bytes) else {
-                    return Err(Error::Unreachable {
-                        server: name.to_string(),
-                        reason: "no answer, and too many others that do not".to_owned(),
-                    });
-                };
-                drop(quick);
-                request.await?
-            }
+        let in_time = tokio::time::timeout(QUICK, request.as_mut()).await;
+        let answer = if let Ok(answer) = in_time {
+            answer?
+        } else {
+            let Some(_slow) = inner.lanes.slow(bytes) else {
+                return Err(Error::Unreachable {
+                    server: name.to_string(),
+                    reason: "no answer, and too many others that do not".to_owned(),
+                });
+            };
+            drop(quick);
+            request.await?
         };
         for (event_id, refusal) in answer.pdus {
             if let Err(refusal) = refusal {

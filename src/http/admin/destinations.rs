@@ -69,7 +69,7 @@ impl Page {
 /// The answer with `next_token` where there is more.
 fn answer(
     name: &str,
-    found: Vec<serde_json::Value>,
+    found: &[serde_json::Value],
     total: i64,
     (from, limit): (i64, i64),
 ) -> Object {
@@ -109,7 +109,7 @@ async fn list(Admin(_): Admin, State(app): State<App>, given: Given) -> Result<O
         limit,
     };
     let (found, total) = destinations::page(&app.ctx.db, &app.sender, wanted).await?;
-    Ok(answer("destinations", found, total, (offset, limit)))
+    Ok(answer("destinations", &found, total, (offset, limit)))
 }
 
 /// `GET /_synapse/admin/v1/federation/destinations/{destination}`
@@ -133,7 +133,7 @@ async fn rooms(
     let (span, descending) = (page.span(), page.is_descending()?);
     let found = destinations::rooms(&app.ctx.db, &name, descending, span).await?;
     let (found, total) = found.ok_or_else(unknown)?;
-    Ok(answer("rooms", found, total, span))
+    Ok(answer("rooms", &found, total, span))
 }
 
 /// `POST /_synapse/admin/v1/federation/destinations/{destination}/reset_connection`

@@ -12,6 +12,7 @@ mod keys;
 mod media;
 mod membership;
 mod message;
+mod presence;
 mod profile;
 mod push;
 mod read_marker;
@@ -45,6 +46,7 @@ pub(super) fn routes() -> Router<App> {
         media::routes,
         membership::routes,
         message::routes,
+        presence::routes,
         profile::routes,
         push::routes,
         read_marker::routes,

@@ -9,6 +9,7 @@ use axum::{
 };
 use serde::Deserialize;
 
+use super::presence::parse_state;
 use crate::{
     http::{App, error::ApiError, reply::RawJson, request},
     sync::v3,
@@ -30,6 +31,7 @@ struct Parameters {
     full_state: bool,
     #[serde(default)]
     timeout: u64,
+    set_presence: Option<String>,
     #[serde(default)]
     use_state_after: bool,
     #[serde(default, rename = "org.matrix.msc4222.use_state_after")]
@@ -49,7 +51,9 @@ async fn sync_events(
     } else {
         query.use_state_after.then_some("state_after")
     };
+    let set_presence = query.set_presence.as_deref().unwrap_or("online");
     let request = v3::Request {
+        set_presence: parse_state(set_presence)?,
         since: query.since,
         filter: query.filter,
         full_state: query.full_state,

@@ -7,7 +7,7 @@ use ruma::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::{Error, Rooms, blocks, doors, remote, send::send, succession},
+    super::{Error, Rooms, blocks, doors, presence, remote, send::send, succession},
     current, draft_with_profile, local_inviter, we_are_in,
 };
 use crate::{storage, users::announce};
@@ -56,6 +56,7 @@ async fn tell_of_devices(rooms: &Rooms, room_id: &RoomId, user: &UserId) -> Resu
             return Ok(());
         }
         let owner = (user, ids.user(user).await?);
+        presence::joined(rooms, owner.1);
         announce::joined(rooms.ctx(), owner, room).await?;
     }
     Ok(())

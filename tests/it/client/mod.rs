@@ -5,6 +5,7 @@ mod admin_rooms;
 mod bad_input;
 pub(crate) mod keys;
 pub(crate) mod media;
+pub(crate) mod presence;
 mod rooms;
 pub(crate) mod spaces;
 mod sync;

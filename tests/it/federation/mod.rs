@@ -11,6 +11,7 @@ mod outbound;
 mod partial;
 mod partitions;
 mod policy;
+mod presence;
 mod requests;
 pub(crate) mod rooms;
 mod rotation;
