@@ -101,7 +101,9 @@ impl SigningKeys {
         let mut rotated = Zeroizing::new(Self::generate(version));
         let mut lines = lines(text);
         if let Some(active) = lines.next() {
-            rotated.push_str(&format!("{active} until {until}\n"));
+            for word in [active, " until ", &until.to_string(), "\n"] {
+                rotated.push_str(word);
+            }
         }
         for line in lines.take(KEYS_MAX - 2) {
             rotated.push_str(line);

@@ -216,11 +216,12 @@ async fn no_endpoint_breaks_on_what_it_does_not_expect() {
 
 /// A path with the same text in every place that it leaves open.
 fn fill(path: &str, filling: &str) -> String {
-    let segments = path
-        .split('/')
-        .map(|segment| match segment.starts_with('{') {
-            true => filling,
-            false => segment,
-        });
+    let segments = path.split('/').map(|segment| {
+        if segment.starts_with('{') {
+            filling
+        } else {
+            segment
+        }
+    });
     segments.collect::<Vec<_>>().join("/")
 }
