@@ -9,7 +9,7 @@ pub(crate) mod server;
 pub(crate) mod tls;
 pub(crate) mod user;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, sync::Mutex, time::Duration};
 
 /// How long anything that has to happen may take.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -35,10 +35,17 @@ pub(crate) async fn within_patience<T>(mut attempt: impl AsyncFnMut() -> Option<
     }
 }
 
-/// A port of 127.0.0.1 that nobody has now.
+/// A port of 127.0.0.1 that nobody has now, and nobody else was given: the system may name one twice
+/// before it is taken.
 pub(crate) fn free_port() -> u16 {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        if GIVEN.lock().unwrap().insert(port) {
+            return port;
+        }
+    }
 }
 
 /// A path segment.
