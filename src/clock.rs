@@ -1,6 +1,6 @@
 //! The time of day, in one place.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ruma::{MilliSecondsSinceUnixEpoch, UInt};
 
@@ -20,4 +20,34 @@ pub fn now() -> MilliSecondsSinceUnixEpoch {
 /// A column value as ruma's number; negative values, which no clock of ours gives, become 0.
 pub fn from_ms(ms: i64) -> UInt {
     UInt::try_from(ms).unwrap_or_default()
+}
+
+/// A bucket of tokens that fills with time: what is limited takes one.
+#[derive(Debug)]
+pub struct Bucket {
+    tokens: f64,
+    since: Instant,
+}
+
+impl Bucket {
+    /// With so many tokens.
+    pub fn new(tokens: f64) -> Self {
+        Self {
+            tokens,
+            since: Instant::now(),
+        }
+    }
+
+    /// Takes a token, or says when there will be one. It fills with so many a second, up to `most`.
+    pub fn take(&mut self, (per_second, most): (f64, f64)) -> Result<(), Duration> {
+        let now = Instant::now();
+        let passed = now.saturating_duration_since(self.since).as_secs_f64();
+        self.tokens = (self.tokens + passed * per_second).min(most);
+        self.since = now;
+        if self.tokens < 1.0 {
+            return Err(Duration::from_secs_f64((1.0 - self.tokens) / per_second));
+        }
+        self.tokens -= 1.0;
+        Ok(())
+    }
 }

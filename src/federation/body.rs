@@ -23,7 +23,7 @@ pub(super) type Body = (Vec<u8>, Option<Arc<OwnedSemaphorePermit>>);
 
 /// Why an answer was not read to its end.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unread {
+pub enum Unread {
     /// The connection.
     #[error(transparent)]
     Broken(#[from] reqwest::Error),
@@ -36,6 +36,18 @@ pub(super) enum Unread {
     /// Nothing but commas.
     #[error("the answer is a list of next to nothing")]
     TooDense,
+}
+
+/// Reads a small answer, of at most so many bytes.
+pub async fn read(mut answer: reqwest::Response, bytes_max: usize) -> Result<Vec<u8>, Unread> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        if body.len() + chunk.len() > bytes_max {
+            return Err(Unread::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 impl Budget {

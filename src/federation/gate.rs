@@ -5,7 +5,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -18,7 +18,7 @@ use super::{
     rules::{GLOBS_MAX, Refusal, Rules, is_glob},
 };
 use crate::{
-    clock::now_ms,
+    clock::{Bucket, now_ms},
     config::{self, ServerRule, UnlistedInRoom, federation::server_pattern},
     storage::{
         self, Db, LogEntry, LogKind, LogRow, UserNid,
@@ -113,8 +113,7 @@ struct Sources {
 
 #[derive(Debug)]
 struct Lines {
-    tokens: f64,
-    since: Instant,
+    bucket: Bucket,
     left_out: u64,
 }
 
@@ -132,8 +131,7 @@ impl Gate {
                 .time_to_live(QUIET)
                 .build(),
             lines: Mutex::new(Lines {
-                tokens: LINES.1,
-                since: Instant::now(),
+                bucket: Bucket::new(LINES.1),
                 left_out: 0,
             }),
         }));
@@ -359,15 +357,10 @@ impl Gate {
     /// How many lines were left out before this one; `None`: this one is left out as well.
     fn take_line(&self) -> Option<u64> {
         let mut lines = self.0.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let passed = now.saturating_duration_since(lines.since).as_secs_f64();
-        lines.tokens = (lines.tokens + passed * LINES.0).min(LINES.1);
-        lines.since = now;
-        if lines.tokens < 1.0 {
+        if lines.bucket.take(LINES).is_err() {
             lines.left_out += 1;
             return None;
         }
-        lines.tokens -= 1.0;
         Some(std::mem::take(&mut lines.left_out))
     }
 }

@@ -1,6 +1,6 @@
 //! Outbound federation: we call peers.
 
-mod body;
+pub mod body;
 pub mod client;
 pub mod destinations;
 pub mod gate;

@@ -2,12 +2,13 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use moka::sync::Cache;
 
 use super::error::ApiError;
+use crate::clock::Bucket;
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,13 +56,11 @@ impl Kind {
 /// Buckets that are kept.
 const BUCKETS_MAX: u64 = 200_000;
 
-type Bucket = Arc<Mutex<(f64, Instant)>>;
-
 /// The buckets. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Limits {
     enabled: bool,
-    buckets: Cache<(Kind, String), Bucket>,
+    buckets: Cache<(Kind, String), Arc<Mutex<Bucket>>>,
 }
 
 impl Limits {
@@ -79,21 +78,14 @@ impl Limits {
         if !self.enabled {
             return Ok(());
         }
-        let (per_second, most) = kind.rate();
-        let now = Instant::now();
-        let bucket = self
-            .buckets
-            .get_with((kind, who.to_owned()), || Arc::new(Mutex::new((most, now))));
+        let rate = kind.rate();
+        let key = (kind, who.to_owned());
+        let full = || Arc::new(Mutex::new(Bucket::new(rate.1)));
+        let bucket = self.buckets.get_with(key, full);
         let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        let (tokens, since) = *bucket;
-        let tokens =
-            (tokens + now.saturating_duration_since(since).as_secs_f64() * per_second).min(most);
-        if tokens >= 1.0 {
-            *bucket = (tokens - 1.0, now);
+        let Err(wait) = bucket.take(rate) else {
             return Ok(());
-        }
-        *bucket = (tokens, now);
-        let wait = Duration::from_secs_f64((1.0 - tokens) / per_second);
+        };
         Err(ApiError::limited(
             u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
         ))

@@ -154,10 +154,7 @@ where
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let (mut parts, body) = request.into_parts();
-        let address = parts
-            .extensions
-            .get::<ConnectInfo<SocketAddr>>()
-            .map(|info| info.0);
+        let address = address(&parts);
         let body = read(body, CLIENT_BODY_MAX).await?;
         let request = parse::<R>(&mut parts, &body, app).await?;
         Ok(Self {
@@ -199,8 +196,7 @@ where
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let (mut parts, body) = request.into_parts();
         let session = session(&parts, app).await?;
-        let length = parts.headers.get(http::header::CONTENT_LENGTH);
-        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let length = length(&parts);
         let request = parse::<R>(&mut parts, &Bytes::new(), app).await?;
         Ok(Self {
             session,
@@ -225,7 +221,11 @@ where
         gate.check(&claimed.origin, Way::Inbound)?;
         let reading = app
             .fair
-            .read(address(&parts), &claimed.origin, length_max(&parts))
+            .read(
+                address(&parts).map(|address| address.ip()),
+                &claimed.origin,
+                length_max(&parts),
+            )
             .await?;
         let body = tokio::time::timeout(BODY_PATIENCE, read(body, FEDERATION_BODY_MAX))
             .await
@@ -249,20 +249,27 @@ where
     }
 }
 
-fn address(parts: &Parts) -> Option<std::net::IpAddr> {
+/// Where a request came from.
+fn address(parts: &Parts) -> Option<SocketAddr> {
     let info = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-    info.map(|info| info.0.ip())
+    info.map(|info| info.0)
+}
+
+/// Bytes of the body, as far as the request says.
+fn length(parts: &Parts) -> Option<u64> {
+    let said = parts.headers.get(http::header::CONTENT_LENGTH)?;
+    said.to_str().ok()?.parse().ok()
 }
 
 /// Bytes that the body of a peer's request may have, by what it says.
 fn length_max(parts: &Parts) -> usize {
-    let said = parts.headers.get(http::header::CONTENT_LENGTH);
-    let said = said.and_then(|length| length.to_str().ok()?.parse().ok());
-    let has_none = parts.method == http::Method::GET && said.is_none();
-    if has_none {
-        return 0;
+    match length(parts) {
+        None if parts.method == http::Method::GET => 0,
+        None => FEDERATION_BODY_MAX,
+        Some(said) => {
+            usize::try_from(said).map_or(FEDERATION_BODY_MAX, |said| said.min(FEDERATION_BODY_MAX))
+        }
     }
-    said.unwrap_or(FEDERATION_BODY_MAX).min(FEDERATION_BODY_MAX)
 }
 
 /// Checks the signature of a peer's request over method, URI as sent, origin, destination, body.

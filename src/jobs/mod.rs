@@ -139,16 +139,9 @@ async fn tell_presence(rooms: Rooms, sender: Sender) {
 async fn servers(
     rooms: &Rooms,
     room: storage::RoomNid,
-) -> Result<Vec<ruma::OwnedServerName>, storage::Error> {
-    let db = &rooms.ctx().db;
-    let mut conn = db.conn().await?;
-    let nids = storage::memberships::list_servers(&mut conn, room).await?;
-    drop(conn);
-    let mut names = Vec::with_capacity(nids.len());
-    for nid in nids {
-        names.push(db.ids.server_name(nid).await?);
-    }
-    Ok(names)
+) -> Result<Vec<storage::ServerNid>, storage::Error> {
+    let mut conn = rooms.ctx().db.conn().await?;
+    storage::memberships::list_servers(&mut conn, room).await
 }
 
 async fn sweep(rooms: Rooms) {

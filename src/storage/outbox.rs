@@ -30,6 +30,11 @@ impl Progress {
             last_ok_ts: None,
         }
     }
+
+    /// When a peer that fails was last tried; 0: it is well.
+    pub fn tried_ts(&self) -> i64 {
+        self.retry_at_ts - self.backoff_ms
+    }
 }
 
 /// Every peer that was ever sent something.
@@ -155,6 +160,17 @@ pub async fn list_news(
     Ok(news)
 }
 
+struct Owed {
+    pos: i64,
+    body: Vec<u8>,
+}
+
+impl Owed {
+    fn decoded(self) -> Result<(i64, String), Error> {
+        Ok((self.pos, decode_body("event_json", &self.body)?))
+    }
+}
+
 /// What a peer is owed after a position up to another, in order: (position, PDU as JSON).
 pub async fn list_owed(
     conn: &mut PgConnection,
@@ -162,7 +178,8 @@ pub async fn list_owed(
     (after, upto): (i64, i64),
     limit: i64,
 ) -> Result<Vec<(i64, String)>, Error> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        Owed,
         r#"SELECT o.pos AS "pos!", COALESCE(s.body, j.body) AS "body!"
            FROM (
              SELECT f.pos, f.event_nid FROM room_server r
@@ -192,9 +209,7 @@ pub async fn list_owed(
     )
     .fetch_all(conn)
     .await?;
-    rows.into_iter()
-        .map(|row| Ok((row.pos, decode_body("event_json", &row.body)?)))
-        .collect()
+    rows.into_iter().map(Owed::decoded).collect()
 }
 
 /// The newest event of each room that a peer is owed after a position up to another, those rooms
@@ -206,7 +221,8 @@ pub async fn list_newest_owed(
     (after, upto): (i64, i64),
     limit: i64,
 ) -> Result<Vec<(i64, String)>, Error> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        Owed,
         r#"SELECT o.pos AS "pos!", COALESCE(s.body, j.body) AS "body!"
            FROM (
              SELECT f.pos, f.event_nid FROM room_server r
@@ -233,9 +249,7 @@ pub async fn list_newest_owed(
     )
     .fetch_all(conn)
     .await?;
-    rows.into_iter()
-        .map(|row| Ok((row.pos, decode_body("event_json", &row.body)?)))
-        .collect()
+    rows.into_iter().map(Owed::decoded).collect()
 }
 
 /// Our answer to a transaction of a peer that we took before.

@@ -63,6 +63,14 @@ pub struct Presence {
     pub last_active_ts: i64,
 }
 
+impl Presence {
+    /// Whether others see the same, but for when the user last did something.
+    pub fn looks_like(&self, other: &Self) -> bool {
+        (self.state, self.currently_active) == (other.state, other.currently_active)
+            && self.status_msg == other.status_msg
+    }
+}
+
 /// A presence to write.
 #[derive(Clone, Debug)]
 pub struct Change {

@@ -76,7 +76,7 @@ enum Place {
     Active(Arc<Queue>),
     /// It failed, or was not looked at since the start: what it is owed is on disk. Not tried
     /// before the time in the progress.
-    Resting { progress: Progress, tried_ts: i64 },
+    Resting(Progress),
     /// Rules refuse it: what it is owed waits on disk until they do not.
     Refused(Progress),
 }
@@ -112,22 +112,24 @@ impl Sender {
     }
 
     /// Queues an EDU for some peers. `about` tells what it replaces: type, room, user. Peers that
-    /// are away miss it.
-    pub async fn edu(&self, servers: &[OwnedServerName], about: &str, edu: &Raw<Edu>) {
-        let mut wanted = Vec::with_capacity(servers.len());
-        let (own, gate) = (&self.0.own, self.0.client.gate());
-        let told = |server: &&OwnedServerName| *server != own && gate.allows(server);
-        for server in servers.iter().filter(told) {
-            if let Ok(nid) = self.0.db.ids.server(server).await {
-                wanted.push(nid);
+    /// are away or refused miss it.
+    pub async fn edu(&self, servers: &[ServerNid], about: &str, edu: &Raw<Edu>) {
+        let known = async {
+            let own = self.0.db.ids.server(&self.0.own).await?;
+            let others = servers.iter().copied().filter(|server| *server != own);
+            let others: Vec<ServerNid> = others.collect();
+            self.know(&others, self.seen()).await?;
+            Ok::<_, storage::Error>(others)
+        };
+        let others = match known.await {
+            Ok(others) => others,
+            Err(error) => {
+                tracing::warn!(%error, "federation: an EDU was not queued");
+                return;
             }
-        }
-        if let Err(error) = self.know(&wanted, self.seen()).await {
-            tracing::warn!(%error, "federation: an EDU was not queued");
-            return;
-        }
+        };
         let mut peers = self.peers();
-        for server in wanted {
+        for server in others {
             if let Some(queue) = self.queue(&mut peers, server) {
                 queue.push_edu(about, edu);
             }
@@ -143,7 +145,7 @@ impl Sender {
         let mut peers = self.peers();
         match peers.get(&nid) {
             Some(Place::Active(queue)) => queue.alive(),
-            Some(Place::Resting { tried_ts, .. }) if now_ms() - tried_ts >= ALIVE_EVERY_MS => {
+            Some(Place::Resting(progress)) if now_ms() - progress.tried_ts() >= ALIVE_EVERY_MS => {
                 self.revive(&mut peers, nid);
             }
             _ => {}
@@ -156,7 +158,7 @@ impl Sender {
         let mut peers = self.peers();
         match peers.get(&server) {
             Some(Place::Active(queue)) => queue.alive(),
-            Some(Place::Resting { .. }) => self.revive(&mut peers, server),
+            Some(Place::Resting(_)) => self.revive(&mut peers, server),
             Some(Place::Idle(_) | Place::Refused(_)) | None => {}
         }
     }
@@ -202,14 +204,14 @@ impl Sender {
     fn queue(&self, peers: &mut Peers, server: ServerNid) -> Option<Arc<Queue>> {
         let progress = match peers.get(&server)? {
             Place::Active(queue) => return Some(queue.clone()),
-            Place::Resting { .. } | Place::Refused(_) => return None,
+            Place::Resting(_) | Place::Refused(_) => return None,
             Place::Idle(progress) => *progress,
         };
         Some(self.begin(peers, server, (progress, false)))
     }
 
     fn revive(&self, peers: &mut Peers, server: ServerNid) {
-        if let Some(Place::Resting { progress, .. }) = peers.get(&server) {
+        if let Some(Place::Resting(progress)) = peers.get(&server) {
             let progress = *progress;
             self.begin(peers, server, (progress, true));
         }
@@ -238,10 +240,7 @@ impl Sender {
         let place = match end {
             End::Idle if !queue.is_empty() => return false,
             End::Idle => Place::Idle(progress),
-            End::Resting => Place::Resting {
-                progress,
-                tried_ts: now_ms(),
-            },
+            End::Resting => Place::Resting(progress),
             End::Refused => Place::Refused(progress),
         };
         peers.insert(server, place);
@@ -300,11 +299,7 @@ impl Sender {
     fn all_rest(&self, known: Vec<(ServerNid, Progress)>) {
         let mut peers = self.peers();
         for (server, progress) in known {
-            let place = Place::Resting {
-                progress,
-                tried_ts: 0,
-            };
-            peers.entry(server).or_insert(place);
+            peers.entry(server).or_insert(Place::Resting(progress));
         }
     }
 
@@ -315,7 +310,7 @@ impl Sender {
         let due: Vec<ServerNid> = peers
             .iter()
             .filter(|(_, place)| {
-                matches!(place, Place::Resting { progress, .. } if progress.retry_at_ts <= now)
+                matches!(place, Place::Resting(progress) if progress.retry_at_ts <= now)
             })
             .map(|(server, _)| *server)
             .take(REVIVED_AT_ONCE)
@@ -328,7 +323,7 @@ impl Sender {
             match place {
                 Place::Idle(_) => {}
                 Place::Active(_) => active += 1,
-                Place::Resting { .. } | Place::Refused(_) => resting += 1,
+                Place::Resting(_) | Place::Refused(_) => resting += 1,
             }
         }
         drop(peers);
@@ -384,10 +379,7 @@ async fn heed_rules(sender: Sender) {
     while changed.changed().await.is_ok() {
         for place in sender.peers().values_mut() {
             if let Place::Refused(progress) = place {
-                *place = Place::Resting {
-                    progress: *progress,
-                    tried_ts: 0,
-                };
+                *place = Place::Resting(*progress);
             }
         }
     }

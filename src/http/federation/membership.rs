@@ -143,6 +143,19 @@ async fn prepare_leave_event(
     Ok(Object(json!({ "room_version": version, "event": event })))
 }
 
+/// What a request offers that holds an event and nothing else.
+fn bare<'a>(
+    origin: &'a ruma::ServerName,
+    request: &'a create_leave_event::v2::Request,
+) -> Offer<'a> {
+    Offer {
+        origin,
+        room_id: &request.room_id,
+        event_id: &request.event_id,
+        pdu: &request.pdu,
+    }
+}
+
 /// `PUT /_matrix/federation/v2/send_leave/{roomId}/{eventId}`
 async fn create_leave_event(
     State(rooms): State<Rooms>,
@@ -152,13 +165,7 @@ async fn create_leave_event(
         turn: _turn,
     }: Signed<create_leave_event::v2::Request>,
 ) -> Result<Object, ApiError> {
-    let offer = Offer {
-        origin: &origin,
-        room_id: &request.room_id,
-        event_id: &request.event_id,
-        pdu: &request.pdu,
-    };
-    accept::leave(&rooms, offer).await?;
+    accept::leave(&rooms, bare(&origin, &request)).await?;
     Ok(Object(json!({})))
 }
 
@@ -237,12 +244,6 @@ async fn create_invite_v1(
         turn: _turn,
     }: Signed<create_leave_event::v2::Request>,
 ) -> Result<Object, ApiError> {
-    let offer = Offer {
-        origin: &origin,
-        room_id: &request.room_id,
-        event_id: &request.event_id,
-        pdu: &request.pdu,
-    };
-    let event = accept::invite_v1(&rooms, offer).await?;
+    let event = accept::invite_v1(&rooms, bare(&origin, &request)).await?;
     Ok(Object(json!([200, { "event": event }])))
 }

@@ -24,7 +24,7 @@ use super::{
     super::{Error, Rooms, blocks, persist::is_local, resident::Room, send::send, serve::admitted},
     current, invite, we_are_in, with_content,
 };
-use crate::{event::build::Draft, storage};
+use crate::{event::build::Draft, federation::body, storage};
 
 /// Invitations of one user that are followed up at once.
 const INVITES_MAX: usize = 20;
@@ -258,14 +258,9 @@ async fn require_not_revoked(rooms: &Rooms, key: &Key) -> Result<(), Error> {
         .append_pair("public_key", &key.public_key);
     let federation = &rooms.ctx().federation;
     let answer = federation.open_url(url.as_str(), TIMEOUT).await;
-    let mut answer = answer.map_err(|error| remote(&error))?;
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|error| remote(&error))? {
-        if body.len() + chunk.len() > ANSWER_MAX {
-            return Err(remote(&"the answer of the identity server is too large"));
-        }
-        body.extend_from_slice(&chunk);
-    }
+    let answer = answer.map_err(|error| remote(&error))?;
+    let body = body::read(answer, ANSWER_MAX).await;
+    let body = body.map_err(|error| remote(&error))?;
     let answer: Value = serde_json::from_slice(&body).map_err(|error| remote(&error))?;
     if answer["valid"] == true {
         Ok(())

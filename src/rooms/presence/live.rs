@@ -126,9 +126,7 @@ impl User {
                 }
             }
         }
-        let after = &self.presence;
-        (before.state, before.currently_active) != (after.state, after.currently_active)
-            || before.status_msg != after.status_msg
+        !before.looks_like(&self.presence)
     }
 
     fn turns(&mut self, state: State, now: i64) {

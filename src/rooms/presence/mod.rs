@@ -76,6 +76,11 @@ pub async fn get(rooms: &Rooms, viewer: UserNid, user_id: &UserId) -> Result<Pre
     Ok(found.map(|(presence, _)| presence).unwrap_or_default())
 }
 
+/// Whether a text is one that users may have as their status.
+fn is_status(text: &str) -> bool {
+    text.len() <= STATUS_BYTES_MAX && !text.contains('\0')
+}
+
 /// A user of ours says how it is.
 pub async fn set(
     rooms: &Rooms,
@@ -83,8 +88,7 @@ pub async fn set(
     state: State,
     status_msg: Option<String>,
 ) -> Result<(), Error> {
-    let is_fine = |text: &String| text.len() <= STATUS_BYTES_MAX && !text.contains('\0');
-    if !status_msg.as_ref().is_none_or(is_fine) {
+    if !status_msg.as_deref().is_none_or(is_status) {
         let why = format!("a status message is text of at most {STATUS_BYTES_MAX} bytes");
         return Err(Error::InvalidParam(why));
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ruma::{
-    OwnedServerName, OwnedUserId, ServerName,
+    OwnedUserId, ServerName,
     api::federation::transactions::edu::{Edu, PresenceContent, PresenceUpdate},
     presence::PresenceState,
     serde::Raw,
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{
     super::{Error, Rooms},
-    STATUS_BYTES_MAX, WRITE_EVERY_MS,
+    WRITE_EVERY_MS, is_status,
 };
 use crate::{
     clock::{from_ms, now_ms},
@@ -32,7 +32,7 @@ const EDU_BYTES_MAX: usize = 128 << 10;
 const USERS_TAKEN_MAX: usize = 1_000;
 
 /// An EDU for a peer: to whom, what it is about, itself.
-pub type Outgoing = (OwnedServerName, String, Raw<Edu>);
+pub type Outgoing = (ServerNid, String, Raw<Edu>);
 
 /// Takes what has to go to peers, for whoever sends it: the newest state of each user, many users
 /// in one EDU. Two statements, however many users and peers.
@@ -63,13 +63,12 @@ pub async fn edus(rooms: &Rooms) -> Result<Vec<Outgoing>, Error> {
     }
     let mut edus = Vec::new();
     for (server, updates) in by_server {
-        let name = ids.server_name(ServerNid(server)).await?;
         for updates in updates.chunks(USERS_IN_EDU) {
             let content = PresenceContent::new(updates.to_vec());
             if let Ok(edu) = Raw::new(&Edu::Presence(content)) {
                 // In order: where two wait, the newer goes last.
                 let about = format!("presence {:020}", rooms.presence().next_serial());
-                edus.push((name.clone(), about, edu));
+                edus.push((ServerNid(server), about, edu));
             }
         }
     }
@@ -121,11 +120,7 @@ pub async fn receive(rooms: &Rooms, origin: &ServerName, edus: &[&Raw<Edu>]) -> 
         else {
             continue;
         };
-        let was = &before.presence;
-        let is_same = was.state == presence.state
-            && was.status_msg == presence.status_msg
-            && was.currently_active == presence.currently_active;
-        if !is_same {
+        if !before.presence.looks_like(presence) {
             changes.push(Change {
                 presence: presence.clone(),
                 seen_ts: now,
@@ -173,8 +168,7 @@ fn read(origin: &ServerName, edus: &[&Raw<Edu>], now: i64) -> BTreeMap<OwnedUser
         let message = one.status_msg;
         let presence = Presence {
             state,
-            status_msg: message
-                .filter(|text| text.len() <= STATUS_BYTES_MAX && !text.contains('\0')),
+            status_msg: message.filter(|text| is_status(text)),
             currently_active: one.currently_active && state == State::Online,
             last_active_ts: one.last_active_ago.map_or(0, |ago| now - ago.clamp(0, now)),
         };

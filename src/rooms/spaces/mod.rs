@@ -9,14 +9,14 @@ pub mod walk;
 mod children;
 mod peers;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use ruma::{OwnedRoomId, RoomId};
 
 pub(super) use self::peers::Peers;
 use self::summary::Summary;
-use super::{Error, Rooms};
-use crate::storage::{self, UserNid, spaces::Known};
+use super::{Error, Rooms, resident::Room};
+use crate::storage::{self, ServerNid, UserNid, spaces::Known};
 
 /// Who looks at rooms: what a user is in them. Nobody in particular has no memberships.
 #[derive(Debug, Default)]
@@ -47,15 +47,29 @@ impl Looking {
     }
 }
 
-/// Those of some rooms that we know, by id; `theirs` of what is found is about ourselves.
+/// Those of some rooms that we know, by id; `theirs` of what is found is about a peer that asks, or
+/// about ourselves.
 async fn known<'a>(
     rooms: &Rooms,
+    peer: Option<ServerNid>,
     ids: impl Iterator<Item = &'a RoomId>,
 ) -> Result<HashMap<OwnedRoomId, Known>, Error> {
     let ids: Vec<String> = ids.map(ToString::to_string).collect();
     let own = rooms.ctx().db.ids.server(rooms.ctx().server_name()).await?;
     let mut conn = rooms.ctx().db.conn().await?;
-    Ok(storage::spaces::list_known(&mut conn, &ids, own, own).await?)
+    Ok(storage::spaces::list_known(&mut conn, &ids, own, peer.unwrap_or(own)).await?)
+}
+
+/// A room that we are in, with its summary; what we knew of others before we left is worth nothing.
+async fn ours(rooms: &Rooms, known: Option<&Known>) -> Result<Option<(Arc<Room>, Summary)>, Error> {
+    let Some(known) = known.filter(|room| room.ours) else {
+        return Ok(None);
+    };
+    let Some(room) = rooms.find(known.nid).await? else {
+        return Ok(None);
+    };
+    let summary = Summary::of_room(rooms, &room, known.joined).await?;
+    Ok(Some((room, summary)))
 }
 
 #[cfg(test)]

@@ -12,7 +12,10 @@ use super::{
     children::{self, CHILDREN_MAX, Child},
     summary::Summary,
 };
-use crate::rooms::{Error, Rooms};
+use crate::{
+    federation::body,
+    rooms::{Error, Rooms},
+};
 
 /// How long an answer is kept: a client pages through a space meanwhile.
 const KEPT: Duration = Duration::from_mins(1);
@@ -130,14 +133,9 @@ async fn fetch(
     let remote = |error: &dyn std::fmt::Display| Error::Remote(error.to_string());
     let federation = &rooms.ctx().federation;
     let answer = federation.open(server, request, TIMEOUT).await;
-    let mut answer = answer.map_err(|error| remote(&error))?;
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|error| remote(&error))? {
-        if body.len() + chunk.len() > ANSWER_MAX {
-            return Err(remote(&"the answer is too large"));
-        }
-        body.extend_from_slice(&chunk);
-    }
+    let answer = answer.map_err(|error| remote(&error))?;
+    let body = body::read(answer, ANSWER_MAX).await;
+    let body = body.map_err(|error| remote(&error))?;
     let answer = Answer::parse(&body, room_id);
     answer
         .map(Arc::new)

@@ -9,7 +9,7 @@ use ruma::{
 };
 use serde_json::{Map, Value};
 
-use super::{Looking, known, peers, summary::Summary};
+use super::{Looking, known, ours, peers, summary::Summary};
 use crate::{
     rooms::{Error, Rooms, aliases, membership::join::candidates},
     storage::{self, UserNid, memberships::of_code},
@@ -64,14 +64,9 @@ async fn resolve(
 }
 
 async fn local(rooms: &Rooms, room_id: &RoomId) -> Result<Option<Summary>, Error> {
-    let known = known(rooms, std::iter::once(room_id)).await?;
-    let Some(known) = known.get(room_id).filter(|room| room.ours) else {
-        return Ok(None);
-    };
-    let Some(room) = rooms.find(known.nid).await? else {
-        return Ok(None);
-    };
-    Summary::of_room(rooms, &room, known.joined).await.map(Some)
+    let known = known(rooms, None, std::iter::once(room_id)).await?;
+    let found = ours(rooms, known.get(room_id)).await?;
+    Ok(found.map(|(_, summary)| summary))
 }
 
 /// What peers tell, or what came with an invitation.

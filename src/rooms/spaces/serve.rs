@@ -8,13 +8,10 @@ use std::{
 use ruma::{OwnedRoomId, RoomId, ServerName};
 use serde_json::{Value, json};
 
-use super::{children, summary::Summary};
+use super::{children, known, ours, summary::Summary};
 use crate::{
     rooms::{Error, Rooms, resident::Room, serve::acl},
-    storage::{
-        self, ServerNid,
-        spaces::{Known, list_known},
-    },
+    storage::{self, ServerNid, spaces::Known},
 };
 
 /// Children of which an answer tells more than that they are there. Peers ask for the others.
@@ -35,13 +32,11 @@ pub async fn answer(
     suggested_only: bool,
 ) -> Result<Value, Error> {
     let unknown = || Error::RoomNotFound(room_id.to_owned());
-    let ids = &rooms.ctx().db.ids;
     let peer = Peer {
         name: origin,
-        own: ids.server(rooms.ctx().server_name()).await?,
-        nid: ids.server(origin).await?,
+        nid: rooms.ctx().db.ids.server(origin).await?,
     };
-    let mut found = peer.known(rooms, [room_id].into_iter()).await?;
+    let mut found = known(rooms, Some(peer.nid), std::iter::once(room_id)).await?;
     let root = peer.entry(rooms, &mut found, room_id).await?;
     let root = root.ok_or_else(unknown)?;
     let mut links = if root.summary.is_space() {
@@ -50,9 +45,8 @@ pub async fn answer(
         Vec::new()
     };
     links.retain(|child| child.suggested || !suggested_only);
-    let mut found = peer
-        .known(rooms, links.iter().map(|child| &*child.room_id))
-        .await?;
+    let children = links.iter().map(|child| &*child.room_id);
+    let mut found = known(rooms, Some(peer.nid), children).await?;
     let mut entries = vec![root];
     for child in &links {
         if entries.len() > TOLD_MAX {
@@ -76,35 +70,20 @@ pub async fn answer(
 struct Peer<'a> {
     name: &'a ServerName,
     nid: ServerNid,
-    own: ServerNid,
 }
 
 impl Peer<'_> {
-    async fn known<'a>(
-        &self,
-        rooms: &Rooms,
-        ids: impl Iterator<Item = &'a RoomId>,
-    ) -> Result<HashMap<OwnedRoomId, Known>, Error> {
-        let ids: Vec<String> = ids.map(ToString::to_string).collect();
-        let mut conn = rooms.ctx().db.conn().await?;
-        Ok(list_known(&mut conn, &ids, self.own, self.nid).await?)
-    }
-
-    /// A room that we are in; what we knew of others before we left is worth nothing.
     async fn entry(
         &self,
         rooms: &Rooms,
         found: &mut HashMap<OwnedRoomId, Known>,
         room_id: &RoomId,
     ) -> Result<Option<Entry>, Error> {
-        let Some(known) = found.remove(room_id).filter(|room| room.ours) else {
+        let Some(known) = found.remove(room_id) else {
             return Ok(None);
         };
-        let Some(room) = rooms.find(known.nid).await? else {
-            return Ok(None);
-        };
-        let summary = Summary::of_room(rooms, &room, known.joined).await?;
-        Ok(Some(Entry {
+        let found = ours(rooms, Some(&known)).await?;
+        Ok(found.map(|(room, summary)| Entry {
             room,
             known,
             summary,
@@ -115,7 +94,7 @@ impl Peer<'_> {
     /// the server counts.
     async fn may_see(&self, rooms: &Rooms, entries: &[Entry]) -> Result<Vec<bool>, Error> {
         let allowed = entries.iter().flat_map(|entry| &entry.summary.allowed);
-        let allowed = self.known(rooms, allowed.map(|id| &**id)).await?;
+        let allowed = known(rooms, Some(self.nid), allowed.map(|id| &**id)).await?;
         let is_in = |id: &OwnedRoomId| allowed.get(id).is_some_and(|room| room.ours && room.theirs);
         let is_certain = |entry: &Entry| {
             let room = &entry.summary;

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::{
     Looking,
     children::{self, Child},
-    known,
+    known, ours,
     peers::{self, Answer},
     summary::Summary,
 };
@@ -161,7 +161,7 @@ impl<'a> Walk<'a> {
         question: &Question<'_>,
     ) -> Result<Self, Error> {
         let root = question.room_id;
-        let known = known(rooms, std::iter::once(root)).await?;
+        let known = known(rooms, None, std::iter::once(root)).await?;
         let via = if known.get(root).is_some_and(|room| room.ours) {
             Vec::new()
         } else {
@@ -222,7 +222,7 @@ impl<'a> Walk<'a> {
             .collect();
         let ids = steps.iter().map(|step| &*step.room_id);
         let ids = ids.filter(|id| !self.known.contains_key(*id));
-        let found = known(self.rooms, ids).await?;
+        let found = known(self.rooms, None, ids).await?;
         self.known.extend(found);
         self.stack.extend(steps.into_iter().rev());
         Ok(())
@@ -230,10 +230,8 @@ impl<'a> Walk<'a> {
 
     /// The room of a step, if the user may see it.
     async fn look(&mut self, step: &Step) -> Result<Option<Node>, Error> {
-        if let Some(known) = self.known.get(&step.room_id).filter(|room| room.ours)
-            && let Some(room) = self.rooms.find(known.nid).await?
-        {
-            let summary = Summary::of_room(self.rooms, &room, known.joined).await?;
+        let known = self.known.get(&step.room_id);
+        if let Some((room, summary)) = ours(self.rooms, known).await? {
             if !self.looking.may_see(&summary) {
                 return Ok(None);
             }
