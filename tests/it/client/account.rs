@@ -296,7 +296,7 @@ async fn a_token_for_others_says_who_a_user_is_and_nothing_else() {
 
     let (_, body) = bob.post(&path(&bob.id), json!({})).await;
     let of_bob = body["access_token"].as_str().unwrap();
-    let mut conn = crate::flows::freeing::database(&server).await;
+    let mut conn = server.database().await;
     let expire = "UPDATE openid_token SET expires_ts = 1
         WHERE user_nid = (SELECT user_nid FROM mx_user WHERE mxid = $1)";
     sqlx::query(expire)

@@ -412,7 +412,7 @@ async fn a_broken_room_can_be_deleted_by_force() {
     let room = alice.create_room(json!({})).await;
     alice.sync(0).await;
     // Nobody can leave a room whose first event is lost.
-    let mut conn = crate::flows::freeing::database(&server).await;
+    let mut conn = server.database().await;
     sqlx::query(
         "DELETE FROM state_json WHERE event_nid IN (
            SELECT event_nid FROM event e JOIN room r USING (room_nid)

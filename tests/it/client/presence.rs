@@ -1,7 +1,6 @@
 //! Who is there.
 
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
 
 use crate::rig::{enc, eventually, server::Server, user::User};
 
@@ -45,16 +44,6 @@ pub(crate) async fn is_seen(viewer: &mut User, user: &str, state: &str) -> Value
         told(&sync, user).filter(|content| content["presence"] == state)
     })
     .await
-}
-
-async fn database(server: &Server) -> PgConnection {
-    PgConnectOptions::new_without_pgpass()
-        .socket(server.socket_folder())
-        .username("amtsbote")
-        .database("amtsbote")
-        .connect()
-        .await
-        .unwrap()
 }
 
 /// What filters let through of a change of the second of two others.
@@ -150,7 +139,7 @@ async fn who_does_nothing_is_idle_and_who_is_not_heard_of_is_gone_also_after_a_r
     alice.sync(0).await;
     set(&alice, "online", "here").await;
     is_seen(&mut bob, &alice.id, "online").await;
-    let mut database = database(&server).await;
+    let mut database = server.database().await;
     let hour = 3_600_000_i64;
     // An hour goes by.
     sqlx::query("UPDATE presence SET last_active_ts = last_active_ts - $1")
@@ -173,7 +162,7 @@ async fn who_does_nothing_is_idle_and_who_is_not_heard_of_is_gone_also_after_a_r
     assert_eq!(content["presence"], "online", "{content}");
     assert_eq!(content["status_msg"], "here");
     drop(database);
-    let mut database = self::database(&server).await;
+    let mut database = server.database().await;
     sqlx::query("UPDATE presence SET seen_ts = seen_ts - $1")
         .bind(hour)
         .execute(&mut database)

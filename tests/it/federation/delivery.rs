@@ -6,9 +6,8 @@ use serde_json::{Value, json};
 use crate::rig::{
     enc, eventually,
     operator::Operator,
-    scripted::{Answer, Scripted, room::Room},
+    scripted::{Answer, Scripted, room::Room, server_and_peer},
     server::{Folder, Server},
-    tls::Tls,
     user::User,
 };
 
@@ -26,10 +25,7 @@ struct Scene {
 impl Scene {
     /// Alice is in some rooms of a peer.
     async fn new(rooms: usize) -> Self {
-        let folder = Folder::new();
-        let tls = Tls::new(&folder.0);
-        let server = Server::with_tls(&tls).await;
-        let peer = Scripted::start(&tls).await;
+        let (folder, _, server, peer) = server_and_peer().await;
         let alice = server.user("alice").await;
         let bob = peer.user("bob");
         let rooms: Vec<Room> = (0..rooms).map(|_| peer.room("11", &bob)).collect();

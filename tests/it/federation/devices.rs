@@ -1,7 +1,7 @@
 //! Keys and messages to devices between servers.
 
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
+use sqlx::PgConnection;
 
 use super::rooms::two_servers;
 use crate::{
@@ -49,16 +49,6 @@ async fn rename(user: &User, device: &str, name: &str) {
     let body = json!({ "display_name": name });
     let (status, answer) = user.put(&format!("/devices/{}", enc(device)), body).await;
     assert_eq!(status, 200, "{answer}");
-}
-
-async fn database(server: &Server) -> PgConnection {
-    PgConnectOptions::new_without_pgpass()
-        .socket(server.socket_folder())
-        .username("amtsbote")
-        .database("amtsbote")
-        .connect()
-        .await
-        .unwrap()
 }
 
 /// (`stream_id`, fresh) of the copy of a user's list.
@@ -131,7 +121,7 @@ async fn devices_of_two_servers_find_and_reach_each_other_also_after_an_outage()
 async fn copies_of_device_lists_follow_the_changes_and_go_with_the_last_shared_room() {
     let (_folder, one, mut other) = two_servers().await;
     let (mut alice, bob, room, device) = acquainted(&one, &other).await;
-    let mut copies = database(&one).await;
+    let mut copies = one.database().await;
     assert_eq!(copy(&mut copies, &bob).await, None, "nobody asked yet");
     query(&alice, &bob).await;
     let (at, fresh) = copy(&mut copies, &bob).await.unwrap();
@@ -144,7 +134,7 @@ async fn copies_of_device_lists_follow_the_changes_and_go_with_the_last_shared_r
 
     // An update is lost.
     sqlx::query("UPDATE device_stream SET stream_id = stream_id + 1")
-        .execute(&mut database(&other).await)
+        .execute(&mut other.database().await)
         .await
         .unwrap();
     rename(&bob, &device, "tablet").await;

@@ -1,16 +1,9 @@
 //! What is hard about a room that spans servers: forks, absences, doors that others keep.
 
 use serde_json::json;
-use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 
 use super::rooms::two_servers;
-use crate::rig::{
-    enc, eventually,
-    scripted::Scripted,
-    server::{Folder, Server},
-    tls::Tls,
-    user::User,
-};
+use crate::rig::{enc, eventually, scripted::server_and_peer, server::Server, user::User};
 
 async fn state(user: &User, room: &str, kind: &str) -> serde_json::Value {
     let (status, body) = user
@@ -305,10 +298,7 @@ async fn keys_of_others_are_vouched_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_on_disk_yet_is_found_although_memory_is_full() {
-    let folder = Folder::new();
-    let tls = Tls::new(&folder.0);
-    let server = Server::with_tls(&tls).await;
-    let peer = Scripted::start(&tls).await;
+    let (_folder, _, server, peer) = server_and_peer().await;
     let mut alice = server.user("alice").await;
     let bob = peer.user("bob");
     let room = peer.room("11", &bob);
@@ -336,19 +326,12 @@ async fn what_is_not_on_disk_yet_is_found_although_memory_is_full() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_that_come_while_the_room_is_loaded_again_all_find_their_place() {
-    let folder = Folder::new();
-    let tls = Tls::new(&folder.0);
-    let server = Server::with_tls(&tls).await;
-    let peer = Scripted::start(&tls).await;
+    let (_folder, _, server, peer) = server_and_peer().await;
     let alice = server.user("alice").await;
     let bob = peer.user("bob");
     let room = peer.room("11", &bob);
     alice.join_via(&room.id, &peer.name).await;
-    let options = PgConnectOptions::new_without_pgpass()
-        .socket(server.socket_folder())
-        .username("amtsbote")
-        .database("amtsbote");
-    let mut conn = options.connect().await.unwrap();
+    let mut conn = server.database().await;
     // What another node writes makes this one load the room again.
     let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
     let room_id = room.id.clone();

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::rig::{
     enc, eventually,
-    scripted::{Held, Scripted, event::Event, room::Room},
+    scripted::{Held, Scripted, event::Event, room::Room, server_and_peer},
     server::{Folder, Server},
     tls::Tls,
     user::User,
@@ -23,10 +23,7 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let folder = Folder::new();
-        let tls = Tls::new(&folder.0);
-        let server = Server::with_tls(&tls).await;
-        let peer = Scripted::start(&tls).await;
+        let (folder, tls, server, peer) = server_and_peer().await;
         peer.omit_members(true);
         let alice = server.user("alice").await;
         Self {

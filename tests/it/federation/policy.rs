@@ -7,11 +7,10 @@ use serde_json::{Value, json};
 use crate::rig::{
     enc,
     scripted::{
-        Answer, Scripted,
+        Answer,
         event::{Event, Key, canonical},
+        server_and_peer,
     },
-    server::{Folder, Server},
-    tls::Tls,
 };
 
 /// Signs what does not say "spam".
@@ -32,10 +31,7 @@ fn judge(key: &Key, pdu: &Value) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_server_signs_what_is_said_in_its_room() {
-    let folder = Folder::new();
-    let tls = Tls::new(&folder.0);
-    let server = Server::with_tls(&tls).await;
-    let peer = Scripted::start(&tls).await;
+    let (_folder, _, server, peer) = server_and_peer().await;
     let mut alice = server.user("alice").await;
     let room_id = alice
         .create_room(json!({ "preset": "public_chat", "room_version": "11" }))

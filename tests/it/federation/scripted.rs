@@ -8,17 +8,14 @@ use crate::rig::{
         Scripted,
         event::{Event, canonical},
         room::Room,
+        server_and_peer,
     },
-    server::{Folder, Server},
-    tls::Tls,
+    server::Server,
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scripted_peer_and_we_join_each_others_rooms() {
-    let folder = Folder::new();
-    let tls = Tls::new(&folder.0);
-    let server = Server::with_tls(&tls).await;
-    let peer = Scripted::start(&tls).await;
+    let (_folder, _, server, peer) = server_and_peer().await;
     let mut alice = server.user("alice").await;
     let bob = peer.user("bob");
     // Only who asks for it gets a room without its members.
@@ -85,10 +82,7 @@ async fn invite_v1(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn old_servers_invite_in_the_first_version_of_the_api() {
-    let folder = Folder::new();
-    let tls = Tls::new(&folder.0);
-    let mut server = Server::with_tls(&tls).await;
-    let peer = Scripted::start(&tls).await;
+    let (_folder, _, mut server, peer) = server_and_peer().await;
     let mut alice = server.user("alice").await;
     let bob = peer.user("bob");
     for version in ["1", "2"] {
@@ -124,10 +118,7 @@ async fn old_servers_invite_in_the_first_version_of_the_api() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn old_servers_join_and_leave_in_the_first_version_of_the_api() {
-    let folder = Folder::new();
-    let tls = Tls::new(&folder.0);
-    let server = Server::with_tls(&tls).await;
-    let peer = Scripted::start(&tls).await;
+    let (_folder, _, server, peer) = server_and_peer().await;
     let alice = server.user("alice").await;
     let bob = peer.user("bob");
     let ours = alice

@@ -7,9 +7,7 @@ use crate::{
     client::spaces::{link, shown, space},
     rig::{
         enc,
-        scripted::{Answer, Scripted},
-        server::{Folder, Server},
-        tls::Tls,
+        scripted::{Answer, server_and_peer},
     },
 };
 
@@ -58,10 +56,7 @@ async fn a_space_reaches_over_two_servers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_peer_tells_of_a_space_is_looked_at_twice() {
-    let folder = Folder::new();
-    let tls = Tls::new(&folder.0);
-    let server = Server::with_tls(&tls).await;
-    let peer = Scripted::start(&tls).await;
+    let (_folder, _, server, peer) = server_and_peer().await;
     let alice = server.user("alice").await;
     let id = |name: &str| format!("!{name}:{}", peer.name);
     let summary = |name: &str| {
@@ -128,10 +123,7 @@ async fn what_a_peer_tells_of_a_space_is_looked_at_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_is_told_what_its_users_could_peek_or_join() {
-    let folder = Folder::new();
-    let tls = Tls::new(&folder.0);
-    let server = Server::with_tls(&tls).await;
-    let peer = Scripted::start(&tls).await;
+    let (_folder, _, server, peer) = server_and_peer().await;
     let alice = server.user("alice").await;
     let open = || json!({ "preset": "public_chat" });
     let public = alice.create_room(open()).await;

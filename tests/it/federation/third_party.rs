@@ -5,9 +5,8 @@ use serde_json::{Value, json};
 use super::rooms::two_servers;
 use crate::rig::{
     enc,
-    scripted::{Answer, Scripted, event::Key},
-    server::{Folder, Server},
-    tls::Tls,
+    scripted::{Answer, Scripted, event::Key, server_and_peer},
+    server::Server,
     user::User,
 };
 
@@ -81,10 +80,7 @@ async fn exchange(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_has_its_user_invited_by_what_an_identity_server_signed() {
-    let folder = Folder::new();
-    let tls = Tls::new(&folder.0);
-    let server = Server::with_tls(&tls).await;
-    let peer = Scripted::start(&tls).await;
+    let (_folder, _, server, peer) = server_and_peer().await;
     let alice = server.user("alice").await;
     let other = server.user("other").await;
     let (identity, wrong) = (Key::new("id.example", "0"), Key::new("id.example", "0"));
@@ -153,10 +149,7 @@ async fn a_peer_has_its_user_invited_by_what_an_identity_server_signed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_identity_server_tells_is_asked_of_the_inviters_server() {
-    let folder = Folder::new();
-    let tls = Tls::new(&folder.0);
-    let server = Server::with_tls(&tls).await;
-    let peer = Scripted::start(&tls).await;
+    let (_folder, _, server, peer) = server_and_peer().await;
     let alice = server.user("alice").await;
     let bob = peer.user("bob");
     let identity = Key::new("id.example", "0");

@@ -3,20 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
+use sqlx::PgConnection;
 
 use crate::{
     federation::rooms::two_servers,
     rig::{enc, eventually, server::Server, user::User},
 };
-
-pub(crate) async fn database(server: &Server) -> PgConnection {
-    let options = PgConnectOptions::new_without_pgpass()
-        .socket(server.socket_folder())
-        .username("amtsbote")
-        .database("amtsbote");
-    options.connect().await.unwrap()
-}
 
 async fn count(conn: &mut PgConnection, from: &str, room: &str) -> i64 {
     let sql = format!("SELECT count(*) FROM {from}");
@@ -29,7 +21,7 @@ async fn count(conn: &mut PgConnection, from: &str, room: &str) -> i64 {
 
 /// Rows of a room by table; of every table that names rooms, whoever made it and when.
 pub(crate) async fn rows(server: &Server, room: &str) -> BTreeMap<String, i64> {
-    let mut conn = database(server).await;
+    let mut conn = server.database().await;
     let tables: Vec<String> = sqlx::query_scalar(
         "SELECT table_name::text FROM information_schema.columns
          WHERE column_name = 'room_nid' AND table_schema = 'public'
@@ -234,7 +226,7 @@ async fn a_deletion_that_a_crash_cut_off_goes_on() {
            e AS (DELETE FROM auth_edge WHERE room_nid IN (SELECT room_nid FROM r))
          INSERT INTO room_purge (room_nid, stage, forced, since_ts)
          SELECT room_nid, $2::int, false, 0 FROM r";
-    let mut conn = database(&other).await;
+    let mut conn = other.database().await;
     sqlx::query(cut)
         .bind(&room)
         .bind(1)
@@ -258,7 +250,7 @@ async fn a_deletion_that_a_crash_cut_off_goes_on() {
     alice.hears("here again").await;
     alice.say(&room, "welcome").await;
     eventually("no deletion to be left", async || {
-        let mut conn = database(&other).await;
+        let mut conn = other.database().await;
         (count(&mut conn, "room_purge WHERE $1 <> ''", "any").await == 0).then_some(())
     })
     .await;

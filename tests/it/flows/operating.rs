@@ -2,10 +2,6 @@
 
 use std::io::{Read, Write};
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use serde_json::json;
 
 use crate::rig::{
@@ -52,7 +48,7 @@ async fn tls_is_of_today_and_its_certificate_can_be_changed() {
     let fresh = Tls::new(&other.0);
     std::fs::copy(&fresh.certificate, &tls.certificate).unwrap();
     std::fs::copy(&fresh.key, &tls.key).unwrap();
-    kill(Pid::from_raw(server.pid()), Signal::SIGHUP).unwrap();
+    server.hang_up();
     eventually("the new certificate", async || {
         let client = client(&fresh).build().unwrap();
         client.get(&url).send().await.ok()
@@ -60,7 +56,7 @@ async fn tls_is_of_today_and_its_certificate_can_be_changed() {
     .await;
     // A broken file leaves the certificate in use.
     std::fs::write(&tls.certificate, "no certificate").unwrap();
-    kill(Pid::from_raw(server.pid()), Signal::SIGHUP).unwrap();
+    server.hang_up();
     eventually("the complaint", async || {
         server.log().contains("stays in use").then_some(())
     })

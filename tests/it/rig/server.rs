@@ -11,6 +11,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
 
 use super::{eventually, free_port, tls::Tls, user::User};
 
@@ -54,7 +55,7 @@ impl Default for Like<'_> {
     fn default() -> Self {
         Self {
             host: "localhost",
-            more: "[registration]\nopen = true\nshared_secret = \"test secret\"\n",
+            more: REGISTRATION,
             outbound: "",
             tls: "",
             outside: None,
@@ -199,6 +200,15 @@ impl Server {
     /// Has the process read again what it reads at SIGHUP.
     pub(crate) fn hang_up(&self) {
         kill(Pid::from_raw(self.pid()), Signal::SIGHUP).unwrap();
+    }
+
+    /// A connection to the private PostgreSQL.
+    pub(crate) async fn database(&self) -> PgConnection {
+        let options = PgConnectOptions::new_without_pgpass()
+            .socket(self.socket_folder())
+            .username("amtsbote")
+            .database("amtsbote");
+        options.connect().await.unwrap()
     }
 
     /// Where the private PostgreSQL listens.

@@ -8,6 +8,7 @@ use crate::rig::{
         Answer, Scripted,
         calls::x_matrix,
         event::{Key, now},
+        server_and_peer,
     },
     server::{Folder, Server},
     tls::Tls,
@@ -46,10 +47,7 @@ async fn an_expired_key_signs_the_past_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_document_that_ran_out_signs_nothing_new() {
-    let folder = Folder::new();
-    let tls = Tls::new(&folder.0);
-    let server = Server::with_tls(&tls).await;
-    let peer = Scripted::start(&tls).await;
+    let (_folder, _, server, peer) = server_and_peer().await;
     let document = peer.key.document(now() - DAY_MS, &json!({}));
     peer.route_to("server", Answer::ok(document));
     let (status, body) = peer

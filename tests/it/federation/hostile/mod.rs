@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::rig::{
     enc, eventually,
-    scripted::{Scripted, event::Event, room::Room},
+    scripted::{Scripted, event::Event, room::Room, server_and_peer},
     server::{Folder, Server},
     tls::Tls,
     user::User,
@@ -40,10 +40,7 @@ struct Stage {
 
 impl Stage {
     async fn new(version: &str) -> Self {
-        let folder = Folder::new();
-        let tls = Tls::new(&folder.0);
-        let server = Server::with_tls(&tls).await;
-        let peer = Scripted::start(&tls).await;
+        let (folder, tls, server, peer) = server_and_peer().await;
         let alice = server.user("alice").await;
         let (bob, mallory) = (peer.user("bob"), peer.user("mallory"));
         let room = peer.room(version, &bob);

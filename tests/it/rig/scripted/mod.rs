@@ -19,7 +19,11 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use self::{event::Key, room::Room};
-use super::{eventually, tls::Tls};
+use super::{
+    eventually,
+    server::{Folder, Server},
+    tls::Tls,
+};
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -305,4 +309,13 @@ fn endless(shared: Arc<Shared>, first: String, again: String) -> Body {
         shared.streamed.fetch_add(bytes, Ordering::Relaxed);
         Ok::<_, std::convert::Infallible>(chunk)
     }))
+}
+
+/// A server of ours and a peer under one authority; the files go with the folder.
+pub(crate) async fn server_and_peer() -> (Folder, Tls, Server, Scripted) {
+    let folder = Folder::new();
+    let tls = Tls::new(&folder.0);
+    let server = Server::with_tls(&tls).await;
+    let peer = Scripted::start(&tls).await;
+    (folder, tls, server, peer)
 }
