@@ -60,7 +60,7 @@ pub async fn reset(db: &Db, sender: &Sender, name: &str) -> Result<Option<bool>,
     let is_failing = found.failing_since_ts.is_some();
     if is_failing {
         let name = db.ids.server_name(ServerNid(found.server)).await?;
-        sender.reset(ServerNid(found.server), &name);
+        sender.reset(ServerNid(found.server), &name).await?;
     }
     Ok(Some(is_failing))
 }

@@ -115,6 +115,10 @@ impl Db {
             ("statement_timeout", "30s"),
             ("lock_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "10s"),
+            // When the machine at our end is gone, its locks are free after half a minute.
+            ("tcp_keepalives_idle", "10"),
+            ("tcp_keepalives_interval", "5"),
+            ("tcp_keepalives_count", "3"),
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(READERS_MAX)

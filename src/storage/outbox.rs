@@ -57,6 +57,21 @@ pub async fn list_progress(conn: &mut PgConnection) -> Result<Vec<(ServerNid, Pr
     Ok(progress.collect())
 }
 
+/// Up to which position a peer has everything, and whether it fails; `None`: it was never sent
+/// anything.
+pub async fn find_progress(
+    conn: &mut PgConnection,
+    server: ServerNid,
+) -> Result<Option<(i64, bool)>, Error> {
+    let row = sqlx::query!(
+        r#"SELECT acked_pos, failing_since_ts IS NOT NULL AS "fails!" FROM fed_dest
+           WHERE server_nid = $1"#,
+        server.0
+    );
+    let row = row.fetch_optional(conn).await?;
+    Ok(row.map(|row| (row.acked_pos, row.fails)))
+}
+
 /// Notes peers that are owed something for the first time, and nothing up to a position. Those
 /// that are known stay as they are.
 pub async fn insert_new(

@@ -61,6 +61,8 @@ pub enum LogKind {
     ServerRule = 21,
     /// Presence of a user.
     Presence = 22,
+    /// A peer that failed lives; `reference` is its number.
+    PeerAlive = 23,
 }
 
 impl LogKind {
@@ -78,6 +80,7 @@ impl LogKind {
             12 => Self::Whole,
             21 => Self::ServerRule,
             22 => Self::Presence,
+            23 => Self::PeerAlive,
             _ => return None,
         })
     }

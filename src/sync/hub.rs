@@ -184,7 +184,8 @@ async fn follow_log(hub: Hub, rooms: Rooms) {
                         | LogKind::KeyCounts
                         | LogKind::Invalidate
                         | LogKind::ServerRule
-                        | LogKind::Presence => {}
+                        | LogKind::Presence
+                        | LogKind::PeerAlive => {}
                     }
                 }
                 hub.wake(&in_rooms, &users);

@@ -7,8 +7,10 @@
 
 mod acks;
 mod lanes;
+mod measured;
 mod peer;
 mod queue;
+mod shares;
 
 use std::{
     collections::HashMap,
@@ -24,7 +26,9 @@ use ruma::{OwnedServerName, ServerName, api::federation::transactions::edu::Edu,
 use serde_json::value::RawValue;
 use tokio::sync::broadcast::error::RecvError;
 
-use self::{acks::Acks, lanes::Lanes, peer::Peer, queue::Queue};
+use self::{
+    acks::Acks, lanes::Lanes, measured::Measured, peer::Peer, queue::Queue, shares::Shares,
+};
 use super::Client;
 use crate::{
     clock::now_ms,
@@ -42,6 +46,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const REVIVED_AT_ONCE: usize = 500;
 /// How long a peer that failed and speaks to us is left alone after a try.
 const ALIVE_EVERY_MS: i64 = 5_000;
+/// The same, for peers that another node sends to.
+const ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// Failures that are remembered.
 const REASONS_MAX: u64 = 10_000;
 /// Pause after the database failed.
@@ -58,11 +64,16 @@ struct Inner {
     own: OwnedServerName,
     lanes: Lanes,
     acks: Acks,
+    measured: Measured,
+    /// Peers that this node sends to.
+    shares: Shares,
     peers: Mutex<Peers>,
     /// Events up to this position were handed out.
     seen: AtomicI64,
     /// Why peers that fail were not reached the last time.
     reasons: Cache<ServerNid, Arc<str>>,
+    /// Peers of other nodes' shares that were told to be alive a moment ago.
+    told: Cache<ServerNid, ()>,
 }
 
 type Peers = HashMap<ServerNid, Place>;
@@ -100,9 +111,15 @@ impl Sender {
             own,
             lanes: Lanes::new(),
             acks: Acks::default(),
+            measured: Measured::default(),
+            shares: Shares::default(),
             peers: Mutex::default(),
             seen: AtomicI64::new(0),
             reasons: Cache::new(REASONS_MAX),
+            told: Cache::builder()
+                .max_capacity(REASONS_MAX)
+                .time_to_live(ALIVE_EVERY)
+                .build(),
         }));
         let of = sender.clone();
         tokio::spawn(async move { of.0.acks.run(&of.0.db).await });
@@ -142,6 +159,11 @@ impl Sender {
         let Ok(nid) = self.0.db.ids.server(server).await else {
             return;
         };
+        if self.is_elsewhere(nid) {
+            if let Err(error) = self.tell_other(nid).await {
+                tracing::debug!(%error, "federation: another node was not told that a peer lives");
+            }
+        }
         let mut peers = self.peers();
         match peers.get(&nid) {
             Some(Place::Active(queue)) => queue.alive(),
@@ -153,8 +175,16 @@ impl Sender {
     }
 
     /// Tries a peer at once, however long it is to rest.
-    pub fn reset(&self, server: ServerNid, name: &ServerName) {
+    pub async fn reset(&self, server: ServerNid, name: &ServerName) -> Result<(), storage::Error> {
         self.0.client.alive(name);
+        if self.is_elsewhere(server) {
+            return self.tell(server).await;
+        }
+        self.try_now(server);
+        Ok(())
+    }
+
+    fn try_now(&self, server: ServerNid) {
         let mut peers = self.peers();
         match peers.get(&server) {
             Some(Place::Active(queue)) => queue.alive(),
@@ -289,6 +319,9 @@ impl Sender {
             };
             let body: Arc<RawValue> = body.into();
             for server in event.servers {
+                if self.is_elsewhere(server) {
+                    continue;
+                }
                 if let Some(queue) = self.queue(&mut peers, server) {
                     queue.push(event.pos, &body);
                 }
@@ -296,14 +329,8 @@ impl Sender {
         }
     }
 
-    fn all_rest(&self, known: Vec<(ServerNid, Progress)>) {
-        let mut peers = self.peers();
-        for (server, progress) in known {
-            peers.entry(server).or_insert(Place::Resting(progress));
-        }
-    }
-
-    /// Takes up peers whose pause is over.
+    /// Takes up peers whose pause is over. Those of other nodes are as good as well: whether they
+    /// are is for the others to find out.
     fn revive_due(&self) {
         let now = now_ms();
         let mut peers = self.peers();
@@ -316,7 +343,13 @@ impl Sender {
             .take(REVIVED_AT_ONCE)
             .collect();
         for server in due {
-            self.revive(&mut peers, server);
+            if !self.is_elsewhere(server) {
+                self.revive(&mut peers, server);
+            } else if let Some(place) = peers.get_mut(&server)
+                && let Place::Resting(progress) = place
+            {
+                *place = Place::Idle(*progress);
+            }
         }
         let (mut active, mut resting) = (0_u32, 0_u32);
         for place in peers.values() {
@@ -340,17 +373,21 @@ async fn follow(sender: Sender) {
         tracing::error!(%error, "federation: what peers are owed could not be read");
         tokio::time::sleep(PAUSE).await;
     }
+    tokio::spawn(shares::run(sender.clone()));
     let mut clock = tokio::time::interval(LOOK_EVERY);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let (events, edus) = tokio::select! {
             batch = rows.recv() => match batch {
-                Ok(batch) => (
-                    batch.iter().any(|row| row.kind == LogKind::Event),
-                    batch
-                        .iter()
-                        .any(|row| matches!(row.kind, LogKind::DeviceList | LogKind::ToDevice)),
-                ),
+                Ok(batch) => {
+                    sender.heed_the_living(&batch);
+                    (
+                        batch.iter().any(|row| row.kind == LogKind::Event),
+                        batch
+                            .iter()
+                            .any(|row| matches!(row.kind, LogKind::DeviceList | LogKind::ToDevice)),
+                    )
+                }
                 Err(RecvError::Lagged(_)) => (true, true),
                 Err(RecvError::Closed) => return,
             },
@@ -385,8 +422,8 @@ async fn heed_rules(sender: Sender) {
     }
 }
 
-/// Every peer rests until it is looked at, beginning with those that were well. Events that nobody
-/// was told of yet are handed out.
+/// Peers beyond what was ever delivered are written down. Nothing is sent before this node has its
+/// share of the peers.
 async fn catch_up(sender: &Sender) -> Result<(), storage::Error> {
     let db = &sender.0.db;
     let horizon = db.stream.horizon();
@@ -398,9 +435,7 @@ async fn catch_up(sender: &Sender) -> Result<(), storage::Error> {
     let newest = known.iter().map(|(_, progress)| progress.acked_pos).max();
     let newest = newest.unwrap_or(0);
     sender.0.seen.store(newest, Ordering::Release);
-    sender.all_rest(known);
-    sender.look(newest, horizon).await?;
-    look_for_edus(sender).await
+    sender.look(newest, horizon).await
 }
 
 /// Wakes the tasks of peers that durable EDUs wait for.
@@ -411,6 +446,9 @@ async fn look_for_edus(sender: &Sender) -> Result<(), storage::Error> {
     sender.know(&servers, sender.seen()).await?;
     let mut peers = sender.peers();
     for server in servers {
+        if sender.is_elsewhere(server) {
+            continue;
+        }
         if let Some(queue) = sender.queue(&mut peers, server) {
             queue.look_for_durable();
         }

@@ -78,6 +78,11 @@ impl Peer {
         }
     }
 
+    /// Whether this node sends what the peer is owed; if not, it sends EDUs of the moment only.
+    fn is_ours(&self) -> bool {
+        self.sender.0.shares.has(self.server)
+    }
+
     /// Ends the task, where nothing speaks against it.
     fn end(&self, end: &End) -> bool {
         self.sender
@@ -124,6 +129,9 @@ pub(super) async fn run(mut peer: Peer) {
 impl Peer {
     /// The next transaction, if there is anything to send.
     async fn gather(&mut self) -> Result<Option<Transaction>, storage::Error> {
+        if self.queue.drop_owed(|| self.is_ours()) {
+            self.ready.clear();
+        }
         if self.ready.is_empty()
             && let Some(upto) = self.queue.begin_reading(|| self.sender.seen())
             && let Err(error) = self.read(upto).await
@@ -152,9 +160,13 @@ impl Peer {
 
     /// Reads what the peer is owed: everything, or where that is much, the newest of each room.
     async fn read(&mut self, upto: i64) -> Result<(), storage::Error> {
-        let span = (self.progress.acked_pos, upto);
         let all = i64::try_from(OWED_MAX + 1).unwrap_or(i64::MAX);
         let mut conn = self.sender.0.db.conn().await?;
+        // Another node may have sent to it.
+        if let Some((acked, _)) = outbox::find_progress(&mut conn, self.server).await? {
+            self.progress.acked_pos = self.progress.acked_pos.max(acked);
+        }
+        let span = (self.progress.acked_pos, upto);
         let mut owed = outbox::list_owed(&mut conn, self.server, span, all).await?;
         if owed.len() > OWED_MAX {
             let page = i64::try_from(PDUS_MAX).unwrap_or(i64::MAX);
@@ -204,6 +216,10 @@ impl Peer {
                     self.queue
                         .rest(Duration::from_millis(pause.unsigned_abs()))
                         .await;
+                    if !self.is_ours() {
+                        // What is owed another node sends, and the moment has passed.
+                        return true;
+                    }
                 }
             }
         }
@@ -242,6 +258,7 @@ impl Peer {
 
     async fn delivered(&mut self, name: &OwnedServerName, transaction: &Transaction) {
         metrics::counter!("federation_transactions_sent_total", "result" => "ok").increment(1);
+        self.measure(name, true);
         if let Some(since) = self.progress.failing_since_ts {
             let seconds = (now_ms() - since) / 1_000;
             tracing::info!(server = %name, seconds, "federation: a peer is back");
@@ -257,7 +274,7 @@ impl Peer {
             ..Progress::at(acked)
         };
         if !transaction.pdus.is_empty() || !was_well {
-            self.sender.0.acks.put(self.server, self.progress);
+            self.note();
         }
         let numbers: Vec<i64> = transaction
             .durable
@@ -266,6 +283,35 @@ impl Peer {
             .collect();
         if !numbers.is_empty() {
             self.forget(&numbers).await;
+        }
+    }
+
+    /// The same for this peer alone, where it is among those that are measured.
+    fn measure(&self, name: &OwnedServerName, is_ok: bool) {
+        if !self.sender.0.measured.admits(self.server) {
+            return;
+        }
+        let peer = name.to_string();
+        let result = if is_ok { "ok" } else { "failed" };
+        metrics::counter!(
+            "federation_peer_transactions_total", "peer" => peer.clone(), "result" => result
+        )
+        .increment(1);
+        let pause = if is_ok {
+            0
+        } else {
+            self.progress.backoff_ms / 1_000
+        };
+        metrics::gauge!("federation_peer_pause_seconds", "peer" => peer.clone())
+            .set(i32::try_from(pause).unwrap_or(i32::MAX));
+        let waiting = i32::try_from(self.ready.len() + self.queue.len()).unwrap_or(i32::MAX);
+        metrics::gauge!("federation_peer_waiting", "peer" => peer).set(waiting);
+    }
+
+    /// Writes down how far the peer is, where that is for this node to say.
+    fn note(&self) {
+        if self.is_ours() {
+            self.sender.0.acks.put(self.server, self.progress);
         }
     }
 
@@ -304,9 +350,10 @@ impl Peer {
             backoff_ms: pause,
             ..self.progress
         };
-        self.sender.0.acks.put(self.server, self.progress);
+        self.note();
         let reason = error.to_string().into();
         self.sender.0.reasons.insert(self.server, reason);
+        self.measure(name, false);
         pause
     }
 }

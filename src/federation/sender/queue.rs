@@ -101,6 +101,12 @@ impl Queue {
         waiting.pdus.is_empty() && waiting.edus.is_empty() && !waiting.is_behind && !waiting.durable
     }
 
+    /// How much waits in memory.
+    pub(super) fn len(&self) -> usize {
+        let waiting = self.waiting();
+        waiting.pdus.len() + waiting.edus.len()
+    }
+
     /// Ends being behind: what is owed up to the position that `seen` gives is read from disk by
     /// the caller. `None`: the peer is not behind.
     pub(super) fn begin_reading(&self, seen: impl FnOnce() -> Pos) -> Option<Pos> {
@@ -116,6 +122,28 @@ impl Queue {
     /// There is more on disk than was read.
     pub(super) fn fall_behind(&self) {
         self.waiting().fall_behind();
+    }
+
+    /// Another node sends what the peer is owed, unless `is_ours` says that it is ours after all.
+    /// Asked under the lock, so that nothing that comes with the peer is dropped.
+    pub(super) fn drop_owed(&self, is_ours: impl FnOnce() -> bool) -> bool {
+        let mut waiting = self.waiting();
+        if is_ours() {
+            return false;
+        }
+        waiting.pdus.clear();
+        waiting.is_behind = false;
+        waiting.durable = false;
+        true
+    }
+
+    /// This node sends from now on what the peer is owed.
+    pub(super) fn take_over(&self) {
+        let mut waiting = self.waiting();
+        waiting.fall_behind();
+        waiting.durable = true;
+        drop(waiting);
+        self.wake.notify_one();
     }
 
     /// The next events in order.

@@ -3,5 +3,6 @@
 mod crash;
 pub(crate) mod freeing;
 mod nio;
+mod nodes;
 mod operating;
 mod synapse;

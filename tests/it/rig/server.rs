@@ -161,6 +161,44 @@ impl Server {
         server
     }
 
+    /// Another node of the same server, on the same database, for clients and for peers that ask
+    /// it in plain text. This one keeps the database: it has to be the last to end.
+    pub(crate) async fn node(&self) -> Self {
+        let folder = Folder::new();
+        let port = free_port();
+        let config = std::fs::read_to_string(self.folder.0.join("amtsbote.toml")).unwrap();
+        let (head, rest) = config.split_once("[[listener]]\n").unwrap();
+        // Only the first listener: peers find the other port taken.
+        let (listener, rest) = match rest.split_once("[[listener]]\n") {
+            Some((listener, more)) => (listener, more.split_once("[outbound]").unwrap().1),
+            None => rest.split_once("[outbound]").unwrap(),
+        };
+        let listener = listener.replace(&self.port.to_string(), &port.to_string());
+        let head = head.replace(
+            &format!("data_dir = \"{}", self.folder.0.display()),
+            &format!("data_dir = \"{}", folder.0.display()),
+        );
+        let config = format!(
+            "{head}signing_key_file = \"{key}\"\n\
+             [[listener]]\n{listener}\
+             [database]\nurl = \"postgres://amtsbote@localhost/amtsbote?host={socket}\"\n\
+             [outbound]{rest}",
+            key = self.folder.0.join("data/signing.key").display(),
+            socket = self.socket_folder().display(),
+        );
+        std::fs::write(folder.0.join("amtsbote.toml"), config).unwrap();
+        let mut node = Self {
+            process: None,
+            folder,
+            port,
+            inside: self.inside,
+            name: self.name.clone(),
+            http: self.http.clone(),
+        };
+        node.restart().await;
+        node
+    }
+
     /// Starts the process and waits until it serves.
     pub(crate) async fn restart(&mut self) {
         let log = std::fs::OpenOptions::new()

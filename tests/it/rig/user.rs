@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{enc, eventually};
+use super::{enc, eventually, server::Server};
 
 static TXNS: AtomicU32 = AtomicU32::new(0);
 
@@ -70,6 +70,14 @@ impl User {
             token: self.token.clone(),
             since: None,
             seen: Vec::new(),
+        }
+    }
+
+    /// The same session at another node of the server.
+    pub(crate) fn at(&self, node: &Server) -> Self {
+        Self {
+            base: node.url(""),
+            ..self.again()
         }
     }
 
