@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -123,15 +123,30 @@ async fn tell_presence(rooms: Rooms, sender: Sender) {
     if !(config.enabled && config.federation) {
         return;
     }
+    let mut log = rooms.ctx().db.stream.subscribe();
     loop {
         tokio::time::sleep(PRESENCE_EVERY).await;
-        match presence::edus(&rooms).await {
-            Ok(edus) => {
-                for (server, about, edu) in edus {
-                    sender.edu(&[server], &about, &edu).await;
-                }
+        let mut rows = Vec::new();
+        loop {
+            match log.try_recv() {
+                Ok(batch) => rows.extend(batch.iter().copied()),
+                // Who came meanwhile hears of our users when they change.
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Closed) => return,
             }
-            Err(error) => tracing::warn!(%error, "presence was not sent to peers"),
+        }
+        let changed = presence::edus(&rooms).await;
+        let newcomers = presence::edus_for_newcomers(&rooms, &rows).await;
+        for edus in [newcomers, changed] {
+            match edus {
+                Ok(edus) => {
+                    for (server, about, edu) in edus {
+                        sender.edu(&[server], &about, &edu).await;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "presence was not sent to peers"),
+            }
         }
     }
 }

@@ -366,6 +366,34 @@ pub async fn list_servers(
         .collect())
 }
 
+/// Who of ours is there, in some rooms, for the servers that should hear of it now: those that came
+/// into the room at `from` or later, and all in the room of those of `users` who are in it.
+pub async fn list_newcomers(
+    conn: &mut PgConnection,
+    rooms: &[i64],
+    (from, users): (Pos, &[i64]),
+    limit: i64,
+) -> Result<Vec<(ServerNid, UserNid)>, Error> {
+    let rows = sqlx::query!(
+        "SELECT DISTINCT r.server_nid, u.user_nid FROM user_room u
+         JOIN presence p ON p.user_nid = u.user_nid AND p.state > 0
+         JOIN room_server r ON r.room_nid = u.room_nid AND r.joined > 0
+         WHERE u.room_nid = ANY ($1) AND u.membership = 1
+           AND (r.since_pos >= $2 OR u.user_nid = ANY ($3))
+         ORDER BY r.server_nid, u.user_nid LIMIT $4",
+        rooms,
+        from,
+        users,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter();
+    Ok(rows
+        .map(|row| (ServerNid(row.server_nid), UserNid(row.user_nid)))
+        .collect())
+}
+
 /// Rooms that any of some users is in.
 pub async fn list_rooms(conn: &mut PgConnection, users: &[i64]) -> Result<Vec<i64>, Error> {
     Ok(sqlx::query_scalar!(

@@ -16,7 +16,7 @@ use tokio::sync::broadcast::error::RecvError;
 use self::live::Said;
 pub use self::{
     live::{Presences, Syncing},
-    peers::{Outgoing, edus, receive},
+    peers::{Outgoing, edus, edus_for_newcomers, receive},
 };
 use super::{Error, Rooms};
 use crate::{

@@ -17,13 +17,18 @@ use super::{
 use crate::{
     clock::{from_ms, now_ms},
     storage::{
-        self, ServerNid, UserNid,
+        self, LogKind, LogRow, ServerNid, UserNid,
         presence::{Change, Presence, State},
     },
 };
 
 /// Users of whom peers are told in one go.
 const USERS_AT_ONCE: usize = 500;
+/// Pairs of a server and a user that are told of at once because somebody came.
+const NEWCOMERS_MAX: i64 = 5_000;
+/// A server counts as new from a position a little before its join: what others wrote meanwhile.
+/// Who is told twice takes no harm.
+const DRAWN_MEANWHILE: i64 = 1_000;
 /// Users in one EDU, as Synapse sends them.
 const USERS_IN_EDU: usize = 50;
 /// Bytes of an EDU of a peer; more than as many users with long status messages take.
@@ -42,9 +47,46 @@ pub async fn edus(rooms: &Rooms) -> Result<Vec<Outgoing>, Error> {
         return Ok(Vec::new());
     }
     let users: Vec<i64> = users.iter().map(|user| user.0).collect();
-    let ids = &rooms.ctx().db.ids;
     let mut conn = rooms.ctx().db.conn().await?;
     let servers = storage::presence::list_servers(&mut conn, &users).await?;
+    drop(conn);
+    about(rooms, servers).await
+}
+
+/// What is to be told because somebody came into a room, by the rows of the log: a server that is
+/// new hears who of ours is there, and all servers hear of a user of ours who is new. Two
+/// statements.
+pub async fn edus_for_newcomers(rooms: &Rooms, rows: &[LogRow]) -> Result<Vec<Outgoing>, Error> {
+    let came = rows
+        .iter()
+        .filter(|row| row.kind == LogKind::Event && row.user != 0);
+    let mut users: Vec<i64> = came.clone().map(|row| row.user).collect();
+    let mut nids: Vec<i64> = came.clone().map(|row| row.room).collect();
+    let Some(first) = came.map(|row| row.pos).min() else {
+        return Ok(Vec::new());
+    };
+    let from = first - DRAWN_MEANWHILE;
+    for list in [&mut users, &mut nids] {
+        list.sort_unstable();
+        list.dedup();
+    }
+    let mut conn = rooms.ctx().db.conn().await?;
+    let servers =
+        storage::presence::list_newcomers(&mut conn, &nids, (from, &users), NEWCOMERS_MAX).await?;
+    drop(conn);
+    about(rooms, servers).await
+}
+
+/// EDUs about users for servers.
+async fn about(rooms: &Rooms, servers: Vec<(ServerNid, UserNid)>) -> Result<Vec<Outgoing>, Error> {
+    if servers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut users: Vec<i64> = servers.iter().map(|(_, user)| user.0).collect();
+    users.sort_unstable();
+    users.dedup();
+    let ids = &rooms.ctx().db.ids;
+    let mut conn = rooms.ctx().db.conn().await?;
     let presences = storage::presence::list(&mut conn, &users).await?;
     drop(conn);
     let nids: Vec<UserNid> = presences.iter().map(|(user, _)| *user).collect();

@@ -35,7 +35,7 @@ async fn servers_that_share_a_room_tell_each_other_who_is_there() {
     let tls = Tls::new(&folder.0);
     let one = Server::with(ON, Some(&tls)).await;
     let other = Server::with(ON, Some(&tls)).await;
-    let (alice, mut bob, _) = together(&one, &other).await;
+    let (alice, mut bob, room) = together(&one, &other).await;
     for (state, text) in [("unavailable", "at lunch"), ("online", "back")] {
         set(&alice, state, text).await;
         let content = is_seen(&mut bob, &alice.id, state).await;
@@ -48,6 +48,14 @@ async fn servers_that_share_a_room_tell_each_other_who_is_there() {
     is_seen(&mut alice, &bob.id, "offline").await;
     let stranger = other.user("stranger").await;
     assert_eq!(get(&stranger, &alice.id).await.0, 403);
+    // Who comes into a room is told who is there, and told of, without a change.
+    let third = Server::with(ON, Some(&tls)).await;
+    let mut carol = third.user("carol").await;
+    set(&carol, "unavailable", "on the way").await;
+    set(&alice, "unavailable", "waiting").await;
+    carol.join_via(&room, &one.name).await;
+    is_seen(&mut carol, &alice.id, "unavailable").await;
+    is_seen(&mut alice, &carol.id, "unavailable").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
