@@ -278,7 +278,10 @@ impl From<sync::Error> for ApiError {
     fn from(error: sync::Error) -> Self {
         let text = error.to_string();
         match error {
-            sync::Error::BadToken | sync::Error::BadFilter(_) => Self::invalid_param(&text),
+            sync::Error::BadToken | sync::Error::BadFilter(_) | sync::Error::BadRequest(_) => {
+                Self::invalid_param(&text)
+            }
+            sync::Error::UnknownPos => Self::new(StatusCode::BAD_REQUEST, "M_UNKNOWN_POS", &text),
             sync::Error::Rooms(error) => error.into(),
             sync::Error::Storage(error) => error.into(),
         }

@@ -20,8 +20,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::{error::ApiError, fair::Fair, limits::Limits};
 use crate::{
-    config::Serve, context::Context, federation::sender::Sender, media::Media, rooms::Rooms,
-    sync::Hub, users::tokens::Tokens,
+    config::Serve,
+    context::Context,
+    federation::sender::Sender,
+    media::Media,
+    rooms::Rooms,
+    sync::{Hub, sliding::Connections},
+    users::tokens::Tokens,
 };
 
 /// What handlers reach.
@@ -37,6 +42,8 @@ pub struct App {
     pub media: Media,
     /// Waiting clients.
     pub hub: Hub,
+    /// What connections of sliding sync were told.
+    pub connections: Connections,
     /// Sends to peers.
     pub sender: Sender,
     /// Rate limits.

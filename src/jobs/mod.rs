@@ -13,6 +13,8 @@ use crate::{
     storage::{self, LogKind},
 };
 
+/// How long a connection of sliding sync may be unused.
+const KEEP_CONNECTIONS_MS: i64 = 30 * 86_400_000;
 /// How long a client transaction is remembered, and a log row kept.
 const KEEP_MS: i64 = 48 * 3_600_000;
 /// How long every event is kept ready for peers that are away; after that, the newest of each room.
@@ -175,6 +177,8 @@ async fn sweep_once(rooms: &Rooms) -> Result<(), storage::Error> {
     while storage::events::delete_old_txns(&mut conn, now - KEEP_MS, SWEEP_ROWS).await? > 0 {}
     while storage::to_device::delete_txns(&mut conn, now - KEEP_MS, SWEEP_ROWS).await? > 0 {}
     while storage::openid_tokens::delete_expired(&mut conn, now, SWEEP_ROWS).await? > 0 {}
+    let unused = now - KEEP_CONNECTIONS_MS;
+    while storage::sliding::delete_unused(&mut conn, unused, SWEEP_ROWS).await? > 0 {}
     storage::room_deletions::delete_done(&mut conn, now - KEEP_DELETIONS_MS).await?;
     let received = now - KEEP_RECEIVED_MS;
     while storage::outbox::delete_received(&mut conn, received, SWEEP_ROWS).await? > 0 {}

@@ -1,6 +1,6 @@
 //! Rooms as administrators see them: a list of all, and what is known of one.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use ruma::{RoomId, events::StateEventType};
 use serde_json::{Map, Value, json};
@@ -91,8 +91,8 @@ async fn refresh_one(rooms: &Rooms, nid: RoomNid) -> Result<(), Error> {
     // Rooms that nobody uses stay out of the memory of those in use.
     let room = match rooms.0.resident.get(&nid).await {
         Some(room) if !room.is_dead() => room,
-        _ => match rooms.load(nid).await? {
-            Some(room) => Arc::new(room),
+        _ => match rooms.load(&[nid.0]).await?.pop() {
+            Some(room) => room,
             None => return Ok(()),
         },
     };

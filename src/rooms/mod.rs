@@ -36,6 +36,7 @@ mod before;
 mod catch_up;
 mod doors;
 mod ends;
+mod loading;
 mod locks;
 mod missing;
 mod older;
@@ -54,21 +55,15 @@ use std::sync::{Arc, Mutex};
 
 use moka::{future::Cache as AsyncCache, policy::EvictionPolicy, sync::Cache};
 use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, api::federation::transactions::edu::Edu,
-    serde::Raw,
+    OwnedEventId, OwnedRoomId, OwnedUserId, api::federation::transactions::edu::Edu, serde::Raw,
 };
 use tokio::sync::{Notify, broadcast};
 
 pub use self::pdus::Event;
-use self::{
-    resident::{Head, Room},
-    state::State,
-    typing::Typing,
-    writer::Writers,
-};
+use self::{resident::Room, state::State, typing::Typing, writer::Writers};
 use crate::{
     context::Context,
-    event::{self, pdu::Pdu, version::RoomVersion},
+    event::{self, pdu::Pdu},
     storage::{self, RoomNid},
 };
 
@@ -188,6 +183,8 @@ pub struct Rooms(Arc<Inner>);
 struct Inner {
     ctx: Context,
     resident: AsyncCache<RoomNid, Arc<Room>>,
+    /// Newest position of a change of rooms that changed lately, on whatever node.
+    changed: Cache<RoomNid, i64>,
     pdus: Cache<i64, Arc<Pdu>>,
     states: Cache<i64, State>,
     snaps: Cache<i64, Arc<storage::state::Snap>>,
@@ -249,6 +246,10 @@ impl Rooms {
                     u32::try_from(1 + room.head().state.entries.len() / 100).unwrap_or(u32::MAX)
                 })
                 .build(),
+            changed: Cache::builder()
+                .max_capacity(SMALL_MAX)
+                .time_to_live(loading::LOAD_MAX)
+                .build(),
             pdus: Cache::builder()
                 .eviction_policy(EvictionPolicy::lru())
                 .max_capacity(PDU_BYTES_MAX)
@@ -299,7 +300,7 @@ impl Rooms {
             news: broadcast::Sender::new(NEWS_MAX),
             ctx,
         }));
-        tokio::spawn(forget_stale(rooms.clone()));
+        tokio::spawn(loading::forget_stale(rooms.clone()));
         rooms
     }
 
@@ -356,139 +357,6 @@ impl Rooms {
     /// Infrastructure.
     pub fn ctx(&self) -> &Context {
         &self.0.ctx
-    }
-
-    /// The room of that id.
-    pub async fn by_id(&self, id: &RoomId) -> Result<Arc<Room>, Error> {
-        match self.ctx().db.ids.find_room(id).await? {
-            Some(nid) => self
-                .find(nid)
-                .await?
-                .ok_or_else(|| Error::RoomNotFound(id.to_owned())),
-            None => Err(Error::RoomNotFound(id.to_owned())),
-        }
-    }
-
-    /// The room of that number; `None`: we hold no events of it.
-    pub async fn find(&self, nid: RoomNid) -> Result<Option<Arc<Room>>, Error> {
-        if let Some(room) = self.0.resident.get(&nid).await {
-            if !room.is_dead() {
-                return Ok(Some(room));
-            }
-            self.0.resident.invalidate(&nid).await;
-        }
-        let loaded = self
-            .0
-            .resident
-            .try_get_with(nid, async {
-                match self.load(nid).await {
-                    Ok(Some(room)) => Ok(Arc::new(room)),
-                    Ok(None) => Err(None),
-                    Err(error) => Err(Some(error)),
-                }
-            })
-            .await;
-        match loaded {
-            Ok(room) => Ok(Some(room)),
-            Err(failed) => match Arc::try_unwrap(failed) {
-                Ok(None) => Ok(None),
-                Ok(Some(error)) => Err(error),
-                // Another request waits on the same load and has the error itself.
-                Err(shared) => match shared.as_ref() {
-                    None => Ok(None),
-                    Some(error) => Err(Error::NotWritten(error.to_string())),
-                },
-            },
-        }
-    }
-
-    async fn load(&self, nid: RoomNid) -> Result<Option<Room>, Error> {
-        let mut conn = self.ctx().db.conn().await?;
-        let Some(row) = storage::rooms::find(&mut conn, nid).await? else {
-            return Ok(None);
-        };
-        let Some(head) = storage::rooms::find_head(&mut conn, nid).await? else {
-            return Ok(None);
-        };
-        let version = RoomVersion::of(&row.version)
-            .ok_or_else(|| Error::UnsupportedVersion(row.version.to_string()))?;
-        let partial = storage::partial::find(&mut conn, nid).await?.is_some();
-        let state = self.head_state(&mut conn, nid, head.snap).await?;
-        let hashes = storage::events::list(&mut conn, nid, &head.extremities).await?;
-        let extremities = hashes
-            .into_iter()
-            .map(|stored| Ok((stored.nid.0, pdus::event_id(&version, &stored)?)))
-            .collect::<Result<Vec<(i64, OwnedEventId)>, Error>>()?;
-        let seen = head.last_pos;
-        let head = Head {
-            rev: head.rev,
-            seq: head.seq,
-            depth: head.depth,
-            extremities,
-            state,
-            last_ts: head.last_ts,
-            notif: head.notif,
-        };
-        Ok(Some(Room::new(nid, row.id, version, partial, head, seen)))
-    }
-
-    /// Makes a room that was just written known to readers.
-    async fn adopt(&self, room: &Arc<Room>) {
-        self.0.resident.insert(room.nid, room.clone()).await;
-    }
-
-    /// Takes a room out of memory; what is about to be committed on this copy of it is void.
-    async fn evict(&self, nid: RoomNid) {
-        if let Some(room) = self.0.resident.get(&nid).await {
-            room.bury();
-        }
-        self.0.resident.invalidate(&nid).await;
-    }
-
-    /// The same for a room that is deleted: nothing is stored for this copy of it any more.
-    async fn evict_deleted(&self, nid: RoomNid) {
-        if let Some(room) = self.0.resident.get(&nid).await {
-            room.bury_for_good();
-        }
-        self.0.resident.invalidate(&nid).await;
-    }
-}
-
-/// Drops rooms from memory that another node changed.
-async fn forget_stale(rooms: Rooms) {
-    let mut rows = rooms.ctx().db.stream.subscribe();
-    loop {
-        match rows.recv().await {
-            Ok(batch) => {
-                for row in batch.iter() {
-                    let nid = RoomNid(row.room);
-                    match row.kind {
-                        storage::LogKind::Event => {}
-                        storage::LogKind::Whole => {
-                            rooms.now_whole(nid).await;
-                            continue;
-                        }
-                        // Perhaps another node deletes the room.
-                        storage::LogKind::Invalidate if nid.0 != 0 => {
-                            rooms.evict_deleted(nid).await;
-                            continue;
-                        }
-                        _ => continue,
-                    }
-                    // What we write ourselves may be read from the log before we know it is there.
-                    if let Some(room) = rooms.0.resident.get(&nid).await
-                        && !room.has_seen(row.pos)
-                        && (!room.settled().await || !room.has_seen(row.pos))
-                    {
-                        room.bury();
-                        rooms.0.resident.invalidate(&nid).await;
-                    }
-                }
-            }
-            // Rows were missed: nothing in memory can be trusted.
-            Err(broadcast::error::RecvError::Lagged(_)) => rooms.0.resident.invalidate_all(),
-            Err(broadcast::error::RecvError::Closed) => return,
-        }
     }
 }
 

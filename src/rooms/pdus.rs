@@ -118,6 +118,34 @@ impl Rooms {
             .collect()
     }
 
+    /// Brings events of many rooms into memory with one query: who asks for them one room after the
+    /// other finds them there, if they are not more than memory holds.
+    pub async fn prepare_pdus(&self, wanted: &[(&Room, Vec<i64>)]) -> Result<(), Error> {
+        let mut missing = Vec::new();
+        let mut versions = HashMap::new();
+        for (room, nids) in wanted {
+            let absent = nids.iter().filter(|nid| !self.0.pdus.contains_key(*nid));
+            let before = missing.len();
+            missing.extend(absent.map(|nid| (room.nid.0, *nid)));
+            if missing.len() > before {
+                versions.insert(room.nid, &room.version);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let mut conn = self.ctx().db.conn().await?;
+        let stored = storage::events::list_pairs(&mut conn, &missing).await?;
+        drop(conn);
+        for stored in stored {
+            if let Some(version) = versions.get(&stored.room) {
+                let event = Event::parse(version, stored)?;
+                self.remember(event.stored.nid.0, &event.pdu);
+            }
+        }
+        Ok(())
+    }
+
     async fn read(
         &self,
         room: &Room,

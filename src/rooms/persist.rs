@@ -115,6 +115,9 @@ impl Plan {
             flags |= flag::NOTIFIES;
             self.head.notif = self.head.notif.saturating_add(1);
         }
+        if BUMPING.contains(&kind.as_str()) {
+            flags |= flag::BUMPS;
+        }
         let hash = hash_of(&pdu.event_id)
             .ok_or_else(|| Error::Invalid("event id of an old room version".to_owned()))?;
         let (key, tail) = split_hash(&hash);
@@ -385,6 +388,20 @@ struct Mentions {
     #[serde(default)]
     user_ids: Vec<ruma::OwnedUserId>,
 }
+
+/// Events that move a room up in lists of rooms (MSC4186), with names from before they were in the
+/// specification.
+const BUMPING: [&str; 9] = [
+    "m.room.create",
+    "m.room.message",
+    "m.room.encrypted",
+    "m.sticker",
+    "m.call.invite",
+    "m.poll.start",
+    "org.matrix.msc3381.poll.start",
+    "m.beacon_info",
+    "org.matrix.msc3672.beacon_info",
+];
 
 /// Whether the default push rules notify of an event: messages and encrypted events, but no
 /// notices and no edits.

@@ -57,20 +57,6 @@ impl Rooms {
         load(&mut conn, room, &chain, snap).await
     }
 
-    /// The current state of a room that is being loaded.
-    pub(super) async fn head_state(
-        &self,
-        conn: &mut PgConnection,
-        room: RoomNid,
-        snap: i64,
-    ) -> Result<State, Error> {
-        if snap == 0 {
-            return Ok(State::default());
-        }
-        let chain = self.chain(conn, room, snap).await?;
-        load(conn, room, &chain, snap).await
-    }
-
     /// A state made from another one of the same room, if the way is in memory.
     fn state_from(&self, from: &State, snap: i64) -> Option<State> {
         state::walk(from, snap, |snap| self.0.snaps.get(&snap))

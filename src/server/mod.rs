@@ -59,6 +59,7 @@ pub async fn run(
             ctx.server_name().to_owned(),
         ),
         hub: crate::sync::Hub::start(rooms.clone()),
+        connections: crate::sync::sliding::Connections::default(),
         limits: Limits::new(limited),
         fair: Fair::default(),
         nonces: Nonces::default(),

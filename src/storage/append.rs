@@ -28,6 +28,8 @@ pub mod flag {
     pub const BACKFILLED: i32 = 128;
     /// Counts as unread by the default push rules.
     pub const NOTIFIES: i32 = 256;
+    /// Moves the room up in lists of rooms (MSC4186).
+    pub const BUMPS: i32 = 512;
 }
 
 /// What is written together. Every list may be empty.

@@ -112,7 +112,8 @@ pub async fn update_seen(
 /// Deletes a device with all that waits for it. Its tokens go by `tokens::delete_of_device`.
 pub async fn delete(conn: &mut PgConnection, user: UserNid, device_no: i32) -> Result<(), Error> {
     sqlx::query!(
-        "DELETE FROM to_device WHERE user_nid = $1 AND device_no = $2",
+        "WITH told AS (DELETE FROM sliding_connection WHERE user_nid = $1 AND device_no = $2)
+         DELETE FROM to_device WHERE user_nid = $1 AND device_no = $2",
         user.0,
         device_no
     )

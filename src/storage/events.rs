@@ -145,6 +145,26 @@ pub async fn list(
     collect(rows.fetch_all(conn).await?)
 }
 
+/// Events of any rooms by (room, number), in no order; those that do not exist are left out.
+pub async fn list_pairs(
+    conn: &mut PgConnection,
+    pairs: &[(i64, i64)],
+) -> Result<Vec<Stored>, Error> {
+    let (rooms, nids): (Vec<i64>, Vec<i64>) = pairs.iter().copied().unzip();
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT e.room_nid, e.event_nid, e.room_seq, e.pos, e.snap_nid, e.event_key, e.event_tail,
+             e.flags, e.notif_all, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
+           FROM unnest($1::bigint[], $2::bigint[]) AS w (room, nid)
+           JOIN event e ON e.room_nid = w.room AND e.event_nid = w.nid
+           LEFT JOIN state_json s ON e.skey_nid IS NOT NULL AND s.event_nid = e.event_nid
+           LEFT JOIN event_json j ON e.skey_nid IS NULL AND j.event_nid = e.event_nid"#,
+        &rooms,
+        &nids
+    );
+    collect(rows.fetch_all(conn).await?)
+}
+
 /// Events by the first half of their id, in no order. The caller compares the whole hash.
 pub async fn list_by_hash(
     conn: &mut PgConnection,

@@ -31,6 +31,7 @@ pub mod room_list;
 pub mod rooms;
 pub mod server_keys;
 pub mod server_rules;
+pub mod sliding;
 pub mod spaces;
 pub mod state;
 pub mod stream;

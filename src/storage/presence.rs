@@ -367,30 +367,35 @@ pub async fn list_servers(
 }
 
 /// Who of ours is there, in some rooms, for the servers that should hear of it now: those that came
-/// into the room at `from` or later, and all in the room of those of `users` who are in it.
+/// into the room at `from` or later, and all in the room for those whose membership is one of
+/// `events`.
 pub async fn list_newcomers(
     conn: &mut PgConnection,
     rooms: &[i64],
-    (from, users): (Pos, &[i64]),
+    (from, events): (Pos, &[i64]),
     limit: i64,
 ) -> Result<Vec<(ServerNid, UserNid)>, Error> {
     let rows = sqlx::query!(
-        "SELECT DISTINCT r.server_nid, u.user_nid FROM user_room u
-         JOIN presence p ON p.user_nid = u.user_nid AND p.state > 0
-         JOIN room_server r ON r.room_nid = u.room_nid AND r.joined > 0
-         WHERE u.room_nid = ANY ($1) AND u.membership = 1
-           AND (r.since_pos >= $2 OR u.user_nid = ANY ($3))
-         ORDER BY r.server_nid, u.user_nid LIMIT $4",
+        r#"SELECT r.server_nid AS "server!", u.user_nid AS "user!" FROM room_server r
+           JOIN user_room u ON u.room_nid = r.room_nid AND u.membership = 1
+           JOIN presence p ON p.user_nid = u.user_nid AND p.state > 0
+           WHERE r.room_nid = ANY ($1) AND r.joined > 0 AND r.since_pos >= $2
+           UNION
+           SELECT r.server_nid, u.user_nid FROM user_room u
+           JOIN presence p ON p.user_nid = u.user_nid AND p.state > 0
+           JOIN room_server r ON r.room_nid = u.room_nid AND r.joined > 0
+           WHERE u.room_nid = ANY ($1) AND u.membership = 1 AND u.event_nid = ANY ($3)
+           ORDER BY 1, 2 LIMIT $4"#,
         rooms,
         from,
-        users,
+        events,
         limit
     )
     .fetch_all(conn)
     .await?;
     let rows = rows.into_iter();
     Ok(rows
-        .map(|row| (ServerNid(row.server_nid), UserNid(row.user_nid)))
+        .map(|row| (ServerNid(row.server), UserNid(row.user)))
         .collect())
 }
 

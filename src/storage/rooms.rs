@@ -37,6 +37,17 @@ pub struct Head {
     pub notif: i32,
 }
 
+/// A room with its head.
+#[derive(Clone, Debug)]
+pub struct Whole {
+    /// The room.
+    pub room: Room,
+    /// Where it stands.
+    pub head: Head,
+    /// Whether its state lacks members.
+    pub partial: bool,
+}
+
 /// Gives a room a number, or returns the one it has.
 pub async fn intern(
     conn: &mut PgConnection,
@@ -90,43 +101,54 @@ pub async fn find(conn: &mut PgConnection, nid: RoomNid) -> Result<Option<Room>,
     )
     .fetch_optional(conn)
     .await?;
-    row.map(|row| {
-        let broken = |what: &str| Error::Inconsistent {
-            table: "room",
-            what: what.to_owned(),
-        };
-        Ok(Room {
-            nid,
-            id: RoomId::parse(&row.room_id).map_err(|_| broken(&row.room_id))?,
-            version: RoomVersionId::try_from(row.version.as_str())
-                .map_err(|_| broken(&row.version))?,
-        })
-    })
-    .transpose()
+    row.map(|row| named(nid, &row.room_id, &row.version))
+        .transpose()
 }
 
-/// The head of a room; `None`: we hold no events of it (an invite, say).
-pub async fn find_head(conn: &mut PgConnection, nid: RoomNid) -> Result<Option<Head>, Error> {
-    let row = sqlx::query!(
-        "SELECT rev, head_seq, depth, snap_nid, extrem, last_pos, last_ts, notif_all
-         FROM room_head WHERE room_nid = $1",
-        nid.0
-    )
-    .fetch_optional(conn)
-    .await?;
-    row.map(|row| {
-        Ok(Head {
-            rev: row.rev,
-            seq: row.head_seq,
-            depth: row.depth,
-            snap: row.snap_nid,
-            extremities: decode_nids("room_head", &row.extrem)?,
-            last_pos: row.last_pos,
-            last_ts: row.last_ts,
-            notif: row.notif_all,
-        })
+fn named(nid: RoomNid, id: &str, version: &str) -> Result<Room, Error> {
+    let broken = |what: &str| Error::Inconsistent {
+        table: "room",
+        what: what.to_owned(),
+    };
+    Ok(Room {
+        nid,
+        id: RoomId::parse(id).map_err(|_| broken(id))?,
+        version: RoomVersionId::try_from(version).map_err(|_| broken(version))?,
     })
-    .transpose()
+}
+
+/// Rooms with their heads, in no order; those of which we hold no events (of an invite, say) are
+/// left out.
+pub async fn list_whole(conn: &mut PgConnection, nids: &[i64]) -> Result<Vec<Whole>, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT r.room_nid, r.room_id, r.version, h.rev, h.head_seq, h.depth, h.snap_nid, h.extrem,
+             h.last_pos, h.last_ts, h.notif_all,
+             EXISTS (SELECT 1 FROM partial_room p
+               WHERE p.room_nid = r.room_nid AND p.whole_pos IS NULL) AS "partial!"
+           FROM room r JOIN room_head h ON h.room_nid = r.room_nid
+           WHERE r.room_nid = ANY ($1)"#,
+        nids
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Whole {
+                room: named(RoomNid(row.room_nid), &row.room_id, &row.version)?,
+                head: Head {
+                    rev: row.rev,
+                    seq: row.head_seq,
+                    depth: row.depth,
+                    snap: row.snap_nid,
+                    extremities: decode_nids("room_head", &row.extrem)?,
+                    last_pos: row.last_pos,
+                    last_ts: row.last_ts,
+                    notif: row.notif_all,
+                },
+                partial: row.partial,
+            })
+        })
+        .collect()
 }
 
 /// Publishes a room in the directory, or takes it out.

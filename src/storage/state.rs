@@ -1,5 +1,7 @@
 //! State snapshots: deltas and checkpoints.
 
+use std::collections::HashMap;
+
 use sqlx::PgConnection;
 
 use super::{
@@ -139,6 +141,68 @@ pub async fn chain(conn: &mut PgConnection, room: RoomNid, nid: i64) -> Result<V
                 delta: decode_delta(&row.delta)
                     .ok_or_else(|| broken("state_snap", row.snap_nid))?,
             })
+        })
+        .collect()
+}
+
+/// For each of some (room, snapshot) what [`chain`] gives, by room: one snapshot of a room.
+pub async fn chains(
+    conn: &mut PgConnection,
+    snaps: &[(i64, i64)],
+) -> Result<HashMap<i64, Vec<Snap>>, Error> {
+    let (rooms, nids): (Vec<i64>, Vec<i64>) = snaps.iter().copied().unzip();
+    let rows = sqlx::query!(
+        r#"WITH RECURSIVE walk AS (
+             SELECT s.room_nid, s.snap_nid, s.parent, s.gen, s.since_ckpt, s.delta
+             FROM unnest($1::bigint[], $2::bigint[]) AS w (room, snap)
+             JOIN state_snap s ON s.room_nid = w.room AND s.snap_nid = w.snap
+             UNION ALL
+             SELECT s.room_nid, s.snap_nid, s.parent, s.gen, s.since_ckpt, s.delta
+             FROM walk w
+             JOIN state_snap s ON s.room_nid = w.room_nid AND s.snap_nid = w.parent
+             WHERE w.since_ckpt > 0)
+           SELECT room_nid AS "room_nid!", snap_nid AS "snap_nid!", parent, gen AS "gen!",
+             since_ckpt AS "since_ckpt!", delta AS "delta!"
+           FROM walk
+           ORDER BY room_nid, gen DESC"#,
+        &rooms,
+        &nids
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut chains: HashMap<i64, Vec<Snap>> = HashMap::with_capacity(snaps.len());
+    for row in rows {
+        chains.entry(row.room_nid).or_default().push(Snap {
+            nid: row.snap_nid,
+            parent: row.parent,
+            generation: row.r#gen,
+            since: row.since_ckpt,
+            delta: decode_delta(&row.delta).ok_or_else(|| broken("state_snap", row.snap_nid))?,
+        });
+    }
+    Ok(chains)
+}
+
+/// For each of some (room, snapshot) what [`checkpoint`] gives, by room.
+pub async fn checkpoints(
+    conn: &mut PgConnection,
+    snaps: &[(i64, i64)],
+) -> Result<HashMap<i64, Vec<(i64, i64)>>, Error> {
+    let (rooms, nids): (Vec<i64>, Vec<i64>) = snaps.iter().copied().unzip();
+    let rows = sqlx::query!(
+        "SELECT c.room_nid, c.snap_nid, c.body
+         FROM unnest($1::bigint[], $2::bigint[]) AS w (room, snap)
+         JOIN state_ckpt c ON c.room_nid = w.room AND c.snap_nid = w.snap",
+        &rooms,
+        &nids
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let entries =
+                decode_checkpoint(&row.body).ok_or_else(|| broken("state_ckpt", row.snap_nid))?;
+            Ok((row.room_nid, entries))
         })
         .collect()
 }

@@ -52,37 +52,52 @@ pub async fn last_told(
         .collect())
 }
 
-/// Joined and invited members of a room.
-pub async fn member_counts(conn: &mut PgConnection, room: RoomNid) -> Result<(i64, i64), Error> {
-    let row = sqlx::query!(
-        r#"SELECT count(*) FILTER (WHERE membership = 1) AS "joined!",
+/// Joined and invited members of rooms, by room.
+pub async fn member_counts(
+    conn: &mut PgConnection,
+    rooms: &[i64],
+) -> Result<HashMap<RoomNid, (i64, i64)>, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT room_nid, count(*) FILTER (WHERE membership = 1) AS "joined!",
              count(*) FILTER (WHERE membership = 2) AS "invited!"
-           FROM member WHERE room_nid = $1"#,
-        room.0
+           FROM member WHERE room_nid = ANY ($1) GROUP BY room_nid"#,
+        rooms
     )
-    .fetch_one(conn)
+    .fetch_all(conn)
     .await?;
-    Ok((row.joined, row.invited))
+    let rows = rows.into_iter();
+    Ok(rows
+        .map(|row| (RoomNid(row.room_nid), (row.joined, row.invited)))
+        .collect())
 }
 
-/// The first five members but for one: joined and invited ones, or those who left where there is
-/// nobody else.
+/// Of each room the first five members but for one: joined and invited ones, or those who left
+/// where there is nobody else; with the number of their membership event.
 pub async fn heroes(
     conn: &mut PgConnection,
-    room: RoomNid,
+    rooms: &[i64],
     but: UserNid,
-) -> Result<Vec<UserNid>, Error> {
-    let users = sqlx::query_scalar!(
-        "SELECT user_nid FROM member
-         WHERE room_nid = $1 AND user_nid <> $2
-         ORDER BY membership NOT IN (1, 2), event_nid
-         LIMIT 5",
-        room.0,
+) -> Result<HashMap<RoomNid, Vec<(UserNid, i64)>>, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT w.room AS "room!", m.user_nid, m.event_nid
+           FROM unnest($1::bigint[]) AS w (room)
+           CROSS JOIN LATERAL (
+             SELECT v.user_nid, v.event_nid, v.membership FROM member v
+             WHERE v.room_nid = w.room AND v.user_nid <> $2
+             ORDER BY v.membership NOT IN (1, 2), v.event_nid
+             LIMIT 5) m
+           ORDER BY w.room, m.membership NOT IN (1, 2), m.event_nid"#,
+        rooms,
         but.0
     )
     .fetch_all(conn)
     .await?;
-    Ok(users.into_iter().map(UserNid).collect())
+    let mut heroes: HashMap<RoomNid, Vec<(UserNid, i64)>> = HashMap::new();
+    for row in rows {
+        let of_room = heroes.entry(RoomNid(row.room)).or_default();
+        of_room.push((UserNid(row.user_nid), row.event_nid));
+    }
+    Ok(heroes)
 }
 
 /// `room_seq` of the newest live event of a room up to a position.

@@ -5,7 +5,9 @@ use serde_json::{Value, value::RawValue};
 use super::{Error, joined::Scope, token::Token};
 use crate::{
     devices::keys::counted,
+    rooms::Rooms,
     storage::{self, Pos, UserNid, device_keys},
+    users::tokens::Session,
 };
 
 /// Messages in one answer.
@@ -41,45 +43,98 @@ impl News {
 
 /// Looks; deletes the messages that `since` acknowledges.
 pub(super) async fn look(scope: Scope<'_>, since: Option<Token>) -> Result<News, Error> {
-    let ids = &scope.rooms.ctx().db.ids;
-    let device = (scope.session.user_nid, scope.session.device_no);
-    let after = since.map_or(0, |since| since.to_device.min(scope.upto));
-    let mut conn = scope.rooms.ctx().db.conn().await?;
-    let span = (after, scope.upto);
-    let messages = storage::to_device::list(&mut conn, device, span, MESSAGES_MAX).await?;
-    let is_all = i64::try_from(messages.len()).is_ok_and(|n| n < MESSAGES_MAX);
-    let mut news = News {
-        told: scope.upto,
-        ..News::default()
-    };
-    if let (false, Some((last, _))) = (is_all, messages.last()) {
-        news.told = *last;
-    }
+    let Scope {
+        rooms,
+        session,
+        upto,
+        ..
+    } = scope;
+    let after = since.map_or(0, |since| since.to_device.min(upto));
+    let (to_device, told) = messages(rooms, session, (after, upto), MESSAGES_MAX).await?;
+    let (key_counts, unused_fallback) = counts(rooms, session).await?;
+    let changes = changes(rooms, session, (scope.since, upto)).await?;
+    Ok(News {
+        to_device,
+        told,
+        changed: changes.changed,
+        met: changes.met,
+        left: changes.left,
+        key_counts,
+        unused_fallback,
+    })
+}
+
+/// Messages to the device in `(after, upto]`, and up to where these go. Those up to `after` are
+/// deleted: the client has them.
+pub(super) async fn messages(
+    rooms: &Rooms,
+    session: &Session,
+    (after, upto): (Pos, Pos),
+    limit: i64,
+) -> Result<(Vec<Box<RawValue>>, Pos), Error> {
+    let device = (session.user_nid, session.device_no);
+    let limit = limit.clamp(1, MESSAGES_MAX);
+    let mut conn = rooms.ctx().db.conn().await?;
+    let rows = storage::to_device::list(&mut conn, device, (after, upto), limit).await?;
     if after > 0 {
         // Deletes nothing most of the time, which costs no write.
         storage::to_device::delete_upto(&mut conn, device, after).await?;
     }
-    news.to_device = messages
+    let is_all = i64::try_from(rows.len()).is_ok_and(|n| n < limit);
+    let told = match rows.last() {
+        Some((last, _)) if !is_all => *last,
+        _ => upto,
+    };
+    let events = rows
         .into_iter()
-        .filter_map(|(_, body)| RawValue::from_string(body).ok())
-        .collect();
-    let counts = device_keys::count_one_time(&mut conn, device.0, device.1).await?;
-    news.key_counts = counted(counts);
-    news.unused_fallback = device_keys::list_unused_fallback(&mut conn, device.0, device.1).await?;
-    if scope.since > 0 {
-        let span = (scope.since, scope.upto);
-        let changed =
-            storage::to_device::list_changed(&mut conn, device.0, span, USERS_MAX).await?;
-        drop(conn);
-        let (sharing, apart): (Vec<_>, Vec<_>) =
-            changed.into_iter().partition(|(_, shares)| *shares);
-        let nids = |users: Vec<(UserNid, bool)>| -> Vec<UserNid> {
-            users.into_iter().map(|(user, _)| user).collect()
-        };
-        let sharing = nids(sharing);
-        news.changed = ids.user_ids_of(&sharing).await?;
-        news.met = sharing.into_iter().map(|user| user.0).collect();
-        news.left = ids.user_ids_of(&nids(apart)).await?;
+        .filter_map(|(_, body)| RawValue::from_string(body).ok());
+    Ok((events.collect(), told))
+}
+
+/// One-time keys that wait, by algorithm, and algorithms with a fallback key that was not used.
+pub(super) async fn counts(
+    rooms: &Rooms,
+    session: &Session,
+) -> Result<(Value, Vec<String>), Error> {
+    let (user, device) = (session.user_nid, session.device_no);
+    let mut conn = rooms.ctx().db.conn().await?;
+    let counts = device_keys::count_one_time(&mut conn, user, device).await?;
+    let unused = device_keys::list_unused_fallback(&mut conn, user, device).await?;
+    Ok((counted(counts), unused))
+}
+
+/// Whose devices have to be looked at.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub(super) changed: Vec<ruma::OwnedUserId>,
+    /// The same, interned.
+    pub(super) met: Vec<i64>,
+    /// Users who share no room any more.
+    pub(super) left: Vec<ruma::OwnedUserId>,
+}
+
+/// Changes in `(since, upto]`; none from the beginning.
+pub(super) async fn changes(
+    rooms: &Rooms,
+    session: &Session,
+    (since, upto): (Pos, Pos),
+) -> Result<Changes, Error> {
+    if since == 0 {
+        return Ok(Changes::default());
     }
-    Ok(news)
+    let db = &rooms.ctx().db;
+    let mut conn = db.conn().await?;
+    let user = session.user_nid;
+    let rows = storage::to_device::list_changed(&mut conn, user, (since, upto), USERS_MAX).await?;
+    drop(conn);
+    let (sharing, apart): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, shares)| *shares);
+    let nids = |users: Vec<(UserNid, bool)>| -> Vec<UserNid> {
+        users.into_iter().map(|(user, _)| user).collect()
+    };
+    let sharing = nids(sharing);
+    Ok(Changes {
+        changed: db.ids.user_ids_of(&sharing).await?,
+        met: sharing.into_iter().map(|user| user.0).collect(),
+        left: db.ids.user_ids_of(&nids(apart)).await?,
+    })
 }

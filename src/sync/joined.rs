@@ -18,7 +18,7 @@ use crate::{
         pdu::Pdu,
     },
     rooms::{Event, Rooms, render::Extras, resident::Room, state, state::Entries, visibility},
-    storage::{self, Pos},
+    storage::{self, Pos, RoomNid, UserNid},
     users::tokens::Session,
 };
 
@@ -59,10 +59,107 @@ pub(super) struct Candidate {
     pub(super) told: Option<Entries>,
 }
 
+impl Candidate {
+    /// Whether members have to be counted, and the room named after some of them.
+    fn needs_summary(&self, limit: usize) -> bool {
+        let is_member = |event: &Event| event.pdu.kind == TimelineEventType::RoomMember;
+        self.fresh || self.cut || self.events.len() > limit || self.events.iter().any(is_member)
+    }
+}
+
+/// What is known of the members of rooms, looked up for many at once.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    /// Joined and invited members.
+    counts: HashMap<RoomNid, (i64, i64)>,
+    /// Who rooms without a name are named after.
+    heroes: HashMap<RoomNid, Vec<(UserNid, i64)>>,
+}
+
+/// Events that are brought into memory at once.
+const EVENTS_AT_ONCE: usize = 4_000;
+
+/// Timelines and states of rooms; without those where there is no news. Events and members are
+/// looked up for many rooms at once.
+pub(super) async fn assemble_all(
+    scope: Scope<'_>,
+    candidates: Vec<Candidate>,
+) -> Result<Vec<(RoomNid, Map<String, Value>)>, Error> {
+    let mut parts = Vec::with_capacity(candidates.len());
+    let mut waiting = candidates.into_iter().peekable();
+    while waiting.peek().is_some() {
+        let (mut chunk, mut needed, mut count) = (Vec::new(), Vec::new(), 0);
+        while let Some(candidate) = waiting.next_if(|_| count < EVENTS_AT_ONCE) {
+            let nids = needs(scope, &candidate).await?;
+            count += nids.len();
+            needed.push((candidate.room.clone(), nids));
+            chunk.push(candidate);
+        }
+        let wanted: Vec<(&Room, Vec<i64>)> = needed
+            .iter()
+            .map(|(room, nids)| (room.as_ref(), nids.clone()))
+            .collect();
+        scope.rooms.prepare_pdus(&wanted).await?;
+        let facts = facts(scope, &chunk).await?;
+        for candidate in chunk {
+            let nid = candidate.room.nid;
+            let part = assemble(scope, candidate, &facts).await?;
+            if !part.is_empty() {
+                parts.push((nid, part));
+            }
+        }
+    }
+    Ok(parts)
+}
+
+/// Events of the current state that the answer for a room is made from.
+async fn needs(scope: Scope<'_>, candidate: &Candidate) -> Result<Vec<i64>, Error> {
+    let state = candidate.room.head().state.entries.clone();
+    let ids = &scope.rooms.ctx().db.ids;
+    let is_whole = candidate.fresh || scope.full_state;
+    if is_whole && !scope.is_lazy() {
+        return Ok(state.values().copied().collect());
+    }
+    let mut members = HashSet::from([-scope.session.user_nid.0]);
+    for event in &candidate.events {
+        members.insert(-ids.user(&event.pdu.sender).await?.0);
+    }
+    let mut nids: Vec<i64> = members
+        .iter()
+        .filter_map(|skey| state.get(skey).copied())
+        .collect();
+    if is_whole {
+        let others = state.iter().filter(|(skey, _)| **skey > 0);
+        nids.extend(others.map(|(_, nid)| *nid));
+    }
+    Ok(nids)
+}
+
+/// Members are counted, and heroes chosen, where the answer tells of them.
+async fn facts(scope: Scope<'_>, candidates: &[Candidate]) -> Result<Facts, Error> {
+    let limit = usize::try_from(filter::limit(&scope.filter.room.timeline)).unwrap_or(usize::MAX);
+    let (mut counted, mut unnamed) = (Vec::new(), Vec::new());
+    for candidate in candidates.iter().filter(|one| one.needs_summary(limit)) {
+        let room = &candidate.room;
+        counted.push(room.nid.0);
+        if !is_named(scope.rooms, room, &room.head().state.entries).await? {
+            unnamed.push(room.nid.0);
+        }
+    }
+    if counted.is_empty() {
+        return Ok(Facts::default());
+    }
+    let mut conn = scope.rooms.ctx().db.conn().await?;
+    let counts = storage::sync::member_counts(&mut conn, &counted).await?;
+    let heroes = storage::sync::heroes(&mut conn, &unnamed, scope.session.user_nid).await?;
+    Ok(Facts { counts, heroes })
+}
+
 /// Timeline and state of a room; nothing where there is no news.
-pub(super) async fn assemble(
+async fn assemble(
     scope: Scope<'_>,
     candidate: Candidate,
+    facts: &Facts,
 ) -> Result<Map<String, Value>, Error> {
     let Candidate {
         room,
@@ -125,11 +222,9 @@ pub(super) async fn assemble(
     let state = state_section(scope, &room, (base, target), &shown, fresh).await?;
     let field = scope.state_after.unwrap_or("state");
     answer.insert(field.to_owned(), json!({ "events": state }));
-    let members_changed = shown
-        .iter()
-        .any(|event| event.pdu.kind == TimelineEventType::RoomMember);
-    if fresh || members_changed || limited {
-        answer.insert("summary".to_owned(), summary(scope, &room, &current).await?);
+    if let Some(counts) = facts.counts.get(&room.nid) {
+        let summary = summary(scope, *counts, facts.heroes.get(&room.nid)).await?;
+        answer.insert("summary".to_owned(), summary);
     }
     Ok(answer)
 }
@@ -217,15 +312,24 @@ async fn named_members(
 }
 
 /// Counts, and who the room can be named after.
-async fn summary(scope: Scope<'_>, room: &Room, state: &Entries) -> Result<Value, Error> {
-    let rooms = scope.rooms;
-    let mut conn = rooms.ctx().db.conn().await?;
-    let (joined, invited) = storage::sync::member_counts(&mut conn, room.nid).await?;
+async fn summary(
+    scope: Scope<'_>,
+    (joined, invited): (i64, i64),
+    heroes: Option<&Vec<(UserNid, i64)>>,
+) -> Result<Value, Error> {
     let mut summary = json!({
         "m.joined_member_count": joined,
         "m.invited_member_count": invited,
     });
-    drop(conn);
+    if let Some(heroes) = heroes {
+        let heroes: Vec<UserNid> = heroes.iter().map(|(user, _)| *user).collect();
+        summary["m.heroes"] = json!(scope.rooms.ctx().db.ids.user_ids_of(&heroes).await?);
+    }
+    Ok(summary)
+}
+
+/// Whether a room has a name or an alias.
+pub(super) async fn is_named(rooms: &Rooms, room: &Room, state: &Entries) -> Result<bool, Error> {
     let named = [
         (StateEventType::RoomName, String::new()),
         (StateEventType::RoomCanonicalAlias, String::new()),
@@ -240,18 +344,12 @@ async fn summary(scope: Scope<'_>, room: &Room, state: &Entries) -> Result<Value
                 .is_some_and(|text| !text.is_empty())
         })
     };
-    if !slice.iter().any(|(_, pdu)| has(pdu)) {
-        let mut conn = rooms.ctx().db.conn().await?;
-        let heroes = storage::sync::heroes(&mut conn, room.nid, scope.session.user_nid).await?;
-        drop(conn);
-        summary["m.heroes"] = json!(rooms.ctx().db.ids.user_ids_of(&heroes).await?);
-    }
-    Ok(summary)
+    Ok(slice.iter().any(|(_, pdu)| has(pdu)))
 }
 
 /// Leaves out what lies below a hole: numbers are given one after the other, so that where some are
 /// left free something is missing, or was for a time.
-fn cut_at_hole(events: &mut Vec<Event>) -> bool {
+pub(super) fn cut_at_hole(events: &mut Vec<Event>) -> bool {
     let hole = events.windows(2).position(|pair| {
         let seqs = pair[0].stored.seq.zip(pair[1].stored.seq);
         seqs.is_some_and(|(upper, lower)| upper - lower > 1)
@@ -265,7 +363,7 @@ fn cut_at_hole(events: &mut Vec<Event>) -> bool {
 /// Candidates for rooms that the user is in, with few queries for all of them.
 pub(super) async fn candidates(
     scope: Scope<'_>,
-    wanted: &[(storage::RoomNid, bool)],
+    wanted: &[(RoomNid, bool)],
 ) -> Result<Vec<Candidate>, Error> {
     let Scope {
         rooms,
@@ -276,9 +374,8 @@ pub(super) async fn candidates(
     } = scope;
     let limit = filter::limit(&filter.room.timeline) + 1;
     let (fresh, known): (Vec<_>, Vec<_>) = wanted.iter().partition(|(_, fresh)| *fresh);
-    let nids = |list: &[(storage::RoomNid, bool)]| -> Vec<i64> {
-        list.iter().map(|(room, _)| room.0).collect()
-    };
+    let nids =
+        |list: &[(RoomNid, bool)]| -> Vec<i64> { list.iter().map(|(room, _)| room.0).collect() };
     let (fresh, known) = (nids(&fresh), nids(&known));
     let mut conn = rooms.ctx().db.conn().await?;
     let mut stored = Vec::new();
@@ -291,13 +388,15 @@ pub(super) async fn candidates(
         told = storage::sync::last_told(&mut conn, &known, since).await?;
     }
     drop(conn);
-    let mut by_room: HashMap<storage::RoomNid, Vec<storage::events::Stored>> = HashMap::new();
+    let mut by_room: HashMap<RoomNid, Vec<storage::events::Stored>> = HashMap::new();
     for event in stored {
         by_room.entry(event.room).or_default().push(event);
     }
+    let nids: Vec<RoomNid> = wanted.iter().map(|(room, _)| *room).collect();
+    let found = rooms.find_many(&nids).await?;
     let mut candidates = Vec::with_capacity(wanted.len());
     for (nid, fresh) in wanted {
-        let Some(room) = rooms.find(*nid).await? else {
+        let Some(room) = found.get(nid).cloned() else {
             continue;
         };
         let events = by_room.remove(nid).unwrap_or_default();

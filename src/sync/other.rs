@@ -6,36 +6,13 @@ use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
     Error,
-    joined::{Candidate, Scope, assemble},
+    joined::{Candidate, Scope, assemble_all},
 };
 use crate::{
     event::client::{Shape, to_client},
-    rooms::membership,
-    storage::{self, RoomNid, memberships::UserRoom},
+    rooms::Rooms,
+    storage::{self, RoomNid, UserNid, memberships::UserRoom},
 };
-
-/// Stripped state of an invitation or a knock.
-pub(super) async fn stripped(scope: Scope<'_>, row: &UserRoom) -> Result<Box<RawValue>, Error> {
-    let json = if let Some(json) = &row.stripped {
-        json.clone()
-    } else {
-        let Some(room) = scope.rooms.find(row.room).await? else {
-            return Ok(RawValue::from_string("[]".to_owned())
-                .unwrap_or_else(|_| RawValue::NULL.to_owned()));
-        };
-        let sender = match row.sender {
-            Some(sender) => Some(scope.rooms.ctx().db.ids.user_id(sender).await?),
-            None => None,
-        };
-        let events = membership::invite::preview(scope.rooms, &room, sender.as_deref()).await?;
-        let own = match row.event {
-            Some(event) => scope.rooms.pdus(&room, &[event]).await?.pop(),
-            None => None,
-        };
-        membership::invite::stripped(&events, own.as_deref())
-    };
-    Ok(RawValue::from_string(json).unwrap_or_else(|_| RawValue::NULL.to_owned()))
-}
 
 /// A room that the user left: its timeline up to that.
 pub(super) async fn left(scope: Scope<'_>, row: &UserRoom) -> Result<Map<String, Value>, Error> {
@@ -59,16 +36,13 @@ pub(super) async fn left(scope: Scope<'_>, row: &UserRoom) -> Result<Map<String,
     let Some(candidate) = found.pop() else {
         return Ok(Map::new());
     };
-    match assemble(
-        scope,
-        Candidate {
-            fresh: scope.since == 0,
-            ..candidate
-        },
-    )
-    .await
-    {
-        Ok(mut answer) => {
+    let candidate = Candidate {
+        fresh: scope.since == 0,
+        ..candidate
+    };
+    match assemble_all(scope, vec![candidate]).await {
+        Ok(mut parts) => {
+            let mut answer = parts.pop().map_or_else(Map::new, |(_, part)| part);
             answer.remove("summary");
             Ok(answer)
         }
@@ -100,15 +74,18 @@ pub(super) async fn receipts(
     let range = (scope.since, scope.upto);
     let rows = storage::receipts::list(&mut conn, rooms, range, scope.session.user_nid).await?;
     drop(conn);
+    receipt_contents(scope.rooms, rows).await
+}
+
+/// The same of rows.
+pub(super) async fn receipt_contents(
+    rooms: &Rooms,
+    rows: Vec<storage::receipts::Receipt>,
+) -> Result<HashMap<RoomNid, Value>, Error> {
+    let readers: Vec<UserNid> = rows.iter().map(|row| UserNid(row.user_nid)).collect();
+    let readers = rooms.ctx().db.ids.user_ids_of(&readers).await?;
     let mut contents: HashMap<RoomNid, Value> = HashMap::new();
-    for row in rows {
-        let user = scope
-            .rooms
-            .ctx()
-            .db
-            .ids
-            .user_id(storage::UserNid(row.user_nid))
-            .await?;
+    for (row, user) in rows.into_iter().zip(readers) {
         let mut data = json!({ "ts": row.ts });
         if !row.thread_id.is_empty() {
             data["thread_id"] = json!(row.thread_id);

@@ -7,21 +7,18 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error, Hub,
+    Error, Hub, TIMEOUT_MAX,
     encryption::{self, News},
     filter::{load, passes_room_type, passes_type},
-    joined::{Scope, assemble, candidates},
+    joined::{Scope, assemble_all, candidates},
     other, presence,
     token::Token,
 };
 use crate::{
-    rooms::{self, Rooms},
+    rooms::{self, Rooms, membership},
     storage::{self, RoomNid, memberships::UserRoom, presence::State},
     users::tokens::Session,
 };
-
-/// The longest that a client may wait.
-const TIMEOUT_MAX: Duration = Duration::from_mins(2);
 
 /// A request for what changed.
 #[derive(Debug, Default)]
@@ -162,13 +159,11 @@ async fn look(scope: Scope<'_>, mine: &[UserRoom], told_typing: i64) -> Result<A
         let room_id = ids.room_id(row.room).await?.to_string();
         match row.membership {
             2 => {
-                let state =
-                    json!({ "invite_state": { "events": other::stripped(scope, row).await? } });
+                let state = json!({ "invite_state": { "events": membership::invite::shown(scope.rooms, row).await? } });
                 answer.invite.insert(room_id, state);
             }
             5 => {
-                let state =
-                    json!({ "knock_state": { "events": other::stripped(scope, row).await? } });
+                let state = json!({ "knock_state": { "events": membership::invite::shown(scope.rooms, row).await? } });
                 answer.knock.insert(room_id, state);
             }
             _ if !row.forgotten && (scope.since > 0 || scope.filter.room.include_leave) => {
@@ -257,7 +252,7 @@ async fn join(
         })
         .filter(|(room, fresh)| *fresh || scope.full_state || changed.contains(room))
         .collect();
-    let mut parts: HashMap<RoomNid, Map<String, Value>> = HashMap::new();
+    let mut chosen = Vec::new();
     for mut candidate in candidates(scope, &wanted).await? {
         candidate.fresh = candidate.fresh || has_just_joined(scope, &candidate).await?;
         if candidate.fresh && since > 0 {
@@ -267,12 +262,10 @@ async fn join(
                 None => continue,
             };
         }
-        let nid = candidate.room.nid;
-        let part = assemble(scope, candidate).await?;
-        if !part.is_empty() {
-            parts.insert(nid, part);
-        }
+        chosen.push(candidate);
     }
+    let mut parts: HashMap<RoomNid, Map<String, Value>> =
+        assemble_all(scope, chosen).await?.into_iter().collect();
     for nid in &room_nids {
         let mut ephemeral: Vec<Value> = Vec::new();
         ephemeral.extend(

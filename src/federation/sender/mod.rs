@@ -159,10 +159,10 @@ impl Sender {
         let Ok(nid) = self.0.db.ids.server(server).await else {
             return;
         };
-        if self.is_elsewhere(nid) {
-            if let Err(error) = self.tell_other(nid).await {
-                tracing::debug!(%error, "federation: another node was not told that a peer lives");
-            }
+        if self.is_elsewhere(nid)
+            && let Err(error) = self.tell_other(nid).await
+        {
+            tracing::debug!(%error, "federation: another node was not told that a peer lives");
         }
         let mut peers = self.peers();
         match peers.get(&nid) {

@@ -4,21 +4,25 @@ use std::time::Duration;
 
 use axum::{
     Router,
-    extract::{Query, State},
-    routing::get,
+    extract::{FromRequest, Query, State},
+    routing::{get, post},
 };
 use serde::Deserialize;
 
 use super::presence::parse_state;
 use crate::{
     http::{App, error::ApiError, reply::RawJson, request},
-    sync::v3,
+    sync::{sliding, v3},
 };
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/_matrix/client/r0/sync", get(sync_events))
         .route("/_matrix/client/v3/sync", get(sync_events))
+        .route(
+            "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync",
+            post(sync_sliding),
+        )
 }
 
 /// Query of a sync request. Read here and not by ruma's type, which does not know the name that
@@ -61,5 +65,39 @@ async fn sync_events(
         state_after,
     };
     let answer = v3::sync(&app.rooms, &app.hub, &session, &request, &app.stopping).await?;
+    Ok(RawJson(answer))
+}
+
+/// Query of a sliding sync.
+#[derive(Deserialize)]
+struct SlidingParameters {
+    pos: Option<String>,
+    #[serde(default)]
+    timeout: u64,
+    set_presence: Option<String>,
+}
+
+/// `POST /_matrix/client/unstable/org.matrix.simplified_msc3575/sync`
+async fn sync_sliding(
+    State(app): State<App>,
+    request: axum::extract::Request,
+) -> Result<RawJson, ApiError> {
+    let (parts, body) = request.into_parts();
+    let session = request::session(&parts, &app).await?;
+    let Query(query) = Query::<SlidingParameters>::try_from_uri(&parts.uri)
+        .map_err(|error| ApiError::invalid_param(&error.body_text()))?;
+    let request = axum::extract::Request::from_parts(parts, body);
+    let request::Body(mut body) =
+        request::Body::<sliding::Body>::from_request(request, &app).await?;
+    body.check()?;
+    let set_presence = query.set_presence.as_deref().unwrap_or("online");
+    let request = sliding::Request {
+        pos: query.pos,
+        timeout: Duration::from_millis(query.timeout),
+        set_presence: parse_state(set_presence)?,
+        body,
+    };
+    let watching = (&app.hub, &app.connections);
+    let answer = sliding::sync(&app.rooms, watching, &session, &request, &app.stopping).await?;
     Ok(RawJson(answer))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ruma::{RoomId, UserId, events::StateEventType};
+use serde_json::value::RawValue;
 
 use super::{
     super::{
@@ -22,6 +23,7 @@ use crate::{
         pdu::Pdu,
     },
     federation::gate::Way,
+    storage::memberships::UserRoom,
 };
 
 /// Invites a user (`POST /invite`).
@@ -117,4 +119,27 @@ pub fn stripped(events: &[Arc<Pdu>], last: Option<&Pdu>) -> String {
         })
         .collect();
     format!("[{}]", parts.join(","))
+}
+
+/// What a user who is invited, or knocked, is shown of a room: a JSON array of stripped state.
+pub async fn shown(rooms: &Rooms, row: &UserRoom) -> Result<Box<RawValue>, Error> {
+    let nothing = || RawValue::from_string("[]".to_owned());
+    let json = if let Some(json) = &row.stripped {
+        json.clone()
+    } else if let Some(room) = rooms.find(row.room).await? {
+        let sender = match row.sender {
+            Some(sender) => Some(rooms.ctx().db.ids.user_id(sender).await?),
+            None => None,
+        };
+        let events = preview(rooms, &room, sender.as_deref()).await?;
+        let own = match row.event {
+            Some(event) => rooms.pdus(&room, &[event]).await?.pop(),
+            None => None,
+        };
+        stripped(&events, own.as_deref())
+    } else {
+        String::new()
+    };
+    let shown = RawValue::from_string(json).or_else(|_| nothing());
+    Ok(shown.unwrap_or_else(|_| RawValue::NULL.to_owned()))
 }

@@ -57,22 +57,18 @@ pub async fn edus(rooms: &Rooms) -> Result<Vec<Outgoing>, Error> {
 /// new hears who of ours is there, and all servers hear of a user of ours who is new. Two
 /// statements.
 pub async fn edus_for_newcomers(rooms: &Rooms, rows: &[LogRow]) -> Result<Vec<Outgoing>, Error> {
-    let came = rows
-        .iter()
-        .filter(|row| row.kind == LogKind::Event && row.user != 0);
-    let mut users: Vec<i64> = came.clone().map(|row| row.user).collect();
+    let came = rows.iter().filter(|row| row.kind == LogKind::Event);
+    let events: Vec<i64> = came.clone().map(|row| row.reference).collect();
     let mut nids: Vec<i64> = came.clone().map(|row| row.room).collect();
     let Some(first) = came.map(|row| row.pos).min() else {
         return Ok(Vec::new());
     };
     let from = first - DRAWN_MEANWHILE;
-    for list in [&mut users, &mut nids] {
-        list.sort_unstable();
-        list.dedup();
-    }
+    nids.sort_unstable();
+    nids.dedup();
     let mut conn = rooms.ctx().db.conn().await?;
     let servers =
-        storage::presence::list_newcomers(&mut conn, &nids, (from, &users), NEWCOMERS_MAX).await?;
+        storage::presence::list_newcomers(&mut conn, &nids, (from, &events), NEWCOMERS_MAX).await?;
     drop(conn);
     about(rooms, servers).await
 }

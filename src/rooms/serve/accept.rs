@@ -122,8 +122,9 @@ async fn heroes(rooms: &Rooms, room: &Room, join: &Event) -> Result<Vec<i64>, Er
     }
     let joined = rooms.ctx().db.ids.user(&join.pdu.sender).await?;
     let mut conn = rooms.ctx().db.conn().await?;
-    let heroes = storage::sync::heroes(&mut conn, room.nid, joined).await?;
-    Ok(heroes.iter().map(|user| -user.0).collect())
+    let heroes = storage::sync::heroes(&mut conn, &[room.nid.0], joined).await?;
+    let heroes = heroes.into_values().flatten();
+    Ok(heroes.map(|(user, _)| -user.0).collect())
 }
 
 /// Takes a leave.

@@ -7,6 +7,7 @@ pub(crate) mod keys;
 pub(crate) mod media;
 pub(crate) mod presence;
 mod rooms;
+mod sliding;
 pub(crate) mod spaces;
 mod sync;
 mod upgrades;

@@ -1,0 +1,184 @@
+//! What a client may want beside rooms.
+
+use std::collections::HashMap;
+
+use ruma::push::Ruleset;
+use serde_json::{Map, Value, json};
+
+use super::{
+    super::{Error, encryption, other},
+    View,
+    list::Seen,
+    request::{Extensions, OfRooms, ToDevice},
+    room::Part,
+};
+use crate::storage::{self, Pos, RoomNid};
+
+/// Up to where each room that the client looks at was told (0: it was not), and what is told now.
+type Rooms<'a> = (&'a HashMap<RoomNid, Pos>, &'a [Part]);
+
+/// The `extensions` of the answer, and whether one of them has news.
+pub(super) async fn look(
+    view: &View<'_>,
+    wanted: &Extensions,
+    seen: &HashMap<RoomNid, Seen>,
+    rooms: Rooms<'_>,
+) -> Result<(Map<String, Value>, bool), Error> {
+    let mut parts = Map::new();
+    let mut has_news = false;
+    let mut add = |name: &str, (part, is_news): (Value, bool)| {
+        has_news |= is_news;
+        parts.insert(name.to_owned(), part);
+    };
+    if wanted.to_device.enabled == Some(true) {
+        add("to_device", to_device(view, &wanted.to_device).await?);
+    }
+    if wanted.e2ee.is_on() {
+        add("e2ee", e2ee(view).await?);
+    }
+    if wanted.account_data.is_on() {
+        let spans = covered(view, &wanted.account_data, seen, rooms.0).await?;
+        add("account_data", account_data(view, &spans).await?);
+    }
+    if wanted.receipts.is_on() {
+        let spans = covered(view, &wanted.receipts, seen, rooms.0).await?;
+        add("receipts", receipts(view, &spans, rooms.1).await?);
+    }
+    if wanted.typing.is_on() {
+        let spans = covered(view, &wanted.typing, seen, rooms.0).await?;
+        add("typing", typing(view, &spans).await?);
+    }
+    Ok((parts, has_news))
+}
+
+/// The rooms that an extension is for.
+async fn covered(
+    view: &View<'_>,
+    extension: &OfRooms,
+    seen: &HashMap<RoomNid, Seen>,
+    spans: &HashMap<RoomNid, Pos>,
+) -> Result<Vec<(RoomNid, Pos)>, Error> {
+    let nids: Vec<RoomNid> = spans.keys().copied().collect();
+    let ids = view.rooms.ctx().db.ids.room_ids_of(&nids).await?;
+    let covered = nids.into_iter().zip(ids).filter_map(|(nid, id)| {
+        let seen = seen.get(&nid)?;
+        let lists: Vec<&str> = seen.lists.iter().map(String::as_str).collect();
+        let is_covered = extension.covers(&id, &lists, seen.subscribed);
+        is_covered.then(|| Some((nid, *spans.get(&nid)?)))?
+    });
+    Ok(covered.collect())
+}
+
+/// Room ids for room numbers, as keys.
+async fn keyed(
+    view: &View<'_>,
+    by_room: impl IntoIterator<Item = (RoomNid, Value)>,
+) -> Result<Map<String, Value>, Error> {
+    let (nids, values): (Vec<RoomNid>, Vec<Value>) = by_room.into_iter().unzip();
+    let ids = view.rooms.ctx().db.ids.room_ids_of(&nids).await?;
+    let ids = ids.into_iter().map(|id| id.to_string());
+    Ok(ids.zip(values).collect())
+}
+
+async fn to_device(view: &View<'_>, wanted: &ToDevice) -> Result<(Value, bool), Error> {
+    let since = match wanted.since.as_deref() {
+        None => 0,
+        Some(since) => since
+            .parse()
+            .ok()
+            .filter(|since: &Pos| *since >= 0)
+            .ok_or_else(|| Error::BadRequest("to_device: since is none of ours".to_owned()))?,
+    };
+    let limit = wanted.limit.map_or(i64::MAX, i64::from);
+    let span = (since.min(view.upto), view.upto);
+    let (events, told) = encryption::messages(view.rooms, view.session, span, limit).await?;
+    let is_news = !events.is_empty();
+    let part = json!({ "next_batch": told.to_string(), "events": events });
+    Ok((part, is_news))
+}
+
+async fn e2ee(view: &View<'_>) -> Result<(Value, bool), Error> {
+    let (counts, unused) = encryption::counts(view.rooms, view.session).await?;
+    let span = (view.since, view.upto);
+    let changes = encryption::changes(view.rooms, view.session, span).await?;
+    let is_news = !(changes.changed.is_empty() && changes.left.is_empty());
+    let mut part = json!({
+        "device_one_time_keys_count": counts,
+        "device_unused_fallback_key_types": unused,
+    });
+    if view.since > 0 {
+        part["device_lists"] = json!({ "changed": changes.changed, "left": changes.left });
+    }
+    Ok((part, is_news))
+}
+
+async fn account_data(view: &View<'_>, spans: &[(RoomNid, Pos)]) -> Result<(Value, bool), Error> {
+    let user = view.session.user_nid;
+    let mut conn = view.rooms.ctx().db.conn().await?;
+    let all = storage::account_data::list_since(&mut conn, user, view.since, view.upto).await?;
+    let of_rooms = storage::sliding::account_data(&mut conn, user, spans, view.upto).await?;
+    drop(conn);
+    let event = |kind: String, content: &str| {
+        let content: Value = serde_json::from_str(content).unwrap_or_default();
+        json!({ "type": kind, "content": content })
+    };
+    let mut global: Vec<Value> = all
+        .into_iter()
+        .filter(|(room, ..)| *room == 0)
+        .map(|(_, kind, content)| event(kind, &content))
+        .collect();
+    if view.since == 0 {
+        let rules = json!({ "global": Ruleset::server_default(&view.session.user_id) });
+        global.push(json!({ "type": "m.push_rules", "content": rules }));
+    }
+    let mut by_room: HashMap<RoomNid, Vec<Value>> = HashMap::new();
+    for (room, kind, content) in of_rooms {
+        let events = by_room.entry(room).or_default();
+        events.push(event(kind, &content));
+    }
+    let is_news = !(global.is_empty() && by_room.is_empty());
+    let by_room = by_room
+        .into_iter()
+        .map(|(room, events)| (room, json!(events)));
+    let rooms = keyed(view, by_room).await?;
+    Ok((json!({ "global": global, "rooms": rooms }), is_news))
+}
+
+async fn receipts(
+    view: &View<'_>,
+    spans: &[(RoomNid, Pos)],
+    told: &[Part],
+) -> Result<(Value, bool), Error> {
+    let events: Vec<String> = told
+        .iter()
+        .flat_map(|part| &part.events)
+        .map(ToString::to_string)
+        .collect();
+    let user = view.session.user_nid;
+    let mut conn = view.rooms.ctx().db.conn().await?;
+    let rows = storage::sliding::receipts(&mut conn, user, spans, view.upto, &events).await?;
+    drop(conn);
+    let contents = other::receipt_contents(view.rooms, rows).await?;
+    let is_news = !contents.is_empty();
+    let by_room = contents
+        .into_iter()
+        .map(|(room, content)| (room, json!({ "type": "m.receipt", "content": content })));
+    Ok((json!({ "rooms": keyed(view, by_room).await? }), is_news))
+}
+
+async fn typing(view: &View<'_>, spans: &[(RoomNid, Pos)]) -> Result<(Value, bool), Error> {
+    let (new, known): (Vec<_>, Vec<_>) = spans.iter().partition(|(_, since)| *since == 0);
+    let nids = |spans: Vec<&(RoomNid, Pos)>| -> Vec<RoomNid> {
+        spans.into_iter().map(|(room, _)| *room).collect()
+    };
+    let mut typing = view.rooms.typing().since(&nids(known), view.typing);
+    let now = view.rooms.typing().since(&nids(new), 0);
+    // Nobody typing in a room that is new is no news.
+    typing.extend(now.into_iter().filter(|(_, users)| !users.is_empty()));
+    let is_news = !typing.is_empty();
+    let by_room = typing.into_iter().map(|(room, users)| {
+        let event = json!({ "type": "m.typing", "content": { "user_ids": users } });
+        (room, event)
+    });
+    Ok((json!({ "rooms": keyed(view, by_room).await? }), is_news))
+}

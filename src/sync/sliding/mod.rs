@@ -1,0 +1,287 @@
+//! Simplified sliding sync (MSC4186): the rooms that a client looks at, and what is new in them.
+
+mod connection;
+mod extensions;
+mod list;
+mod request;
+mod required;
+mod room;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use ruma::OwnedRoomId;
+use serde_json::{Map, Value, json};
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    connection::Connections,
+    request::{Body, Extensions, Filters, List, OfRooms, ToDevice, Wanted},
+};
+use self::{
+    connection::{Token, Told, ToldRoom},
+    list::{Seen, Shown},
+    room::Wish,
+};
+use super::{Error, Hub, TIMEOUT_MAX};
+use crate::{
+    rooms::{self, Rooms},
+    storage::{self, Pos, RoomNid, presence::State, sliding::Listed},
+    users::tokens::Session,
+};
+
+/// A request.
+#[derive(Debug)]
+pub struct Request {
+    /// Where the client is; `None`: at the beginning.
+    pub pos: Option<String>,
+    /// How long to wait for news.
+    pub timeout: Duration,
+    /// How the client says that its user is.
+    pub set_presence: State,
+    /// What is wanted.
+    pub body: Body,
+}
+
+/// Who looks, and at what time.
+struct View<'a> {
+    rooms: &'a Rooms,
+    session: &'a Session,
+    /// Where the client is; 0: at the beginning.
+    since: Pos,
+    /// Serial of typing that it knows.
+    typing: i64,
+    upto: Pos,
+    direct: OnceCell<HashSet<RoomNid>>,
+    /// Numbers of state keys that were looked up: clients ask for many that are nowhere.
+    skeys: Mutex<HashMap<(String, String), Option<i64>>>,
+}
+
+impl View<'_> {
+    /// The number of a pair of event type and state key, if there ever was one.
+    async fn skey(&self, kind: &str, key: &str) -> Result<Option<i64>, Error> {
+        let pair = (kind.to_owned(), key.to_owned());
+        let known = || self.skeys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known().get(&pair) {
+            return Ok(*known);
+        }
+        let found = self.rooms.ctx().db.ids.find_skey(kind, key).await?;
+        let found = found.map(|skey| skey.0);
+        known().insert(pair, found);
+        Ok(found)
+    }
+
+    /// Rooms that are direct chats, by the user's account data.
+    async fn direct(&self) -> Result<&HashSet<RoomNid>, Error> {
+        let load = async || {
+            let db = &self.rooms.ctx().db;
+            let mut conn = db.conn().await?;
+            let user = self.session.user_nid;
+            let found = storage::account_data::find(&mut conn, user, 0, "m.direct").await?;
+            drop(conn);
+            let by_user: HashMap<String, Vec<OwnedRoomId>> = found
+                .and_then(|content| serde_json::from_str(&content).ok())
+                .unwrap_or_default();
+            let mut direct = HashSet::new();
+            for id in by_user.into_values().flatten() {
+                direct.extend(db.ids.find_room(&id).await?);
+            }
+            Ok(direct)
+        };
+        self.direct.get_or_try_init(load).await
+    }
+}
+
+/// What is new, as JSON. Waits for news up to the time-out, or until `stopping` fires.
+pub async fn sync(
+    rooms: &Rooms,
+    (hub, connections): (&Hub, &Connections),
+    session: &Arc<Session>,
+    request: &Request,
+    stopping: &CancellationToken,
+) -> Result<String, Error> {
+    let db = &rooms.ctx().db;
+    let name = &request.body.conn_id;
+    let token: Option<Token> = request.pos.as_deref().map(str::parse).transpose()?;
+    let told = match token {
+        Some(token) => {
+            // A token of another node, which was a little ahead of us.
+            let caught_up = db.stream.reached(token.pos);
+            let _ = tokio::time::timeout(Duration::from_secs(1), caught_up).await;
+            connections.load(db, session, (name, token.version)).await?
+        }
+        None => Arc::default(),
+    };
+    let _syncing = rooms::presence::synced(rooms, session, request.set_presence).await;
+    let deadline = tokio::time::Instant::now() + request.timeout.min(TIMEOUT_MAX);
+    loop {
+        // Register, then look, then wait: what comes in between is not missed.
+        let mut waiter = hub.register(session.user_nid);
+        let mut conn = db.conn().await?;
+        let mine = storage::sliding::list_rooms(&mut conn, session.user_nid).await?;
+        drop(conn);
+        let joined = mine.iter().filter(|room| room.mine.membership == 1);
+        waiter.watch(joined.map(|room| room.mine.room));
+        let upto = db.stream.horizon();
+        let view = View {
+            rooms,
+            session,
+            since: token.map_or(0, |token| token.pos.min(upto)),
+            typing: token.map_or(0, |token| token.typing),
+            upto,
+            direct: OnceCell::new(),
+            skeys: Mutex::default(),
+        };
+        let typing = rooms.typing().serial();
+        let answer = look(&view, &told, &mine, &request.body).await?;
+        let wait = token.is_some() && answer.is_quiet();
+        if !wait || tokio::time::Instant::now() >= deadline || stopping.is_cancelled() {
+            let version = match token {
+                Some(token) if answer.told == *told => token.version,
+                _ => {
+                    let base = token.map(|token| token.version);
+                    connections
+                        .store(db, session, (name, base), answer.told)
+                        .await?
+                }
+            };
+            let pos = Token {
+                version,
+                pos: upto,
+                typing,
+            };
+            let json = json!({
+                "pos": pos.to_string(),
+                "lists": answer.lists,
+                "rooms": answer.rooms,
+                "extensions": answer.extensions,
+            });
+            return Ok(json.to_string());
+        }
+        tokio::select! {
+            () = waiter.woken() => {}
+            () = tokio::time::sleep_until(deadline) => {}
+            () = stopping.cancelled() => {}
+        }
+    }
+}
+
+/// Parts of an answer.
+struct Answer {
+    lists: Map<String, Value>,
+    rooms: Map<String, Value>,
+    extensions: Map<String, Value>,
+    /// Whether an extension has news.
+    has_news: bool,
+    /// What the client will have been told.
+    told: Told,
+}
+
+impl Answer {
+    fn is_quiet(&self) -> bool {
+        self.rooms.is_empty() && !self.has_news
+    }
+}
+
+async fn look(view: &View<'_>, told: &Told, mine: &[Listed], body: &Body) -> Result<Answer, Error> {
+    let Shown { lists, seen } = list::look(view, told, mine, body).await?;
+    let by_nid: HashMap<RoomNid, &Listed> =
+        mine.iter().map(|room| (room.mine.room, room)).collect();
+    let mut next = remembered(view, told, &seen, &by_nid);
+    let mut wishes = Vec::new();
+    let mut spans = HashMap::with_capacity(seen.len());
+    for (nid, seen) in &seen {
+        let Some(listed) = by_nid.get(nid) else {
+            continue;
+        };
+        let wish = wish(view, told, listed, seen);
+        spans.insert(*nid, wish.since.unwrap_or(0));
+        let is_left = !matches!(listed.mine.membership, 1 | 2 | 5);
+        if is_left && listed.mine.sender == Some(view.session.user_nid) {
+            // Told once; who comes back is told everything anew.
+            next.rooms.remove(&nid.0);
+        } else {
+            let wanted = next.intern(wish.wanted.clone());
+            let outside = listed.mine.membership != 1;
+            next.rooms.insert(
+                nid.0,
+                ToldRoom {
+                    upto: None,
+                    wanted,
+                    outside,
+                },
+            );
+        }
+        if wish.has_news() {
+            wishes.push(wish);
+        }
+    }
+    next.tidy();
+    let rooms = room::answer(view, wishes).await?;
+    let (extensions, has_news) =
+        extensions::look(view, &body.extensions, &seen, (&spans, &rooms)).await?;
+    Ok(Answer {
+        lists,
+        rooms: rooms
+            .into_iter()
+            .map(|room| (room.id.to_string(), room.json))
+            .collect(),
+        extensions,
+        has_news,
+        told: next,
+    })
+}
+
+/// What is remembered of rooms that the client does not look at now: up to where it was told of
+/// them. Rooms that the user has forgotten are forgotten here.
+fn remembered(
+    view: &View<'_>,
+    told: &Told,
+    seen: &HashMap<RoomNid, Seen>,
+    mine: &HashMap<RoomNid, &Listed>,
+) -> Told {
+    let mut next = told.clone();
+    next.rooms
+        .retain(|nid, _| mine.contains_key(&RoomNid(*nid)));
+    for (nid, room) in &mut next.rooms {
+        if !seen.contains_key(&RoomNid(*nid)) {
+            room.upto.get_or_insert(view.since);
+        }
+    }
+    next
+}
+
+/// What a room has to be looked at for.
+fn wish<'a>(view: &View<'_>, told: &Told, listed: &'a Listed, seen: &Seen) -> Wish<'a> {
+    let known = connection::since(told, listed.mine.room, view.since);
+    // From outside little was told.
+    let known = known.filter(|(_, room)| {
+        room.outside == (listed.mine.membership != 1) || {
+            let has_left = !matches!(listed.mine.membership, 1 | 2 | 5);
+            has_left && !room.outside
+        }
+    });
+    let mut wanted = seen.wanted.clone();
+    let Some((since, room)) = known else {
+        return Wish {
+            listed,
+            wanted,
+            since: None,
+            more: None,
+        };
+    };
+    let before = told.wanted.get(room.wanted).cloned().unwrap_or_default();
+    let mut all = before.clone();
+    let more = all.include(&wanted).then_some(before);
+    wanted = all;
+    Wish {
+        listed,
+        wanted,
+        since: Some(since),
+        more,
+    }
+}
