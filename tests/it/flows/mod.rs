@@ -2,6 +2,7 @@
 
 mod crash;
 pub(crate) mod freeing;
+mod js_sdk;
 mod nio;
 mod nodes;
 mod operating;

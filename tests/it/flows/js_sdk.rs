@@ -1,0 +1,35 @@
+//! matrix-js-sdk, the library of Element Web and its kin.
+
+use std::{path::PathBuf, process::Command};
+
+use crate::rig::server::Server;
+
+/// The folder with its packages.
+fn packages() -> PathBuf {
+    std::env::var("AMTSBOTE_TEST_NODE")
+        .expect("AMTSBOTE_TEST_NODE is not set: run the tests with `./dev test`, which makes it")
+        .into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn matrix_js_sdk_chats_by_sliding_sync_and_by_classic_sync() {
+    let server = Server::start().await;
+    // Packages are found from where the script is.
+    let script = packages().join(format!("chat-{}.mjs", std::process::id()));
+    std::fs::write(&script, include_str!("js_chat.mjs")).unwrap();
+    let url = server.url("");
+    let path = script.clone();
+    let output = tokio::task::spawn_blocking(move || {
+        // Its own patience: whatever it waits for in vain ends with this.
+        let mut command = Command::new("timeout");
+        command.arg("120").arg("node").arg(path).arg(url).output()
+    });
+    let output = output.await.unwrap().unwrap();
+    std::fs::remove_file(script).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && said.trim_end().ends_with("all heard"),
+        "{said}\n{complained}"
+    );
+}
