@@ -33,8 +33,6 @@ pub struct Head {
     pub last_pos: i64,
     /// Its time.
     pub last_ts: i64,
-    /// Notifying events so far.
-    pub notif: i32,
 }
 
 /// Gives a room a number, or returns the one it has.
@@ -108,7 +106,7 @@ pub async fn find(conn: &mut PgConnection, nid: RoomNid) -> Result<Option<Room>,
 /// The head of a room; `None`: we hold no events of it (an invite, say).
 pub async fn find_head(conn: &mut PgConnection, nid: RoomNid) -> Result<Option<Head>, Error> {
     let row = sqlx::query!(
-        "SELECT rev, head_seq, depth, snap_nid, extrem, last_pos, last_ts, notif_all
+        "SELECT rev, head_seq, depth, snap_nid, extrem, last_pos, last_ts
          FROM room_head WHERE room_nid = $1",
         nid.0
     )
@@ -123,7 +121,6 @@ pub async fn find_head(conn: &mut PgConnection, nid: RoomNid) -> Result<Option<H
             extremities: decode_nids("room_head", &row.extrem)?,
             last_pos: row.last_pos,
             last_ts: row.last_ts,
-            notif: row.notif_all,
         })
     })
     .transpose()
