@@ -8,7 +8,14 @@ use std::{
 };
 
 use amtsbote::{
-    event::{auth, check, pdu::Pdu},
+    event::{
+        auth, check,
+        pdu::Pdu,
+        push::{
+            Rules, defaults,
+            subject::{Place, Reader, Subject},
+        },
+    },
     rooms::state::{Entries, State, build as build_states, difference, walk},
     storage::state::{Snap, decode_checkpoint, encode_checkpoint},
 };
@@ -107,6 +114,30 @@ fn build_an_event(bencher: Bencher<'_, '_>) {
     let prepared = prepared(100, 2);
     let keys = room::signing_keys();
     bencher.bench_local(|| prepared.0.message("@somebody:a.example", black_box(&keys)));
+}
+
+/// Push rules of users against one message: the default ones, and with keywords.
+#[divan::bench(args = [0, 10, 100])]
+fn evaluate_push_rules(bencher: Bencher<'_, '_>, keywords: usize) {
+    let prepared = prepared(100, 2);
+    let message = prepared
+        .0
+        .message("@somebody:a.example", &room::signing_keys());
+    let reader = Reader {
+        user_id: ruma::user_id!("@reader:a.example"),
+        display_name: None,
+    };
+    let mut set = serde_json::json!(defaults::of(reader.user_id));
+    let rule = |at: usize| {
+        serde_json::json!({
+            "rule_id": format!("k{at}"), "default": false, "enabled": true, "actions": ["notify"],
+            "pattern": if at.is_multiple_of(2) { format!("word{at}") } else { format!("w*rd{at}?") },
+        })
+    };
+    set["content"] = (0..keywords).map(rule).collect();
+    let rules = Rules::new(&serde_json::from_value(set).expect("rules"));
+    let place = Place::default();
+    bencher.bench_local(|| rules.effect(&Subject::new(black_box(&message)), &place, reader));
 }
 
 /// Snapshots of one change each, from a checkpoint of the room's state on: newest first.

@@ -70,7 +70,6 @@ impl Scene {
                 snap: 1,
                 extrem: Vec::new(),
                 ts: now_ms(),
-                notif: 0,
             });
             *rev += 1;
             let first = seq(*rev);
@@ -96,7 +95,9 @@ impl Scene {
             tail: Uuid::from_u128(rand::random()),
             kind: self.kind,
             flags: flag::LOCAL,
-            notif: 0,
+            thread: None,
+            root: None,
+            parent: None,
             prev: vec![0; 12],
             auth: Vec::new(),
             body: vec![b'x'; BODY],

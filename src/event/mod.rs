@@ -7,6 +7,7 @@ pub mod check;
 pub mod client;
 pub mod keys;
 pub mod pdu;
+pub mod push;
 pub mod redact;
 pub mod resolve_v1;
 pub mod version;

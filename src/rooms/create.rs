@@ -230,7 +230,6 @@ impl Head {
             extremities: Vec::new(),
             state: State::default(),
             last_ts: 0,
-            notif: 0,
         }
     }
 }

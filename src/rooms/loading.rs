@@ -231,7 +231,6 @@ fn assemble(
         extremities,
         state,
         last_ts: head.last_ts,
-        notif: head.notif,
     };
     Ok(Room::new(room.nid, room.id, version, partial, head, seen))
 }

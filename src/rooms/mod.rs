@@ -11,6 +11,7 @@ pub mod directory;
 pub mod inbox;
 pub mod listing;
 pub mod membership;
+pub mod notify;
 pub mod partial;
 pub mod place;
 pub mod presence;
@@ -196,6 +197,7 @@ struct Inner {
     unfilled: Cache<i64, ()>,
     /// By history visibility event: whether history was open up to it (see [`visibility`]).
     open: Cache<i64, bool>,
+    rules: notify::Known,
     nids: Mutex<std::ops::Range<i64>>,
     writers: Writers,
     underway: once::Underway,
@@ -280,6 +282,7 @@ impl Rooms {
                 .time_to_live(backfill::PAUSE)
                 .build(),
             open: Cache::new(SMALL_MAX),
+            rules: notify::known(),
             nids: Mutex::new(0..0),
             writers,
             underway: once::Underway::default(),

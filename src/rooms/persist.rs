@@ -5,12 +5,12 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use ruma::{OwnedEventId, UserId, events::TimelineEventType};
+use ruma::{OwnedEventId, UserId};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::{
-    Error, Rooms,
+    Error, Rooms, notify,
     pdus::hash_of,
     resident::{Head, Room},
     state::State,
@@ -21,7 +21,7 @@ use crate::{
     event::pdu::Pdu,
     storage::{
         self,
-        append::{Batch, EventRow, MemberRow, RoomRow, append, flag},
+        append::{Batch, CountRow, EventRow, MemberRow, RoomRow, append, flag},
         codec::{encode_body, encode_nids},
         events::split_hash,
         memberships,
@@ -111,9 +111,9 @@ impl Plan {
                 self.head.seq
             })
         });
-        if in_timeline && given_seq.is_none() && notifies(&pdu) {
-            flags |= flag::NOTIFIES;
-            self.head.notif = self.head.notif.saturating_add(1);
+        let relation = notify::relation(&pdu);
+        if let Some(seq) = seq.filter(|_| given_seq.is_none() && flags & flag::REDACTED == 0) {
+            flags |= self.count(rooms, &pdu, seq).await?;
         }
         if BUMPING.contains(&kind.as_str()) {
             flags |= flag::BUMPS;
@@ -135,22 +135,39 @@ impl Plan {
             tail,
             kind: ids.event_type(&kind).await?.0,
             flags,
-            notif: self.head.notif,
+            thread: relation.thread.as_ref().map(|(key, _)| *key),
+            root: relation.thread.map(|(_, id)| id),
+            parent: relation.parent,
             prev: encode_nids(prev),
             auth: encode_nids(auth),
             body: encode_body(&pdu.json),
             known,
             out,
         });
-        if let Some(seq) = seq.filter(|_| given_seq.is_none()) {
+        if seq.is_some() && given_seq.is_none() {
             self.timeline.push(nid);
             self.head.last_ts = pdu.origin_server_ts;
-            self.highlight(rooms, &pdu, seq).await?;
         }
         // Events that follow in this plan look it up.
         rooms.remember(nid, &pdu);
         self.remember.push((nid, pdu));
         Ok(())
+    }
+
+    /// What an event does to unread counts: flags for all, rows for single users.
+    async fn count(&mut self, rooms: &Rooms, pdu: &Pdu, seq: i64) -> Result<i32, Error> {
+        let state = &self.head.state.entries;
+        let notice = notify::look(rooms, &self.room, state, pdu).await?;
+        let room = self.room.nid.0;
+        let row = |(user, notify, high)| CountRow {
+            user,
+            room,
+            seq,
+            notify: i16::from(notify),
+            high: i16::from(high),
+        };
+        self.batch.counted.extend(notice.users.into_iter().map(row));
+        Ok(notice.flags)
     }
 
     /// Whether the state of the room lacks members.
@@ -244,26 +261,6 @@ impl Plan {
         Ok(())
     }
 
-    /// Highlights for users of ours that the event mentions.
-    async fn highlight(&mut self, rooms: &Rooms, pdu: &Pdu, seq: i64) -> Result<(), Error> {
-        let Some(content) = pdu.content_as::<Mentioning>() else {
-            return Ok(());
-        };
-        let Some(mentions) = content.mentions else {
-            return Ok(());
-        };
-        let own = rooms.ctx().server_name();
-        let named = mentions.user_ids.iter().take(MENTIONS_MAX);
-        for user in named.filter(|user| user.server_name() == own && **user != pdu.sender) {
-            if let Some(nid) = rooms.ctx().db.ids.find_user(user).await?
-                && self.head.state.get(-nid.0).is_some()
-            {
-                self.batch.highlights.push((nid.0, self.room.nid.0, seq));
-            }
-        }
-        Ok(())
-    }
-
     /// Remembers a client transaction with the event it makes.
     pub(super) fn txn(&mut self, hash: Uuid, nid: i64) {
         self.batch.txns.push((hash, self.room.nid.0, nid));
@@ -319,8 +316,10 @@ impl Plan {
             snap: self.head.state.snap,
             extrem: encode_nids(self.head.extremities.iter().map(|(nid, _)| *nid)),
             ts: self.head.last_ts,
-            notif: self.head.notif,
         });
+        if !self.batch.members.is_empty() {
+            self.room.change_members(self.head.rev);
+        }
         self.room.queue(self.head.rev);
         let (done, wait) = oneshot::channel();
         let pending = Pending {
@@ -374,21 +373,6 @@ impl Pending {
     }
 }
 
-/// Mentions that are looked at in one event.
-const MENTIONS_MAX: usize = 100;
-
-#[derive(serde::Deserialize)]
-struct Mentioning {
-    #[serde(rename = "m.mentions")]
-    mentions: Option<Mentions>,
-}
-
-#[derive(serde::Deserialize)]
-struct Mentions {
-    #[serde(default)]
-    user_ids: Vec<ruma::OwnedUserId>,
-}
-
 /// Events that move a room up in lists of rooms (MSC4186), with names from before they were in the
 /// specification.
 const BUMPING: [&str; 9] = [
@@ -402,34 +386,6 @@ const BUMPING: [&str; 9] = [
     "m.beacon_info",
     "org.matrix.msc3672.beacon_info",
 ];
-
-/// Whether the default push rules notify of an event: messages and encrypted events, but no
-/// notices and no edits.
-fn notifies(pdu: &Pdu) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Content {
-        msgtype: Option<String>,
-        #[serde(rename = "m.relates_to")]
-        relates_to: Option<RelatesTo>,
-    }
-    #[derive(serde::Deserialize)]
-    struct RelatesTo {
-        rel_type: Option<String>,
-    }
-    let message = pdu.kind == TimelineEventType::RoomMessage;
-    if pdu.is_state() || !(message || pdu.kind == TimelineEventType::RoomEncrypted) {
-        return false;
-    }
-    let Some(content) = pdu.content_as::<Content>() else {
-        return message;
-    };
-    content.msgtype.as_deref() != Some("m.notice")
-        && content
-            .relates_to
-            .and_then(|relation| relation.rel_type)
-            .as_deref()
-            != Some("m.replace")
-}
 
 /// Whether a user is one of ours.
 pub(super) fn is_local(rooms: &Rooms, user: &UserId) -> bool {

@@ -207,16 +207,18 @@ async fn plan(
         Verdict::Accepted
     };
     let pdu = as_stored(rooms, room, event, rejected).await?;
+    let is_redacted = pdu.json != event.pdu.json;
     let nid = match event.known {
         Some(nid) => nid,
         None => one_nid(rooms).await?,
     };
     let mut flags = verdict.flag();
-    if is_local(rooms, &pdu.sender) {
-        flags |= flag::LOCAL;
-    }
-    if partial {
-        flags |= flag::PARTIAL;
+    for (is_so, flag) in [
+        (is_local(rooms, &pdu.sender), flag::LOCAL),
+        (partial, flag::PARTIAL),
+        (is_redacted, flag::REDACTED),
+    ] {
+        flags |= if is_so { flag } else { 0 };
     }
     plan.add(
         rooms,

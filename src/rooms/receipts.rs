@@ -12,11 +12,13 @@ use ruma::{
 use super::{
     Error, Rooms,
     membership::{require_joined, require_plausible},
+    pdus::hash_of,
     presence,
+    resident::Room,
 };
 use crate::{
     clock::{from_ms, now_ms},
-    storage::{self, LogEntry, LogKind},
+    storage::{self, LogEntry, LogKind, events::split_hash},
 };
 
 /// Which receipt.
@@ -40,17 +42,9 @@ pub async fn set(
     presence::active(rooms, user).await;
     let room = rooms.by_id(room_id).await?;
     let now = now_ms();
-    store(rooms, room_id, user, kind, (event_id.as_str(), thread), now).await?;
-    if thread.is_empty() || thread == "main" {
-        let event = rooms.event_by_id(&room, event_id).await?;
-        if let Some((seq, notif)) =
-            event.and_then(|event| Some((event.stored.seq?, event.stored.notif)))
-        {
-            let nid = rooms.ctx().db.ids.user(user).await?;
-            let mut conn = rooms.ctx().db.conn().await?;
-            storage::memberships::update_read(&mut conn, nid, room.nid, (seq, notif)).await?;
-        }
-    }
+    let seq = place_of(rooms, &room, event_id).await?;
+    let what = (event_id.as_str(), thread);
+    store(rooms, room_id, user, kind, what, (now, seq)).await?;
     // Private receipts never leave.
     if kind == Kind::Read {
         let mut receipt = Receipt::new(ruma::MilliSecondsSinceUnixEpoch(from_ms(now)));
@@ -103,21 +97,47 @@ pub async fn set_remote(
         return Err(Error::Invalid("the id of an event is too long".to_owned()));
     }
     let ts = receipt.data.ts.unwrap_or_else(now_ms);
-    store(rooms, room_id, user, Kind::Read, (event_id, thread), ts).await
+    store(
+        rooms,
+        room_id,
+        user,
+        Kind::Read,
+        (event_id, thread),
+        (ts, None),
+    )
+    .await
 }
 
+/// Where an event is in the timeline; `None`: it is in none, or not here.
+async fn place_of(rooms: &Rooms, room: &Room, event_id: &EventId) -> Result<Option<i64>, Error> {
+    let event = rooms.event_by_id(room, event_id).await?;
+    Ok(event.and_then(|event| event.stored.seq))
+}
+
+/// Stores a receipt. With a place in the timeline it is that of a user of ours, whose unread counts
+/// change with it.
 async fn store(
     rooms: &Rooms,
     room_id: &RoomId,
     user: &UserId,
     kind: Kind,
     (event_id, thread): (&str, &str),
-    ts: i64,
+    (ts, seq): (i64, Option<i64>),
 ) -> Result<(), Error> {
     let room = rooms.by_id(room_id).await?;
     let user = rooms.ctx().db.ids.user(user).await?;
     let key = (room.nid, user);
+    let of_thread = <&EventId>::try_from(thread).ok().and_then(hash_of);
     let mut tx = rooms.ctx().db.begin().await?;
+    match (seq, thread, of_thread) {
+        (Some(seq), "", _) => storage::unread::read_all(&mut tx, key, seq).await?,
+        (Some(seq), "main", _) => storage::unread::read_main(&mut tx, key, seq).await?,
+        (Some(seq), _, Some(hash)) => {
+            let thread = (split_hash(&hash).0, seq);
+            storage::unread::read_thread(&mut tx, key, thread).await?;
+        }
+        _ => {}
+    }
     storage::receipts::upsert(&mut tx, key, (kind as i16, thread), event_id, ts).await?;
     let entry = LogEntry {
         kind: LogKind::Receipt,

@@ -8,11 +8,11 @@ use std::sync::{
     atomic::{AtomicBool, AtomicI64, Ordering},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use ruma::{OwnedEventId, OwnedRoomId};
 use tokio::sync::watch;
 
-use super::state::State;
+use super::{notify::Customs, state::State};
 use crate::{event::version::RoomVersion, storage::RoomNid};
 
 /// A loaded room.
@@ -39,6 +39,10 @@ pub struct Room {
     rev: watch::Sender<i64>,
     /// `rev` of the newest head that was queued.
     queued: AtomicI64,
+    /// `rev` of the newest head with other members.
+    members_rev: AtomicI64,
+    /// Who in it is counted by rules of their own, as far as that is known.
+    pub(super) customs: ArcSwapOption<Customs>,
 }
 
 /// Where a room stands.
@@ -56,8 +60,6 @@ pub struct Head {
     pub state: State,
     /// Time of the newest event.
     pub last_ts: i64,
-    /// Notifying events so far.
-    pub notif: i32,
 }
 
 impl Room {
@@ -76,6 +78,8 @@ impl Room {
             partial,
             rev: watch::Sender::new(head.rev),
             queued: AtomicI64::new(head.rev),
+            members_rev: AtomicI64::new(head.rev),
+            customs: ArcSwapOption::empty(),
             head: ArcSwap::from_pointee(head.clone()),
             tip: tokio::sync::Mutex::new(head),
             dead: AtomicBool::new(false),
@@ -129,6 +133,16 @@ impl Room {
     /// A head is about to be queued.
     pub(super) fn queue(&self, rev: i64) {
         self.queued.fetch_max(rev, Ordering::AcqRel);
+    }
+
+    /// A head with other members is about to be queued.
+    pub(super) fn change_members(&self, rev: i64) {
+        self.members_rev.fetch_max(rev, Ordering::AcqRel);
+    }
+
+    /// `rev` of the newest head with other members.
+    pub(super) fn members_rev(&self) -> i64 {
+        self.members_rev.load(Ordering::Acquire)
     }
 
     /// Waits until everything that was queued is on disk, or the room is dead; `false`: there was

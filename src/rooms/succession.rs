@@ -1,5 +1,5 @@
 //! What goes along when a user enters the room that takes the place of an older one: tags and
-//! other data of the room, its mark as a direct chat, our aliases.
+//! other data of the room, push rules for it, its mark as a direct chat, our aliases.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{Error, Rooms, resident::Room};
 use crate::{
     storage::{self, UserNid},
-    users::account_data,
+    users::{account_data, push_rules},
 };
 
 /// Data of a room that names events of it, and means nothing in another.
@@ -24,7 +24,12 @@ pub(super) async fn follow(rooms: &Rooms, room_id: &RoomId, user: &UserId) {
         let Some(old) = predecessor(rooms, &room).await? else {
             return Ok::<_, Error>(());
         };
+        let user_id = user;
         let user = rooms.ctx().db.ids.user(user).await?;
+        let (from, to) = (old.id.as_str(), room.id.as_str());
+        if let Err(error) = push_rules::copy_room(rooms.ctx(), (user_id, user), from, to).await {
+            tracing::warn!(%error, %room_id, "push rules did not follow to a new room");
+        }
         move_room_data(rooms, &old, &room, user).await?;
         move_direct(rooms, &old, &room, user).await?;
         move_aliases(rooms, &old, &room).await

@@ -184,7 +184,7 @@ fn merge(rooms: &mut [Vec<Commit>]) -> Batch {
                 all.members.push(member);
             }
             all.txns.append(&mut batch.txns);
-            all.highlights.append(&mut batch.highlights);
+            all.counted.append(&mut batch.counted);
             all.missing.append(&mut batch.missing);
             all.redactions.append(&mut batch.redactions);
             all.pruned.append(&mut batch.pruned);
@@ -211,7 +211,7 @@ fn unmerge(rooms: &mut [Vec<Commit>], all: Batch) {
     deal!(ckpts, |row: &crate::storage::append::CkptRow| row.room);
     deal!(members, |row: &crate::storage::append::MemberRow| row.room);
     deal!(txns, |row: &(uuid::Uuid, i64, i64)| row.1);
-    deal!(highlights, |row: &(i64, i64, i64)| row.1);
+    deal!(counted, |row: &crate::storage::append::CountRow| row.room);
     deal!(missing, |row: &(i64, String, i64)| row.0);
     deal!(redactions, |row: &(i64, String, i64, bool)| row.0);
     deal!(pruned, |row: &(i64, i64, bool, Vec<u8>)| row.0);

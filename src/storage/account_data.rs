@@ -83,6 +83,7 @@ pub async fn update_pos(
 }
 
 /// Account data of a user that changed in `(since, upto]`: (room or 0, type, content).
+/// Push rules are among it, as stored.
 pub async fn list_since(
     conn: &mut PgConnection,
     user: UserNid,
@@ -90,9 +91,14 @@ pub async fn list_since(
     upto: i64,
 ) -> Result<Vec<(i64, String, String)>, Error> {
     let rows = sqlx::query!(
-        "SELECT room_nid, type, content FROM account_data
-         WHERE user_nid = $1 AND pos > $2 AND pos <= $3
-         ORDER BY pos",
+        r#"SELECT room_nid AS "room_nid!", type AS "type!", content AS "content!"
+           FROM (
+             SELECT room_nid, type, content, pos FROM account_data
+             WHERE user_nid = $1 AND pos > $2 AND pos <= $3
+             UNION ALL
+             SELECT 0, 'm.push_rules', body, pos FROM push_rule_set
+             WHERE user_nid = $1 AND pos > $2 AND pos <= $3) AS a
+           ORDER BY pos"#,
         user.0,
         since,
         upto

@@ -28,8 +28,10 @@ pub mod flag {
     pub const BACKFILLED: i32 = 128;
     /// Counts as unread by the default push rules.
     pub const NOTIFIES: i32 = 256;
+    /// Highlights for everybody by the default push rules.
+    pub const HIGHLIGHTS: i32 = 512;
     /// Moves the room up in lists of rooms (MSC4186).
-    pub const BUMPS: i32 = 512;
+    pub const BUMPS: i32 = 1024;
 }
 
 /// What is written together. Every list may be empty.
@@ -47,8 +49,8 @@ pub struct Batch {
     pub members: Vec<MemberRow>,
     /// Client transactions: (hash, room, event).
     pub txns: Vec<(Uuid, i64, i64)>,
-    /// Highlights: (local user, room, `room_seq`).
-    pub highlights: Vec<(i64, i64, i64)>,
+    /// What single users are notified of.
+    pub counted: Vec<CountRow>,
     /// Unknown predecessors: (room, event id, child).
     pub missing: Vec<(i64, String, i64)>,
     /// Redactions: (room, target id, redaction event, applied).
@@ -76,8 +78,6 @@ pub struct RoomRow {
     pub extrem: Vec<u8>,
     /// Time of the newest event.
     pub ts: i64,
-    /// Notifying events so far.
-    pub notif: i32,
 }
 
 /// A row of `event` and what hangs on it.
@@ -109,8 +109,12 @@ pub struct EventRow {
     pub kind: i32,
     /// See [`flag`].
     pub flags: i32,
-    /// Notifying events up to and with this one.
-    pub notif: i32,
+    /// Root of the thread that it names: key and id.
+    pub thread: Option<Uuid>,
+    /// Its id.
+    pub root: Option<String>,
+    /// Key of an event that it relates to in another way.
+    pub parent: Option<Uuid>,
     /// Known predecessors, encoded.
     pub prev: Vec<u8>,
     /// Auth events, encoded (state events).
@@ -121,6 +125,22 @@ pub struct EventRow {
     pub known: bool,
     /// Owed to peers: `None` no, `Some(0)` to those in the room, else to that server as well.
     pub out: Option<i32>,
+}
+
+/// What a user of ours is notified of by an event: those who are mentioned, and all whose own rules
+/// count, also where it is nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct CountRow {
+    /// User.
+    pub user: i64,
+    /// Room.
+    pub room: i64,
+    /// `room_seq` of the event.
+    pub seq: i64,
+    /// 1: it notifies.
+    pub notify: i16,
+    /// 1: it highlights.
+    pub high: i16,
 }
 
 /// A row of `state_snap`.
@@ -208,7 +228,7 @@ pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Resu
         ..
     } = batch;
     let Batch {
-        highlights,
+        counted,
         missing,
         redactions,
         pruned,
@@ -219,7 +239,7 @@ pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Resu
            FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
              $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33,
              $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50,
-             $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63)"#,
+             $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66)"#,
         now_ms,
         column!(rooms, room),
         column!(rooms, rev),
@@ -229,7 +249,6 @@ pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Resu
         column!(rooms, snap),
         column!(rooms, extrem),
         column!(rooms, ts),
-        column!(rooms, notif),
         column!(events, nid),
         column!(events, room),
         column!(events, seq) as &[Option<i64>],
@@ -243,7 +262,9 @@ pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Resu
         column!(events, tail),
         column!(events, kind),
         column!(events, flags),
-        column!(events, notif),
+        column!(events, thread) as &[Option<Uuid>],
+        column!(events, root) as &[Option<String>],
+        column!(events, parent) as &[Option<Uuid>],
         column!(events, prev),
         column!(events, auth),
         column!(events, body),
@@ -269,9 +290,11 @@ pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Resu
         column!(txns, 0),
         column!(txns, 1),
         column!(txns, 2),
-        column!(highlights, 0),
-        column!(highlights, 1),
-        column!(highlights, 2),
+        column!(counted, user),
+        column!(counted, room),
+        column!(counted, seq),
+        column!(counted, notify),
+        column!(counted, high),
         column!(missing, 0),
         column!(missing, 1),
         column!(missing, 2),

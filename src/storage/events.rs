@@ -26,8 +26,6 @@ pub struct Stored {
     pub hash: [u8; 32],
     /// See [`flag`].
     pub flags: i32,
-    /// Notifying events of the room up to and with this one.
-    pub notif: i32,
     /// When we stored it.
     pub received_ts: i64,
     /// Canonical federation JSON.
@@ -70,7 +68,6 @@ pub(super) struct Row {
     pub(super) event_key: Uuid,
     pub(super) event_tail: Uuid,
     pub(super) flags: i32,
-    pub(super) notif_all: i32,
     pub(super) recv_ts: i64,
     pub(super) body: Option<Vec<u8>>,
 }
@@ -91,7 +88,6 @@ impl TryFrom<Row> for Stored {
             snap: row.snap_nid,
             hash: join_hash(row.event_key, row.event_tail),
             flags: row.flags,
-            notif: row.notif_all,
             received_ts: row.recv_ts,
             json: decode_body("event_json", &body)?,
         })
@@ -134,7 +130,7 @@ pub async fn list(
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT e.room_nid, e.event_nid, e.room_seq, e.pos, e.snap_nid, e.event_key, e.event_tail,
-             e.flags, e.notif_all, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
+             e.flags, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
            FROM event e
            LEFT JOIN state_json s ON e.skey_nid IS NOT NULL AND s.event_nid = e.event_nid
            LEFT JOIN event_json j ON e.skey_nid IS NULL AND j.event_nid = e.event_nid
@@ -154,7 +150,7 @@ pub async fn list_pairs(
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT e.room_nid, e.event_nid, e.room_seq, e.pos, e.snap_nid, e.event_key, e.event_tail,
-             e.flags, e.notif_all, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
+             e.flags, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
            FROM unnest($1::bigint[], $2::bigint[]) AS w (room, nid)
            JOIN event e ON e.room_nid = w.room AND e.event_nid = w.nid
            LEFT JOIN state_json s ON e.skey_nid IS NOT NULL AND s.event_nid = e.event_nid
@@ -174,7 +170,7 @@ pub async fn list_by_hash(
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT e.room_nid, e.event_nid, e.room_seq, e.pos, e.snap_nid, e.event_key, e.event_tail,
-             e.flags, e.notif_all, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
+             e.flags, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
            FROM event e
            LEFT JOIN state_json s ON e.skey_nid IS NOT NULL AND s.event_nid = e.event_nid
            LEFT JOIN event_json j ON e.skey_nid IS NULL AND j.event_nid = e.event_nid
@@ -194,7 +190,7 @@ pub async fn find_in_rooms(
     let row = sqlx::query_as!(
         Row,
         r#"SELECT e.room_nid, e.event_nid, e.room_seq, e.pos, e.snap_nid, e.event_key, e.event_tail,
-             e.flags, e.notif_all, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
+             e.flags, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
            FROM event e
            LEFT JOIN state_json s ON e.skey_nid IS NOT NULL AND s.event_nid = e.event_nid
            LEFT JOIN event_json j ON e.skey_nid IS NULL AND j.event_nid = e.event_nid
@@ -222,7 +218,7 @@ pub async fn page(
         sqlx::query_as!(
             Row,
             r#"SELECT e.room_nid, e.event_nid, e.room_seq, e.pos, e.snap_nid, e.event_key,
-                 e.event_tail, e.flags, e.notif_all, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
+                 e.event_tail, e.flags, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
                FROM event e
                LEFT JOIN state_json s ON e.skey_nid IS NOT NULL AND s.event_nid = e.event_nid
                LEFT JOIN event_json j ON e.skey_nid IS NULL AND j.event_nid = e.event_nid
@@ -240,7 +236,7 @@ pub async fn page(
         sqlx::query_as!(
             Row,
             r#"SELECT e.room_nid, e.event_nid, e.room_seq, e.pos, e.snap_nid, e.event_key,
-                 e.event_tail, e.flags, e.notif_all, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
+                 e.event_tail, e.flags, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
                FROM event e
                LEFT JOIN state_json s ON e.skey_nid IS NOT NULL AND s.event_nid = e.event_nid
                LEFT JOIN event_json j ON e.skey_nid IS NULL AND j.event_nid = e.event_nid
@@ -271,7 +267,7 @@ pub async fn newest(
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT e.room_nid, e.event_nid, e.room_seq, e.pos, e.snap_nid, e.event_key, e.event_tail,
-             e.flags, e.notif_all, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
+             e.flags, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
            FROM unnest($1::bigint[]) AS w (room)
            CROSS JOIN LATERAL (
              SELECT * FROM event v

@@ -45,10 +45,6 @@ pub struct UserRoom {
     pub forgotten: bool,
     /// Stripped state of an invite or knock, a JSON array.
     pub stripped: Option<String>,
-    /// Read up to.
-    pub read_seq: i64,
-    /// Notifying events there.
-    pub read_all: i32,
     /// Whether the room's state lacks members.
     pub partial: bool,
     /// Position at which it lacked them no more; 0: it never did.
@@ -59,7 +55,7 @@ pub struct UserRoom {
 pub async fn list_of_user(conn: &mut PgConnection, user: UserNid) -> Result<Vec<UserRoom>, Error> {
     let rows = sqlx::query!(
         r#"SELECT u.room_nid, u.membership, u.event_nid, u.sender_nid, u.pos, u.forgotten, u.stripped,
-           u.read_seq, u.read_all, (p.room_nid IS NOT NULL AND p.whole_pos IS NULL) AS "partial!",
+           (p.room_nid IS NOT NULL AND p.whole_pos IS NULL) AS "partial!",
            COALESCE(p.whole_pos, 0) AS "whole_pos!"
          FROM user_room u
          LEFT JOIN partial_room p ON p.room_nid = u.room_nid
@@ -81,8 +77,6 @@ pub async fn list_of_user(conn: &mut PgConnection, user: UserNid) -> Result<Vec<
                     .stripped
                     .map(|body| decode_body("user_room", &body))
                     .transpose()?,
-                read_seq: row.read_seq,
-                read_all: row.read_all,
                 partial: row.partial,
                 whole_pos: row.whole_pos,
             })
@@ -98,7 +92,7 @@ pub async fn find_of_user(
 ) -> Result<Option<UserRoom>, Error> {
     let row = sqlx::query!(
         r#"SELECT u.membership, u.event_nid, u.sender_nid, u.pos, u.forgotten, u.stripped,
-           u.read_seq, u.read_all, (p.room_nid IS NOT NULL AND p.whole_pos IS NULL) AS "partial!",
+           (p.room_nid IS NOT NULL AND p.whole_pos IS NULL) AS "partial!",
            COALESCE(p.whole_pos, 0) AS "whole_pos!"
          FROM user_room u
          LEFT JOIN partial_room p ON p.room_nid = u.room_nid
@@ -120,8 +114,6 @@ pub async fn find_of_user(
                 .stripped
                 .map(|body| decode_body("user_room", &body))
                 .transpose()?,
-            read_seq: row.read_seq,
-            read_all: row.read_all,
             partial: row.partial,
             whole_pos: row.whole_pos,
         })
@@ -183,59 +175,6 @@ pub async fn forget(conn: &mut PgConnection, user: UserNid, room: RoomNid) -> Re
     .execute(conn)
     .await?;
     Ok(done.rows_affected() > 0)
-}
-
-/// Moves a read position forward and drops the highlights it passed. Never moves back.
-pub async fn update_read(
-    conn: &mut PgConnection,
-    user: UserNid,
-    room: RoomNid,
-    (seq, notif): (i64, i32),
-) -> Result<(), Error> {
-    sqlx::query!(
-        "UPDATE user_room SET read_seq = $3, read_all = $4
-         WHERE user_nid = $1 AND room_nid = $2 AND read_seq < $3",
-        user.0,
-        room.0,
-        seq,
-        notif
-    )
-    .execute(&mut *conn)
-    .await?;
-    sqlx::query!(
-        "DELETE FROM mention WHERE user_nid = $1 AND room_nid = $2 AND room_seq <= $3",
-        user.0,
-        room.0,
-        seq
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Unread counts of a user: (room, notifications, highlights) for the rooms asked.
-pub async fn unread(
-    conn: &mut PgConnection,
-    user: UserNid,
-    rooms: &[i64],
-) -> Result<Vec<(RoomNid, i64, i64)>, Error> {
-    let rows = sqlx::query!(
-        r#"SELECT u.room_nid, GREATEST(h.notif_all - u.read_all, 0) AS "unread!",
-             (SELECT count(*) FROM mention m
-              WHERE m.user_nid = u.user_nid AND m.room_nid = u.room_nid
-                AND m.room_seq > u.read_seq) AS "highlights!"
-           FROM user_room u
-           JOIN room_head h ON h.room_nid = u.room_nid
-           WHERE u.user_nid = $1 AND u.room_nid = ANY($2)"#,
-        user.0,
-        rooms
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| (RoomNid(row.room_nid), i64::from(row.unread), row.highlights))
-        .collect())
 }
 
 /// Users of ours who are in a room.

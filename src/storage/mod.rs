@@ -23,6 +23,7 @@ pub mod outbox;
 pub mod partial;
 pub mod presence;
 pub mod purges;
+pub mod push_rules;
 pub mod receipts;
 pub mod registration_tokens;
 pub mod room_blocks;
@@ -39,6 +40,7 @@ pub mod sync;
 pub mod to_device;
 pub mod tokens;
 pub mod tx;
+pub mod unread;
 pub mod user_directory;
 pub mod users;
 

@@ -103,7 +103,7 @@ pub async fn list_events(
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT e.room_nid, e.event_nid, e.room_seq, e.pos, e.snap_nid, e.event_key, e.event_tail,
-             e.flags, e.notif_all, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
+             e.flags, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
            FROM event e
            LEFT JOIN state_json s ON e.skey_nid IS NOT NULL AND s.event_nid = e.event_nid
            LEFT JOIN event_json j ON e.skey_nid IS NULL AND j.event_nid = e.event_nid

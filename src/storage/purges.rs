@@ -325,18 +325,13 @@ pub async fn delete_rest(conn: &mut PgConnection, room: RoomNid, limit: i64) -> 
         "fed_inbox",
         "partial_room",
         "public_room",
-        "directory_todo"
+        "directory_todo",
+        "mention",
+        "thread",
+        "thread_read",
+        "unread_void"
     );
-    let mentions = sqlx::query!(
-        "DELETE FROM mention WHERE ctid = ANY (ARRAY(
-           SELECT m.ctid FROM user_room u JOIN mention m USING (user_nid, room_nid)
-           WHERE u.room_nid = $1 LIMIT $2))",
-        room.0,
-        limit
-    )
-    .execute(conn)
-    .await?;
-    Ok(deleted + mentions.rows_affected())
+    Ok(deleted)
 }
 
 /// Deletes the client transactions of a room. They are few, since they live for two days, and they
@@ -368,7 +363,8 @@ pub async fn detach_users(conn: &mut PgConnection, room: RoomNid) -> Result<Vec<
     .await?;
     sqlx::query!(
         "UPDATE user_room SET membership = CASE WHEN membership = 4 THEN 4 ELSE 3 END,
-           event_nid = NULL, stripped = NULL, read_seq = 0, read_all = 0
+           event_nid = NULL, stripped = NULL, read_seq = 0, main_seq = 0,
+           base_seq = 0, read_notif = 0, read_high = 0, push_class = 0
          WHERE room_nid = $1 AND event_nid IS NOT NULL",
         room.0
     )

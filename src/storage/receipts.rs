@@ -68,7 +68,9 @@ pub async fn update_pos(
 }
 
 /// Receipts of some rooms at positions in `(since, upto]` that a user may see: everybody's public
-/// ones and the user's own private ones.
+/// ones and the user's own private ones. In
+/// each room unthreaded ones come last, since they stand where there is one of each for an event
+/// (MSC4102).
 pub async fn list(
     conn: &mut PgConnection,
     rooms: &[i64],
@@ -80,7 +82,7 @@ pub async fn list(
         "SELECT room_nid, user_nid, kind, thread_id, event_id, ts
          FROM receipt
          WHERE room_nid = ANY($1) AND pos > $2 AND pos <= $3 AND (kind = 1 OR user_nid = $4)
-         ORDER BY room_nid",
+         ORDER BY room_nid, thread_id DESC",
         rooms,
         since,
         upto,

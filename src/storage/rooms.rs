@@ -33,8 +33,6 @@ pub struct Head {
     pub last_pos: i64,
     /// Its time.
     pub last_ts: i64,
-    /// Notifying events so far.
-    pub notif: i32,
 }
 
 /// A room with its head.
@@ -122,7 +120,7 @@ fn named(nid: RoomNid, id: &str, version: &str) -> Result<Room, Error> {
 pub async fn list_whole(conn: &mut PgConnection, nids: &[i64]) -> Result<Vec<Whole>, Error> {
     let rows = sqlx::query!(
         r#"SELECT r.room_nid, r.room_id, r.version, h.rev, h.head_seq, h.depth, h.snap_nid, h.extrem,
-             h.last_pos, h.last_ts, h.notif_all,
+             h.last_pos, h.last_ts,
              EXISTS (SELECT 1 FROM partial_room p
                WHERE p.room_nid = r.room_nid AND p.whole_pos IS NULL) AS "partial!"
            FROM room r JOIN room_head h ON h.room_nid = r.room_nid
@@ -143,7 +141,6 @@ pub async fn list_whole(conn: &mut PgConnection, nids: &[i64]) -> Result<Vec<Who
                     extremities: decode_nids("room_head", &row.extrem)?,
                     last_pos: row.last_pos,
                     last_ts: row.last_ts,
-                    notif: row.notif_all,
                 },
                 partial: row.partial,
             })

@@ -99,8 +99,8 @@ pub struct Listed {
 /// The rooms of a local user that are not forgotten.
 pub async fn list_rooms(conn: &mut PgConnection, user: UserNid) -> Result<Vec<Listed>, Error> {
     let rows = sqlx::query!(
-        r#"SELECT u.room_nid, u.membership, u.event_nid, u.sender_nid, u.pos, u.stripped, u.read_seq,
-             u.read_all, COALESCE(h.bump_pos, 0) AS "bump!", COALESCE(h.last_pos, 0) AS "last!",
+        r#"SELECT u.room_nid, u.membership, u.event_nid, u.sender_nid, u.pos, u.stripped,
+             COALESCE(h.bump_pos, 0) AS "bump!", COALESCE(h.last_pos, 0) AS "last!",
              (p.room_nid IS NOT NULL AND p.whole_pos IS NULL) AS "partial!",
              COALESCE(p.whole_pos, 0) AS "whole_pos!"
            FROM user_room u
@@ -125,8 +125,6 @@ pub async fn list_rooms(conn: &mut PgConnection, user: UserNid) -> Result<Vec<Li
                         .stripped
                         .map(|body| decode_body("user_room", &body))
                         .transpose()?,
-                    read_seq: row.read_seq,
-                    read_all: row.read_all,
                     partial: row.partial,
                     whole_pos: row.whole_pos,
                 },
@@ -157,7 +155,7 @@ pub async fn newest(conn: &mut PgConnection, spans: &[Span]) -> Result<Vec<Store
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT e.room_nid, e.event_nid, e.room_seq, e.pos, e.snap_nid, e.event_key, e.event_tail,
-             e.flags, e.notif_all, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
+             e.flags, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
            FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])
              AS w (room, since, upto, most)
            CROSS JOIN LATERAL (
@@ -252,7 +250,7 @@ pub async fn receipts(
          JOIN receipt r ON r.room_nid = w.room
          WHERE r.pos > w.since AND r.pos <= $4 AND (r.kind = 1 OR r.user_nid = $1)
            AND (w.since > 0 OR r.user_nid = $1 OR r.event_id = ANY ($5))
-         ORDER BY r.room_nid",
+         ORDER BY r.room_nid, r.thread_id DESC",
         user.0,
         &nids,
         &since,

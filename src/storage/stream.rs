@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -49,6 +49,8 @@ pub enum LogKind {
     DeviceList = 5,
     /// A user's profile.
     Profile = 6,
+    /// Push rules of a user, or whom the user ignores.
+    PushRules = 7,
     /// One-time key counts.
     KeyCounts = 8,
     /// Caches of other nodes (tokens, accounts).
@@ -74,6 +76,7 @@ impl LogKind {
             4 => Self::ToDevice,
             5 => Self::DeviceList,
             6 => Self::Profile,
+            7 => Self::PushRules,
             8 => Self::KeyCounts,
             10 => Self::Invalidate,
             11 => Self::OutOfBand,
@@ -137,6 +140,8 @@ struct Inner {
     horizon: watch::Sender<Pos>,
     /// Last change of presence below the horizon; what was there at the start is not known.
     presence: AtomicI64,
+    /// Changes of push rules that we have heard of.
+    rules: AtomicU64,
     rows: broadcast::Sender<Arc<[LogRow]>>,
     gap: Notify,
     stop: CancellationToken,
@@ -167,6 +172,7 @@ impl StreamClock {
             }),
             horizon: watch::Sender::new(horizon),
             presence: AtomicI64::new(horizon),
+            rules: AtomicU64::new(0),
             rows: broadcast::Sender::new(BATCHES_MAX),
             gap: Notify::new(),
             stop: CancellationToken::new(),
@@ -184,6 +190,12 @@ impl StreamClock {
     /// syncs a look.
     pub fn has_presence_after(&self, pos: Pos) -> bool {
         self.0.presence.load(Ordering::Acquire) > pos
+    }
+
+    /// Differs from what it was before as soon as anybody's push rules have changed; own changes
+    /// are in it once they are committed.
+    pub fn rules_epoch(&self) -> u64 {
+        self.0.rules.load(Ordering::Acquire)
     }
 
     /// The horizon as a value to wait on.
@@ -207,6 +219,9 @@ impl StreamClock {
     pub fn announce(&self, rows: impl IntoIterator<Item = LogRow>) {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         for row in rows {
+            if row.kind == LogKind::PushRules {
+                self.0.rules.fetch_add(1, Ordering::AcqRel);
+            }
             if row.pos > state.horizon {
                 state.pending.insert(row.pos, row);
             }
@@ -228,6 +243,9 @@ impl StreamClock {
             state.horizon = row.pos;
             if row.kind == LogKind::Presence {
                 self.0.presence.store(row.pos, Ordering::Release);
+            }
+            if row.kind == LogKind::PushRules {
+                self.0.rules.fetch_add(1, Ordering::AcqRel);
             }
             batch.push(row);
         }

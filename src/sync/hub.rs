@@ -173,7 +173,10 @@ async fn follow_log(hub: Hub, rooms: Rooms) {
                         LogKind::Receipt | LogKind::Whole => {
                             in_rooms.insert(row.room);
                         }
-                        LogKind::AccountData | LogKind::ToDevice | LogKind::OutOfBand => {
+                        LogKind::AccountData
+                        | LogKind::ToDevice
+                        | LogKind::PushRules
+                        | LogKind::OutOfBand => {
                             users.insert(row.user);
                         }
                         LogKind::DeviceList => {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use ruma::{events::room::member::MembershipState, push::Ruleset};
+use ruma::events::room::member::MembershipState;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -16,9 +16,12 @@ use super::{
 };
 use crate::{
     rooms::{self, Rooms, membership},
-    storage::{self, RoomNid, memberships::UserRoom, presence::State},
-    users::tokens::Session,
+    storage::{self, RoomNid, memberships::UserRoom, presence::State, unread::Part},
+    users::{push_rules, tokens::Session},
 };
+
+/// Account data that is not stored as such.
+pub(super) const PUSH_RULES: &str = "m.push_rules";
 
 /// A request for what changed.
 #[derive(Debug, Default)]
@@ -187,7 +190,12 @@ async fn account_data(
     let rows = storage::account_data::list_since(&mut conn, user, scope.since, scope.upto).await?;
     drop(conn);
     let mut by_room: HashMap<i64, Vec<Value>> = HashMap::new();
+    let mut rules = None;
     for (room, kind, content) in rows {
+        if room == 0 && kind == PUSH_RULES {
+            rules = Some(content);
+            continue;
+        }
         let content: Value = serde_json::from_str(&content).unwrap_or_default();
         let event = json!({ "type": kind, "content": content });
         if room == 0 {
@@ -198,11 +206,12 @@ async fn account_data(
             by_room.entry(room).or_default().push(event);
         }
     }
-    if scope.since == 0 && passes_type(&scope.filter.account_data, "m.push_rules") {
-        let rules = json!({ "global": Ruleset::server_default(&scope.session.user_id) });
+    let is_news = scope.since == 0 || rules.is_some();
+    if is_news && passes_type(&scope.filter.account_data, PUSH_RULES) {
+        let content = push_rules::content(&scope.session.user_id, rules.as_deref());
         answer
             .account_data
-            .push(json!({ "type": "m.push_rules", "content": rules }));
+            .push(json!({ "type": PUSH_RULES, "content": content }));
     }
     Ok(by_room)
 }
@@ -288,16 +297,12 @@ async fn join(
     }
     let told: Vec<i64> = parts.keys().map(|nid| nid.0).collect();
     let mut conn = rooms.ctx().db.conn().await?;
-    let unread = storage::memberships::unread(&mut conn, scope.session.user_nid, &told).await?;
+    let unread = storage::unread::list(&mut conn, scope.session.user_nid, &told).await?;
     drop(conn);
-    for (nid, notifications, highlights) in unread {
-        if let Some(part) = parts.get_mut(&nid) {
-            let counts = json!({
-                "notification_count": notifications.max(highlights),
-                "highlight_count": highlights,
-            });
-            part.insert("unread_notifications".to_owned(), counts);
-        }
+    let by_thread = filter.room.timeline.unread_thread_notifications;
+    for (nid, part) in &mut parts {
+        let unread = unread.iter().filter(|part| part.room == *nid);
+        part.extend(counts(unread, by_thread));
     }
     for (nid, part) in parts {
         let room_id = ids.room_id(nid).await?;
@@ -312,6 +317,31 @@ async fn join(
         }
     }
     Ok(())
+}
+
+/// Unread counts of a room: all of it in one, or threads on their own.
+fn counts<'a>(unread: impl Iterator<Item = &'a Part>, by_thread: bool) -> Map<String, Value> {
+    let (mut all, mut threads) = ((0, 0), Map::new());
+    let show = |notify: i64, high: i64| {
+        let high = high.max(0);
+        json!({ "notification_count": notify.max(high), "highlight_count": high })
+    };
+    for part in unread {
+        match &part.thread {
+            Some(root) if by_thread => {
+                if part.notify > 0 || part.high > 0 {
+                    threads.insert(root.clone(), show(part.notify, part.high));
+                }
+            }
+            _ => all = (all.0 + part.notify, all.1 + part.high),
+        }
+    }
+    let mut counts = Map::new();
+    counts.insert("unread_notifications".to_owned(), show(all.0, all.1));
+    if !threads.is_empty() {
+        counts.insert("unread_thread_notifications".to_owned(), threads.into());
+    }
+    counts
 }
 
 /// Whether the user was not in the room at `since`: nothing of it was told then.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::{Error, tokens::Session};
+use super::{Error, push_rules, tokens::Session};
 use crate::{
     context::Context,
     storage::{self, LogEntry, LogKind, UserNid},
@@ -36,7 +36,11 @@ pub async fn set(
     if matches!(kind, "m.fully_read" | "m.push_rules") {
         return Err(Error::NotSettable(kind.to_owned()));
     }
-    put(ctx, session, room, kind, content).await
+    put(ctx, session, room, kind, content).await?;
+    if room == 0 && kind == push_rules::IGNORED {
+        push_rules::follow_ignored(ctx, (&session.user_id, session.user_nid)).await?;
+    }
+    Ok(())
 }
 
 /// Sets account data of any type.

@@ -7,6 +7,7 @@ pub mod login;
 pub mod openid;
 pub mod passwords;
 pub mod profile;
+pub mod push_rules;
 pub mod registration;
 pub mod tokens;
 pub mod uia;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     http::{App, error::ApiError, mount, reply::Object, request::Authenticated},
-    users::{account_data, tokens::Session},
+    users::{account_data, push_rules, tokens::Session},
 };
 
 pub(super) fn routes() -> Router<App> {
@@ -52,7 +52,7 @@ async fn get_global_account_data(
     require_own(&session, &request.user_id)?;
     let kind = request.event_type.to_string();
     let content = if kind == "m.push_rules" {
-        super::push::rules_content(&session)
+        push_rules::list(&app.ctx, &session).await?
     } else {
         Value::Object(account_data::get(&app.ctx, &session, 0, &kind).await?)
     };

@@ -1,71 +1,126 @@
-//! Push rules: the defaults of the specification, to read. Rules of one's own come with pushers.
+//! Push rules.
 
-use axum::{
-    Router,
-    extract::{Path, State},
-    routing::get,
+use axum::{Router, extract::State};
+use ruma::api::client::push::{
+    delete_pushrule, get_pushrule, get_pushrule_actions, get_pushrule_enabled, get_pushrules_all,
+    get_pushrules_global_scope, set_pushrule, set_pushrule_actions, set_pushrule_enabled,
 };
-use ruma::push::Ruleset;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
-    http::{App, error::ApiError, reply::Object, request},
-    users::tokens::Session,
+    http::{App, error::ApiError, mount, reply::Object, request::Authenticated},
+    users::push_rules,
 };
 
 pub(super) fn routes() -> Router<App> {
-    let mut router = Router::new();
-    for version in ["r0", "v3"] {
-        let base = format!("/_matrix/client/{version}/pushrules");
-        router = router
-            .route(&format!("{base}/"), get(get_pushrules_all))
-            .route(&base, get(get_pushrules_all))
-            .route(&format!("{base}/global/"), get(get_pushrules_global))
-            .route(
-                &format!("{base}/global/{{kind}}/{{rule_id}}"),
-                get(get_pushrule),
-            );
-    }
-    router
-}
-
-/// The content of `m.push_rules`.
-pub(super) fn rules_content(session: &Session) -> Value {
-    json!({ "global": Ruleset::server_default(&session.user_id) })
+    let router = mount::<get_pushrules_all::v3::Request, _, _>(Router::new(), get_pushrules_all);
+    let router =
+        mount::<get_pushrules_global_scope::v3::Request, _, _>(router, get_pushrules_global_scope);
+    let router = mount::<get_pushrule::v3::Request, _, _>(router, get_pushrule);
+    let router = mount::<set_pushrule::v3::Request, _, _>(router, set_pushrule);
+    let router = mount::<delete_pushrule::v3::Request, _, _>(router, delete_pushrule);
+    let router = mount::<get_pushrule_enabled::v3::Request, _, _>(router, get_pushrule_enabled);
+    let router = mount::<set_pushrule_enabled::v3::Request, _, _>(router, set_pushrule_enabled);
+    let router = mount::<get_pushrule_actions::v3::Request, _, _>(router, get_pushrule_actions);
+    mount::<set_pushrule_actions::v3::Request, _, _>(router, set_pushrule_actions)
 }
 
 /// `GET /_matrix/client/v3/pushrules/`
 async fn get_pushrules_all(
     State(app): State<App>,
-    parts: http::request::Parts,
+    Authenticated { session, .. }: Authenticated<get_pushrules_all::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let session = request::session(&parts, &app).await?;
-    Ok(Object(rules_content(&session)))
+    Ok(Object(push_rules::list(&app.ctx, &session).await?))
 }
 
 /// `GET /_matrix/client/v3/pushrules/global/`
-async fn get_pushrules_global(
+async fn get_pushrules_global_scope(
     State(app): State<App>,
-    parts: http::request::Parts,
+    Authenticated { session, .. }: Authenticated<get_pushrules_global_scope::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let session = request::session(&parts, &app).await?;
-    Ok(Object(rules_content(&session)["global"].take()))
+    let mut content = push_rules::list(&app.ctx, &session).await?;
+    Ok(Object(content["global"].take()))
 }
 
 /// `GET /_matrix/client/v3/pushrules/global/{kind}/{ruleId}`
 async fn get_pushrule(
     State(app): State<App>,
-    Path((kind, rule_id)): Path<(String, String)>,
-    parts: http::request::Parts,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<get_pushrule::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let session = request::session(&parts, &app).await?;
-    let rules = rules_content(&session);
-    let rule = rules["global"][&kind].as_array().and_then(|rules| {
-        rules
-            .iter()
-            .find(|rule| rule["rule_id"] == rule_id.as_str())
-    });
-    rule.cloned()
-        .map(Object)
-        .ok_or_else(|| ApiError::not_found("no such rule"))
+    let key = (request.kind.as_str(), &*request.rule_id);
+    Ok(Object(push_rules::get(&app.ctx, &session, key).await?))
+}
+
+/// `PUT /_matrix/client/v3/pushrules/global/{kind}/{ruleId}`
+async fn set_pushrule(
+    State(app): State<App>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<set_pushrule::v3::Request>,
+) -> Result<Object, ApiError> {
+    let place = (request.before.as_deref(), request.after.as_deref());
+    push_rules::put(&app.ctx, &session, &request.rule, place).await?;
+    Ok(Object(json!({})))
+}
+
+/// `DELETE /_matrix/client/v3/pushrules/global/{kind}/{ruleId}`
+async fn delete_pushrule(
+    State(app): State<App>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<delete_pushrule::v3::Request>,
+) -> Result<Object, ApiError> {
+    let key = (request.kind.as_str(), &*request.rule_id);
+    push_rules::delete(&app.ctx, &session, key).await?;
+    Ok(Object(json!({})))
+}
+
+/// `GET /_matrix/client/v3/pushrules/global/{kind}/{ruleId}/enabled`
+async fn get_pushrule_enabled(
+    State(app): State<App>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<get_pushrule_enabled::v3::Request>,
+) -> Result<Object, ApiError> {
+    let key = (request.kind.as_str(), &*request.rule_id);
+    let rule = push_rules::get(&app.ctx, &session, key).await?;
+    Ok(Object(json!({ "enabled": rule["enabled"] })))
+}
+
+/// `PUT /_matrix/client/v3/pushrules/global/{kind}/{ruleId}/enabled`
+async fn set_pushrule_enabled(
+    State(app): State<App>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<set_pushrule_enabled::v3::Request>,
+) -> Result<Object, ApiError> {
+    let key = (request.kind.as_str(), &*request.rule_id);
+    push_rules::set_enabled(&app.ctx, &session, key, request.enabled).await?;
+    Ok(Object(json!({})))
+}
+
+/// `GET /_matrix/client/v3/pushrules/global/{kind}/{ruleId}/actions`
+async fn get_pushrule_actions(
+    State(app): State<App>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<get_pushrule_actions::v3::Request>,
+) -> Result<Object, ApiError> {
+    let key = (request.kind.as_str(), &*request.rule_id);
+    let rule = push_rules::get(&app.ctx, &session, key).await?;
+    Ok(Object(json!({ "actions": rule["actions"] })))
+}
+
+/// `PUT /_matrix/client/v3/pushrules/global/{kind}/{ruleId}/actions`
+async fn set_pushrule_actions(
+    State(app): State<App>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<set_pushrule_actions::v3::Request>,
+) -> Result<Object, ApiError> {
+    let key = (request.kind.as_str(), &*request.rule_id);
+    push_rules::set_actions(&app.ctx, &session, key, &request.actions).await?;
+    Ok(Object(json!({})))
 }

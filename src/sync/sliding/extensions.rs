@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use ruma::push::Ruleset;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -12,7 +11,11 @@ use super::{
     request::{Extensions, OfRooms, ToDevice},
     room::Part,
 };
-use crate::storage::{self, Pos, RoomNid};
+use crate::{
+    storage::{self, Pos, RoomNid},
+    sync::v3::PUSH_RULES,
+    users::push_rules,
+};
 
 /// Up to where each room that the client looks at was told (0: it was not), and what is told now.
 type Rooms<'a> = (&'a HashMap<RoomNid, Pos>, &'a [Part]);
@@ -122,14 +125,18 @@ async fn account_data(view: &View<'_>, spans: &[(RoomNid, Pos)]) -> Result<(Valu
         let content: Value = serde_json::from_str(content).unwrap_or_default();
         json!({ "type": kind, "content": content })
     };
-    let mut global: Vec<Value> = all
-        .into_iter()
-        .filter(|(room, ..)| *room == 0)
-        .map(|(_, kind, content)| event(kind, &content))
-        .collect();
-    if view.since == 0 {
-        let rules = json!({ "global": Ruleset::server_default(&view.session.user_id) });
-        global.push(json!({ "type": "m.push_rules", "content": rules }));
+    let mut rules = None;
+    let mut global = Vec::new();
+    for (_, kind, content) in all.into_iter().filter(|(room, ..)| *room == 0) {
+        if kind == PUSH_RULES {
+            rules = Some(content);
+        } else {
+            global.push(event(kind, &content));
+        }
+    }
+    if view.since == 0 || rules.is_some() {
+        let content = push_rules::content(&view.session.user_id, rules.as_deref());
+        global.push(json!({ "type": PUSH_RULES, "content": content }));
     }
     let mut by_room: HashMap<RoomNid, Vec<Value>> = HashMap::new();
     for (room, kind, content) in of_rooms {

@@ -248,6 +248,7 @@ fn is_member(kind: &str) -> bool {
 struct Facts {
     counts: HashMap<RoomNid, (i64, i64)>,
     heroes: HashMap<RoomNid, Vec<(UserNid, i64)>>,
+    /// Notifications and highlights.
     unread: HashMap<RoomNid, (i64, i64)>,
 }
 
@@ -272,14 +273,12 @@ impl Facts {
         }
         let user = view.session.user_nid;
         let mut conn = view.rooms.ctx().db.conn().await?;
-        let unread = storage::memberships::unread(&mut conn, user, &all).await?;
-        let unread = unread.into_iter();
-        let mut facts = Self {
-            unread: unread
-                .map(|(room, all, loud)| (room, (all.max(loud), loud)))
-                .collect(),
-            ..Self::default()
-        };
+        let mut facts = Self::default();
+        for part in storage::unread::list(&mut conn, user, &all).await? {
+            let (notify, high) = facts.unread.entry(part.room).or_default();
+            *notify += part.notify;
+            *high += part.high;
+        }
         if !counted.is_empty() {
             facts.counts = storage::sync::member_counts(&mut conn, &counted).await?;
             facts.heroes = storage::sync::heroes(&mut conn, &unnamed, user).await?;
@@ -312,6 +311,8 @@ async fn tell(view: &View<'_>, candidate: Candidate<'_>, facts: &Facts) -> Resul
     let is_new = |event: &&Event| view.since > 0 && event.stored.pos > Some(view.since);
     let edge = edge.unwrap_or_else(|| room.head().seq + 1);
     let (unread, loud) = facts.unread.get(&room.nid).copied().unwrap_or_default();
+    let loud = loud.max(0);
+    let unread = unread.max(loud);
     let mut json = json!({
         "timeline": timeline,
         "limited": limited,

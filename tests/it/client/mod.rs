@@ -6,6 +6,7 @@ mod bad_input;
 pub(crate) mod keys;
 pub(crate) mod media;
 pub(crate) mod presence;
+mod push;
 mod rooms;
 mod sliding;
 pub(crate) mod spaces;

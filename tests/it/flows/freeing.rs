@@ -95,6 +95,16 @@ async fn a_room_that_everybody_has_forgotten_leaves_no_row() {
     assert_eq!(bob.post(&read, json!({})).await.0, 200);
     let tag = format!("/user/{}/rooms/{}/tags/u.work", enc(&bob.id), enc(&room));
     assert_eq!(bob.put(&tag, json!({ "order": 0.5 })).await.0, 200);
+    // Read by bob, so that a row says how far.
+    let inside = json!({
+        "msgtype": "m.text", "body": "in a thread",
+        "m.relates_to": { "rel_type": "m.thread", "event_id": said },
+    });
+    let path = format!("/rooms/{}/send/m.room.message/thread", enc(&room));
+    let (_, body) = alice.put(&path, inside).await;
+    let answer = body["event_id"].as_str().unwrap();
+    let path = format!("/rooms/{}/receipt/m.read/{answer}", enc(&room));
+    assert_eq!(bob.post(&path, json!({ "thread_id": said })).await.0, 200);
     let redact = format!("/rooms/{}/redact/{said}/r1", enc(&room));
     assert_eq!(alice.put(&redact, json!({})).await.0, 200);
     alice.sync(0).await;

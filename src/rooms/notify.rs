@@ -1,0 +1,341 @@
+//! Whom an event notifies: for all who have the default rules two bits, for the others (those with
+//! rules of their own, those it mentions) an entry each. What is said here goes with the event into
+//! the database, where it is counted (docs/ARCHITECTURE.md, "Unread counts").
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock},
+};
+
+use moka::sync::Cache;
+use ruma::{EventId, OwnedEventId, OwnedUserId, events::StateEventType, push::Action};
+use uuid::Uuid;
+
+use super::{
+    Error, Rooms,
+    pdus::{Event, hash_of},
+    resident::Room,
+    state::Entries,
+};
+use crate::{
+    event::{
+        auth::Power,
+        pdu::Pdu,
+        push::{
+            Rules, defaults,
+            subject::{Place, Reader, Subject},
+        },
+    },
+    storage::{self, UserNid, append::flag, events::split_hash},
+    users::push_rules,
+};
+
+/// Mentions that are looked at in one event.
+const MENTIONS_MAX: usize = 100;
+/// Compiled rules in memory.
+const RULES_MAX: u64 = 200_000;
+
+static FOR_EVERYBODY: LazyLock<Rules> = LazyLock::new(defaults::for_everybody);
+
+/// The rules of a user of ours.
+#[derive(Debug)]
+pub(super) struct Own {
+    user_id: OwnedUserId,
+    rules: Rules,
+    ignored: HashSet<OwnedUserId>,
+    /// Which of the stored rules these are.
+    rev: i64,
+    /// Changes of anybody's rules that this takes in.
+    epoch: u64,
+}
+
+/// Rules of users who were asked for them, by number.
+pub(super) type Known = Cache<i64, Arc<Own>>;
+
+pub(super) fn known() -> Known {
+    Cache::builder()
+        .max_capacity(RULES_MAX)
+        .weigher(|_, own: &Arc<Own>| {
+            u32::try_from(own.rules.len() + own.ignored.len()).unwrap_or(u32::MAX)
+        })
+        .build()
+}
+
+/// Who in a room is counted by rules of their own.
+#[derive(Debug)]
+pub(super) struct Customs {
+    users: Vec<i64>,
+    members: u64,
+    rev: i64,
+    epoch: u64,
+}
+
+/// What an event does to unread counts.
+#[derive(Debug, Default)]
+pub(super) struct Notice {
+    /// [`flag::NOTIFIES`] and [`flag::HIGHLIGHTS`].
+    pub(super) flags: i32,
+    /// What it is for single users: (user, notifies, highlights).
+    pub(super) users: Vec<(i64, bool, bool)>,
+}
+
+/// How an event relates to another, as far as threads go by it (specification, "Threading").
+#[derive(Debug, Default)]
+pub(super) struct Relation {
+    /// Root of its thread.
+    pub(super) thread: Option<(Uuid, String)>,
+    /// What it relates to in another way.
+    pub(super) parent: Option<Uuid>,
+}
+
+/// The relation of an event, whoever may see what it relates to.
+pub(super) fn relation(pdu: &Pdu) -> Relation {
+    #[derive(serde::Deserialize)]
+    struct Content {
+        #[serde(rename = "m.relates_to")]
+        relates_to: RelatesTo,
+    }
+    #[derive(serde::Deserialize)]
+    struct RelatesTo {
+        rel_type: String,
+        event_id: OwnedEventId,
+    }
+    let key = |id: &EventId| hash_of(id).map(|hash| split_hash(&hash).0);
+    // Most events relate to nothing, which costs no parsing then.
+    let named = pdu.content.get().contains("m.relates_to") && !pdu.is_state();
+    let found = named.then(|| pdu.content_as::<Content>()).flatten();
+    let Some(RelatesTo { rel_type, event_id }) = found.map(|content| content.relates_to) else {
+        return Relation::default();
+    };
+    if rel_type == "m.thread" {
+        Relation {
+            thread: key(&event_id).map(|key| (key, event_id.to_string())),
+            parent: None,
+        }
+    } else {
+        Relation {
+            thread: None,
+            parent: key(&event_id),
+        }
+    }
+}
+
+/// What an event that is put on top of a state does to unread counts.
+pub(super) async fn look(
+    rooms: &Rooms,
+    room: &Room,
+    state: &Entries,
+    pdu: &Pdu,
+) -> Result<Notice, Error> {
+    let event = Subject::new(pdu);
+    let customs = customs(rooms, room).await?;
+    let mut users = customs.users.clone();
+    users.extend(mentioned(rooms, &event, state).await?);
+    users.sort_unstable();
+    users.dedup();
+    let own = own_rules(rooms, &users).await?;
+    let is_power_asked = event.mentions_room() || !own.is_empty();
+    let mut place = Place {
+        members: customs.members,
+        ..Place::default()
+    };
+    if is_power_asked {
+        fill_power(rooms, room, (state, pdu), &mut place).await?;
+    }
+    let mut notice = Notice::default();
+    // Who reads for everybody is never the sender.
+    let nobody = Reader {
+        user_id: ruma::user_id!("@nobody:invalid"),
+        display_name: None,
+    };
+    let everybody = FOR_EVERYBODY.effect(&event, &place, nobody);
+    if everybody.notify {
+        notice.flags |= flag::NOTIFIES;
+    }
+    if everybody.highlight {
+        notice.flags |= flag::HIGHLIGHTS;
+    }
+    for (nid, own) in own {
+        let name = display_name(rooms, room, state, (nid, &own)).await?;
+        let reader = Reader {
+            user_id: &own.user_id,
+            display_name: name.as_deref(),
+        };
+        let mut effect = own.rules.effect(&event, &place, reader);
+        if own.ignored.contains(&pdu.sender) {
+            effect = crate::event::push::Effect::default();
+        }
+        notice.users.push((nid, effect.notify, effect.highlight));
+    }
+    Ok(notice)
+}
+
+/// What a committed event is to some users of ours, for those who bring it to their devices: their
+/// actions, where it notifies.
+pub async fn actions(
+    rooms: &Rooms,
+    room: &Room,
+    event: &Event,
+    users: &[UserNid],
+) -> Result<Vec<(UserNid, Vec<Action>)>, Error> {
+    let state = match event.stored.snap {
+        Some(snap) => rooms.state_of(room.nid, snap).await?.entries,
+        None => room.head().state.entries.clone(),
+    };
+    let pdu = &event.pdu;
+    let subject = Subject::new(pdu);
+    let nids: Vec<i64> = users.iter().map(|user| user.0).collect();
+    let mut place = Place {
+        members: customs(rooms, room).await?.members,
+        ..Place::default()
+    };
+    fill_power(rooms, room, (&state, pdu), &mut place).await?;
+    let mut notified = Vec::new();
+    for (nid, own) in own_rules(rooms, &nids).await? {
+        let name = display_name(rooms, room, &state, (nid, &own)).await?;
+        let reader = Reader {
+            user_id: &own.user_id,
+            display_name: name.as_deref(),
+        };
+        let actions = own.rules.actions(&subject, &place, reader);
+        if actions.iter().any(Action::should_notify) && !own.ignored.contains(&pdu.sender) {
+            notified.push((UserNid(nid), actions.to_vec()));
+        }
+    }
+    Ok(notified)
+}
+
+/// Users of ours that an event mentions and who have something to do with the room.
+async fn mentioned(rooms: &Rooms, event: &Subject<'_>, state: &Entries) -> Result<Vec<i64>, Error> {
+    let own = rooms.ctx().server_name();
+    let mut users = Vec::new();
+    let named = event.mentioned().take(MENTIONS_MAX);
+    for user in named.filter(|user| user.server_name() == own) {
+        if let Some(nid) = rooms.ctx().db.ids.find_user(user).await?
+            && state.get(&-nid.0).is_some()
+        {
+            users.push(nid.0);
+        }
+    }
+    Ok(users)
+}
+
+/// Who is counted by rules of their own; in memory while neither members nor rules change.
+async fn customs(rooms: &Rooms, room: &Room) -> Result<Arc<Customs>, Error> {
+    let epoch = rooms.ctx().db.stream.rules_epoch();
+    let rev = room.head().rev;
+    if let Some(known) = room.customs.load_full()
+        && known.epoch == epoch
+        && known.rev >= room.members_rev()
+    {
+        return Ok(known);
+    }
+    let mut conn = rooms.ctx().db.conn().await?;
+    let (users, members) = storage::push_rules::list_custom(&mut conn, room.nid).await?;
+    let customs = Arc::new(Customs {
+        users,
+        members: u64::try_from(members).unwrap_or_default(),
+        rev,
+        epoch,
+    });
+    room.customs.store(Some(customs.clone()));
+    Ok(customs)
+}
+
+/// The rules of some users; one query for those who are not in memory, or may have changed.
+async fn own_rules(rooms: &Rooms, users: &[i64]) -> Result<Vec<(i64, Arc<Own>)>, Error> {
+    let epoch = rooms.ctx().db.stream.rules_epoch();
+    let mut found = Vec::with_capacity(users.len());
+    let mut missing = Vec::new();
+    for user in users {
+        match rooms.0.rules.get(user) {
+            Some(own) if own.epoch == epoch => found.push((*user, own)),
+            _ => missing.push(*user),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(found);
+    }
+    let mut conn = rooms.ctx().db.conn().await?;
+    let stored = storage::push_rules::list(&mut conn, &missing).await?;
+    let ignored = storage::push_rules::list_ignored(&mut conn, &missing).await?;
+    drop(conn);
+    for user in missing {
+        let user_id = rooms.ctx().db.ids.user_id(UserNid(user)).await?;
+        let stored = stored.iter().find(|stored| stored.user.0 == user);
+        let rev = stored.map_or(0, |stored| stored.rev);
+        let known = rooms.0.rules.get(&user).filter(|own| own.rev == rev);
+        let rules = if let Some(own) = known {
+            own.rules.clone()
+        } else {
+            let body = stored.map(|stored| &*stored.body);
+            Rules::new(&push_rules::ruleset(&user_id, body))
+        };
+        let list = ignored.iter().find(|(of, _)| of.0 == user);
+        let ignored = list.map_or_else(Vec::new, |(_, list)| push_rules::ignored(list));
+        let own = Arc::new(Own {
+            user_id,
+            rules,
+            ignored: ignored.into_iter().collect(),
+            rev,
+            epoch,
+        });
+        rooms.0.rules.insert(user, own.clone());
+        found.push((user, own));
+    }
+    Ok(found)
+}
+
+/// The power of the sender, and what it takes to notify the room.
+async fn fill_power(
+    rooms: &Rooms,
+    room: &Room,
+    (state, pdu): (&Entries, &Pdu),
+    place: &mut Place,
+) -> Result<(), Error> {
+    #[derive(serde::Deserialize)]
+    struct Levels {
+        #[serde(default)]
+        notifications: std::collections::BTreeMap<String, serde_json::Value>,
+    }
+    let keys = [StateEventType::RoomCreate, StateEventType::RoomPowerLevels];
+    let keys = keys.map(|kind| (kind, String::new()));
+    let slice = rooms.state_events(room, state, &keys).await?;
+    let Some(create) = slice.get(&StateEventType::RoomCreate, "") else {
+        return Ok(());
+    };
+    let levels = slice.get(&StateEventType::RoomPowerLevels, "");
+    let power = Power::new(&room.version, &create, levels.as_ref());
+    place.sender_power = power.of(&pdu.sender);
+    let named = levels.and_then(|levels| levels.content_as::<Levels>());
+    let named = named.into_iter().flat_map(|levels| levels.notifications);
+    place.notifications = named
+        .filter_map(|(kind, level)| {
+            // Old rooms may say it in a string.
+            let level = level
+                .as_i64()
+                .or_else(|| level.as_str()?.trim().parse().ok())?;
+            Some((kind, level))
+        })
+        .collect();
+    Ok(())
+}
+
+/// A user's name in the room, where the rules ask for it.
+async fn display_name(
+    rooms: &Rooms,
+    room: &Room,
+    state: &Entries,
+    (user, own): (i64, &Own),
+) -> Result<Option<String>, Error> {
+    #[derive(serde::Deserialize)]
+    struct Member {
+        displayname: Option<String>,
+    }
+    let Some(nid) = state.get(&-user).filter(|_| own.rules.ask_for_name()) else {
+        return Ok(None);
+    };
+    let event = rooms.pdus(room, &[*nid]).await?.pop();
+    let member = event.and_then(|event| event.content_as::<Member>());
+    Ok(member.and_then(|member| member.displayname))
+}
