@@ -325,7 +325,10 @@ pub async fn delete_rest(conn: &mut PgConnection, room: RoomNid, limit: i64) -> 
         "fed_inbox",
         "partial_room",
         "public_room",
-        "directory_todo"
+        "directory_todo",
+        "appservice_queue",
+        "appservice_invite",
+        "appservice_room"
     );
     let mentions = sqlx::query!(
         "DELETE FROM mention WHERE ctid = ANY (ARRAY(

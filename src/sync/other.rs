@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     event::client::{Shape, to_client},
-    rooms::membership,
+    rooms::{membership, receipts::contents},
     storage::{self, RoomNid, memberships::UserRoom},
 };
 
@@ -94,34 +94,11 @@ pub(super) async fn left(scope: Scope<'_>, row: &UserRoom) -> Result<Map<String,
 /// Receipts by room, as content of one `m.receipt` event each.
 pub(super) async fn receipts(
     scope: Scope<'_>,
-    rooms: &[i64],
+    nids: &[i64],
 ) -> Result<HashMap<RoomNid, Value>, Error> {
     let mut conn = scope.rooms.ctx().db.conn().await?;
     let range = (scope.since, scope.upto);
-    let rows = storage::receipts::list(&mut conn, rooms, range, scope.session.user_nid).await?;
+    let rows = storage::receipts::list(&mut conn, nids, range, scope.session.user_nid).await?;
     drop(conn);
-    let mut contents: HashMap<RoomNid, Value> = HashMap::new();
-    for row in rows {
-        let user = scope
-            .rooms
-            .ctx()
-            .db
-            .ids
-            .user_id(storage::UserNid(row.user_nid))
-            .await?;
-        let mut data = json!({ "ts": row.ts });
-        if !row.thread_id.is_empty() {
-            data["thread_id"] = json!(row.thread_id);
-        }
-        let kind = if row.kind == 1 {
-            "m.read"
-        } else {
-            "m.read.private"
-        };
-        let content = contents
-            .entry(RoomNid(row.room_nid))
-            .or_insert_with(|| json!({}));
-        content[&row.event_id][kind][user.as_str()] = data;
-    }
-    Ok(contents)
+    Ok(contents(scope.rooms.ctx(), &rows).await?)
 }
