@@ -14,7 +14,7 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a service may take over a transaction.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long it may take over a question, for which somebody waits.
-const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take over a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of an answer.

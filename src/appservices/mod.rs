@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use moka::future::Cache;
 use ruma::{RoomAliasId, UserId};
 use subtle::ConstantTimeEq;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     config::{Appservice, Config, Outbound},
@@ -121,6 +121,12 @@ impl Services {
     pub fn claims_alias(&self, alias: &RoomAliasId, asking: Option<&Appservice>) -> bool {
         let mut others = self.others(asking);
         others.any(|service| service.claims_alias(alias))
+    }
+
+    /// A place for a question; `None`: too many others wait for theirs.
+    async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        let place = tokio::time::timeout(call::QUESTION_TIMEOUT, self.0.questions.acquire());
+        place.await.ok()?.ok()
     }
 
     fn others<'a>(

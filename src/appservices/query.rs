@@ -43,7 +43,7 @@ impl Services {
             return false;
         }
         let ask = async {
-            let Ok(_place) = self.0.questions.acquire().await else {
+            let Some(_place) = self.place().await else {
                 return false;
             };
             for service in its {
@@ -134,7 +134,7 @@ impl Services {
         path: &str,
         query: &[(String, String)],
     ) -> Option<Value> {
-        let _place = self.0.questions.acquire().await.ok()?;
+        let _place = self.place().await?;
         match self.third_party(service, path, query).await {
             Ok(answer) => Some(answer),
             Err(error) => {

@@ -32,7 +32,7 @@ const SERVICES_MAX: usize = 200;
 )]
 struct File {
     id: String,
-    // It must be given, if only as null.
+    // Left out, it is null.
     url: Option<String>,
     as_token: String,
     hs_token: String,

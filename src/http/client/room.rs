@@ -243,7 +243,7 @@ async fn redact_event(
     let mut draft = Draft::message(TimelineEventType::RoomRedaction, content);
     draft.redacts = Some(request.event_id);
     let Query(claimed) = claimed.map_err(|error| ApiError::invalid_param(&error.body_text()))?;
-    draft.ts = session.ts(claimed.ts);
+    draft.ts = session.ts(claimed.ts()?);
     let txn_id = request.txn_id.as_str();
     let txn = Txn::new(&session.user_id, session.device_id.as_str(), &path, txn_id);
     let room = &request.room_id;

@@ -72,7 +72,15 @@ async fn get_state_events(
 /// When a state event claims to be of.
 #[derive(Deserialize)]
 pub(super) struct Claimed {
-    pub(super) ts: Option<i64>,
+    ts: Option<u64>,
+}
+
+impl Claimed {
+    pub(super) fn ts(&self) -> Result<Option<i64>, ApiError> {
+        let ts = self.ts.map(ruma::UInt::try_from).transpose();
+        let ts = ts.map_err(|_| ApiError::invalid_param("ts"))?;
+        Ok(ts.map(Into::into))
+    }
 }
 
 #[derive(Deserialize)]
@@ -157,7 +165,7 @@ async fn send_state_event(
         check_aliases(&app.rooms, &room_id, &fields).await?;
     }
     let mut draft = Draft::state(kind, key, content);
-    draft.ts = session.ts(claimed.ts);
+    draft.ts = session.ts(claimed.ts()?);
     let sent = send::send(&app.rooms, &room_id, &session.user_id, &draft, None).await?;
     Ok(Object(json!({ "event_id": sent.event_id })))
 }

@@ -184,6 +184,12 @@ async fn a_service_writes_the_past_and_owns_its_aliases() {
     let path = room_path(&room, "state/m.room.member/");
     let path = format!("{path}{}", enc(&bob.id));
     let state = json!({ "membership": "join", "displayname": "Bob of old" });
+    let never = format!("{}&ts=-1", bob.id);
+    is(
+        &bob.masked(&never).put(&path, state.clone()).await,
+        400,
+        "M_INVALID_PARAM",
+    );
     let (status, sent) = bob.masked(&on).put(&path, state).await;
     assert_eq!((status, time(&sent).await), (200, long_ago));
 
@@ -217,13 +223,25 @@ async fn what_is_wrong_with_a_registration_is_told() {
     let irc = Appservice::new("irc", "");
     let twin = Appservice::new("irc", "");
     let server = Server::with(&Appservice::config(&[&irc]), None).await;
-    drop(twin);
     irc.edit("regex: '@_irc_.*'", "regex: '@_irc_(?=x)'");
-    let told = server.run_again(&["serve"]);
-    let told = String::from_utf8(told.stderr).unwrap();
+    let told = || {
+        let told = server.run_again(&["check-config"]);
+        assert!(!told.status.success());
+        String::from_utf8(told.stderr).unwrap()
+    };
+    let wrong = told();
     assert!(
-        told.contains("namespaces.users") && told.contains("look-around"),
-        "{told}"
+        wrong.contains("namespaces.users") && wrong.contains("look-around"),
+        "{wrong}"
     );
-    assert!(!told.contains("token-irc"), "{told}");
+    irc.edit("regex: '@_irc_(?=x)'", "regex: '@_irc_x'");
+    let file = twin.file();
+    let more = format!("[[appservice]]\nregistration = \"{file}\"\n[[appservice]]");
+    server.reconfigure("[[appservice]]", &more);
+    let wrong = format!("{wrong}{}", told());
+    assert!(
+        wrong.contains("has the id") && wrong.contains("has the as_token"),
+        "{wrong}"
+    );
+    assert!(!wrong.contains("token-irc"), "{wrong}");
 }

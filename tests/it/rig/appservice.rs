@@ -98,16 +98,21 @@ impl Appservice {
     pub(crate) fn config(services: &[&Self]) -> String {
         let mut config = "[registration]\nopen = true\n".to_owned();
         for service in services {
-            let file = service.folder.0.join("registration.yaml");
-            let path = file.display();
-            write!(config, "[[appservice]]\nregistration = \"{path}\"\n").unwrap();
+            let file = service.file();
+            write!(config, "[[appservice]]\nregistration = \"{file}\"\n").unwrap();
         }
         config
     }
 
+    /// Where its registration stands.
+    pub(crate) fn file(&self) -> String {
+        let file = self.folder.0.join("registration.yaml");
+        file.display().to_string()
+    }
+
     /// Changes the registration.
     pub(crate) fn edit(&self, from: &str, to: &str) {
-        let file = self.folder.0.join("registration.yaml");
+        let file = self.file();
         let text = std::fs::read_to_string(&file).unwrap();
         assert!(text.contains(from), "{from} in {text}");
         std::fs::write(&file, text.replacen(from, to, 1)).unwrap();
