@@ -254,7 +254,7 @@ mod tests {
 
     use super::*;
 
-    const GOOD: &str = "id: irc\nurl: null\nas_token: secret-a\nhs_token: secret-h\n\
+    const GOOD: &str = "id: irc\nurl: null\nas_token: hidden-a\nhs_token: hidden-h\n\
         sender_localpart: _irc_bot\nnamespaces:\n  users:\n  - exclusive: true\n    regex: '@_irc_.*'\n";
 
     #[test]
@@ -265,19 +265,19 @@ mod tests {
         assert!(service.has_user(user_id!("@_irc_bot:a.example")));
         assert!(!service.has_user(user_id!("@_irc_x:b.example")));
         assert!(!service.has_user(user_id!("@x_irc_:a.example")));
-        assert!(!format!("{service:?}").contains("secret"));
+        assert!(!format!("{service:?}").contains("hidden"));
         for (from, to, hint) in [
             ("id: irc\n", "", "lacks id"),
             ("'@_irc_.*'", "'(?!x)'", "look-around"),
             ("url: null", "url: 'ftp://x'", "web address"),
             ("_irc_bot", "''", "sender_localpart is empty"),
-            ("id: irc", "id: [secret", "line"),
+            ("id: irc", "id: [hidden", "line"),
             ("'@_irc_.*'", "'(\\w{100}){100}'", "too large"),
         ] {
             let wrong = parse(&GOOD.replacen(from, to, 1), &server).unwrap_err();
             let wrong = wrong.join("\n");
             assert!(wrong.contains(hint), "{wrong}");
-            assert!(!wrong.contains("secret"), "{wrong}");
+            assert!(!wrong.contains("hidden"), "{wrong}");
         }
     }
 }
