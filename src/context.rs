@@ -4,7 +4,9 @@ use std::{ops::Deref, sync::Arc};
 
 use ruma::ServerName;
 
-use crate::{config::Config, event::keys::SigningKeys, federation, storage::Db};
+use crate::{
+    appservices::Services, config::Config, event::keys::SigningKeys, federation, storage::Db,
+};
 
 /// Infrastructure handles. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub struct Inner {
     pub keys: Arc<SigningKeys>,
     /// Calls peers.
     pub federation: federation::Client,
+    /// Application services.
+    pub appservices: Services,
 }
 
 impl Context {
@@ -30,13 +34,15 @@ impl Context {
         db: Db,
         keys: Arc<SigningKeys>,
         federation: federation::Client,
-    ) -> Self {
-        Self(Arc::new(Inner {
+    ) -> Result<Self, federation::Error> {
+        let appservices = Services::new(&config)?;
+        Ok(Self(Arc::new(Inner {
             config,
             db,
             keys,
             federation,
-        }))
+            appservices,
+        })))
     }
 
     /// Our server name.

@@ -3,6 +3,7 @@
 //! The modules are floors of one house; a module imports lower floors only (`docs/ARCHITECTURE.md`,
 //! held by `tests/tidy.rs`).
 
+pub mod appservices;
 pub mod blobs;
 pub mod cli;
 pub mod clock;

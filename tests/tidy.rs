@@ -14,12 +14,13 @@ use std::{
 
 /// Floors, lowest first. A module imports lower floors only; two of one floor do not know each
 /// other, but for `storage`, `event` and their like, which are one module each.
-const FLOORS: [&[&str]; 14] = [
+const FLOORS: [&[&str]; 15] = [
     &["clock"],
     &["config"],
     &["event", "telemetry", "postgres", "blobs"],
     &["storage"],
     &["federation"],
+    &["appservices"],
     &["context"],
     &["users"],
     &["devices"],

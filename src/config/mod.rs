@@ -3,18 +3,23 @@
 //! Read from a TOML file and the environment ([`load`]), and checked as a whole: everything wrong
 //! is told in one go. `config/example.toml` documents every key.
 
+pub mod appservice;
 pub mod federation;
 
 mod problem;
 mod read;
 mod source;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use ruma::{OwnedServerName, RoomVersionId};
 
 pub use self::{
+    appservice::Appservice,
     federation::{Federation, ServerRule, UnlistedInRoom},
     problem::{Error, Problem},
 };
@@ -93,8 +98,8 @@ pub struct Config {
     pub outbound: Outbound,
     /// What `/.well-known/matrix/…` answers.
     pub well_known: WellKnown,
-    /// Registration files of application services. They are not served yet.
-    pub appservices: Vec<PathBuf>,
+    /// Application services.
+    pub appservices: Vec<Arc<Appservice>>,
 }
 
 /// How the private database is run, where no other is configured.

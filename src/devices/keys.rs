@@ -55,6 +55,10 @@ fn columns(keys: Option<&Value>) -> Result<Columns, Error> {
 /// keys.
 pub async fn upload(ctx: &Context, session: &Session, body: &Value) -> Result<Value, Error> {
     let (user, device) = (session.user_nid, session.device_no);
+    if device == 0 {
+        let why = "keys are of a device: name it with device_id".to_owned();
+        return Err(Error::Invalid(why));
+    }
     let one_time = columns(body.get("one_time_keys"))?;
     let fallback = columns(body.get("fallback_keys"))?;
     let identity = body.get("device_keys").filter(|keys| !keys.is_null());

@@ -5,7 +5,7 @@ use http::{StatusCode, header::RETRY_AFTER};
 use serde_json::{Value, json};
 
 use super::reply::Object;
-use crate::{devices, federation, media, rooms, storage, sync, users};
+use crate::{appservices, devices, federation, media, rooms, storage, sync, users};
 
 /// When to try again with too many pending uploads: they end when they are used.
 const PENDING_RETRY_MS: u64 = 60_000;
@@ -180,6 +180,7 @@ impl From<rooms::Error> for ApiError {
             }
             Error::UnableToAuthorise => Self::new(bad, "M_UNABLE_TO_AUTHORISE_JOIN", &text),
             Error::AliasTaken(_) => Self::new(bad, "M_ROOM_IN_USE", &text),
+            Error::AliasClaimed => Self::new(bad, "M_EXCLUSIVE", &text),
             Error::Busy | Error::Incomplete(_) | Error::NotWritten(_) => Self::unavailable(&text),
             Error::Refused {
                 status, errcode, ..
@@ -222,6 +223,8 @@ impl From<users::Error> for ApiError {
                 forbidden("M_FORBIDDEN")
             }
             Error::NameTaken => bad("M_USER_IN_USE"),
+            Error::Exclusive(_) => bad("M_EXCLUSIVE"),
+            Error::UnknownDevice => bad("M_UNKNOWN_DEVICE"),
             Error::NameInvalid(_) => bad("M_INVALID_USERNAME"),
             Error::Deactivated => forbidden("M_USER_DEACTIVATED"),
             Error::WeakPassword(_) => bad("M_WEAK_PASSWORD"),
@@ -239,6 +242,29 @@ impl From<users::Error> for ApiError {
             },
             Error::Hashing(_) => Self::internal(&text),
             Error::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<appservices::Error> for ApiError {
+    fn from(error: appservices::Error) -> Self {
+        use appservices::Error;
+        let text = error.to_string();
+        match error {
+            Error::NoUrl => Self::new(StatusCode::BAD_REQUEST, "M_URL_NOT_SET", &text),
+            Error::Unreachable(_) => {
+                Self::new(StatusCode::BAD_GATEWAY, "M_CONNECTION_FAILED", &text)
+            }
+            Error::TimedOut => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "M_CONNECTION_TIMEOUT", &text)
+            }
+            Error::Status { status, body } => {
+                let mut error = Self::new(StatusCode::BAD_GATEWAY, "M_BAD_STATUS", &text);
+                error.body["status"] = json!(status);
+                error.body["body"] = json!(body);
+                error
+            }
+            Error::Nonsense(_) => Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", &text),
         }
     }
 }

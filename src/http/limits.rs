@@ -8,7 +8,7 @@ use std::{
 use moka::sync::Cache;
 
 use super::error::ApiError;
-use crate::clock::Bucket;
+use crate::{clock::Bucket, users::tokens::Session};
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +71,14 @@ impl Limits {
             .time_to_idle(Duration::from_hours(1))
             .build();
         Self { enabled, buckets }
+    }
+
+    /// [`Limits::check`] of a user, unless an application service speaks for it that has none.
+    pub fn check_user(&self, kind: Kind, session: &Session) -> Result<(), ApiError> {
+        if !session.is_limited() {
+            return Ok(());
+        }
+        self.check(kind, session.user_id.as_str())
     }
 
     /// Takes a token of `who`, or says when there will be one.

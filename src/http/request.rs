@@ -11,12 +11,12 @@ use axum::{
 };
 use http::request::Parts;
 use ruma::{
-    OwnedServerName,
+    OwnedServerName, UserId,
     api::{
         IncomingRequest, IncomingRequestExt, Metadata,
         auth_scheme::{
-            AccessToken, AccessTokenOptional, AppserviceTokenOptional, NoAccessToken,
-            NoAuthentication,
+            AccessToken, AccessTokenOptional, AppserviceToken, AppserviceTokenOptional,
+            NoAccessToken, NoAuthentication,
         },
         error::{DeserializationError, FromHttpRequestError},
         federation::authentication::{ServerSignatures, XMatrix},
@@ -26,6 +26,7 @@ use ruma::{
 use super::{App, error::ApiError, fair::Turn};
 use crate::{
     clock::now_ms,
+    config::Appservice,
     federation::{gate::Way, signed},
     users::tokens::{Found, Session},
 };
@@ -47,6 +48,64 @@ pub struct Public<R> {
     pub address: Option<SocketAddr>,
     /// The `auth` object of the body, for user-interactive authentication.
     pub auth: Option<serde_json::Value>,
+    /// Whose access token it shows, where it shows one.
+    pub shown: Shown,
+}
+
+/// An access token that a request of anybody shows.
+#[derive(Clone, Debug)]
+pub enum Shown {
+    /// None.
+    Nothing,
+    /// That of an application service.
+    Appservice(Arc<Appservice>),
+    /// Some other.
+    Other,
+}
+
+impl Shown {
+    /// The application service that asks, where nobody else may.
+    pub fn appservice(self) -> Result<Arc<Appservice>, ApiError> {
+        match self {
+            Self::Nothing => Err(ApiError::missing_token()),
+            Self::Appservice(service) => Ok(service),
+            Self::Other => Err(ApiError::unknown_token(false)),
+        }
+    }
+}
+
+/// A request of an application service.
+#[derive(Debug)]
+pub struct Served<R> {
+    /// Which.
+    pub appservice: Arc<Appservice>,
+    /// The request.
+    pub request: R,
+}
+
+impl<R> FromRequest<App> for Served<R>
+where
+    R: IncomingRequest + Metadata<Authentication = AppserviceToken>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let appservice = match shown(&parts, app) {
+            // A token of a user is known, and not enough.
+            Shown::Other => {
+                session(&parts, app).await?;
+                return Err(ApiError::forbidden("this is for application services"));
+            }
+            shown => shown.appservice()?,
+        };
+        let body = read(body, CLIENT_BODY_MAX).await?;
+        let request = parse::<R>(&mut parts, &body, app).await?;
+        Ok(Self {
+            appservice,
+            request,
+        })
+    }
 }
 
 /// A request of one of our users.
@@ -155,12 +214,14 @@ where
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let (mut parts, body) = request.into_parts();
         let address = address(&parts);
+        let shown = shown(&parts, app);
         let body = read(body, CLIENT_BODY_MAX).await?;
         let request = parse::<R>(&mut parts, &body, app).await?;
         Ok(Self {
             request,
             address,
             auth: auth_of(&body),
+            shown,
         })
     }
 }
@@ -298,11 +359,44 @@ async fn verify(parts: &Parts, body: &Bytes, claimed: &XMatrix, app: &App) -> Re
 /// The session of the request's access token.
 pub(crate) async fn session(parts: &Parts, app: &App) -> Result<Arc<Session>, ApiError> {
     let token = token(parts).ok_or_else(ApiError::missing_token)?;
+    if let Some(service) = app.ctx.appservices.by_token(&token) {
+        return asserted(parts, app, service).await;
+    }
     match app.tokens.find(&token).await? {
         Found::Valid(session) => Ok(session),
         Found::Expired => Err(ApiError::unknown_token(true)),
         Found::Unknown => Err(ApiError::unknown_token(false)),
     }
+}
+
+/// Whose token a request shows.
+fn shown(parts: &Parts, app: &App) -> Shown {
+    let Some(token) = token(parts) else {
+        return Shown::Nothing;
+    };
+    let service = app.ctx.appservices.by_token(&token);
+    service.map_or(Shown::Other, |it| Shown::Appservice(it.clone()))
+}
+
+/// The user and device that an application service speaks for, in the query.
+async fn asserted(
+    parts: &Parts,
+    app: &App,
+    service: &Arc<Appservice>,
+) -> Result<Arc<Session>, ApiError> {
+    let query = parts.uri.query().unwrap_or_default();
+    let named = |name: &str| {
+        let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+        let found = pairs.find(|(key, _)| key == name);
+        found.map(|(_, value)| value.into_owned())
+    };
+    let user = named("user_id").map(UserId::parse).transpose();
+    let user = user.map_err(|_| ApiError::invalid_param("user_id"))?;
+    let device = named("device_id").or_else(|| named("org.matrix.msc3202.device_id"));
+    let found = app
+        .tokens
+        .of_appservice(service, user.as_deref(), device.as_deref());
+    Ok(found.await?)
 }
 
 /// The access token, in the header or (deprecated) in the query.

@@ -9,7 +9,7 @@ use crate::{
     clock::now_ms,
     devices,
     federation::sender::Sender,
-    rooms::{News, Rooms, deletion, inbox, partial, presence, purge, user_directory},
+    rooms::{News, Rooms, deletion, feed, inbox, partial, presence, purge, user_directory},
     storage::{self, LogKind},
 };
 
@@ -17,7 +17,8 @@ use crate::{
 const KEEP_CONNECTIONS_MS: i64 = 30 * 86_400_000;
 /// How long a client transaction is remembered, and a log row kept.
 const KEEP_MS: i64 = 48 * 3_600_000;
-/// How long every event is kept ready for peers that are away; after that, the newest of each room.
+/// How long every event is kept ready for peers and application services that are away; after that,
+/// for peers, the newest of each room.
 const KEEP_OUTBOX_MS: i64 = 14 * 24 * 3_600_000;
 /// How long a peer's transaction is remembered.
 const KEEP_RECEIVED_MS: i64 = 24 * 3_600_000;
@@ -43,6 +44,7 @@ pub fn start(rooms: &Rooms, sender: &Sender, stop: &CancellationToken) {
     spawn(Box::pin(tell_presence(rooms.clone(), sender.clone())));
     spawn(Box::pin(resync_devices(rooms.clone())));
     spawn(Box::pin(keep_directory(rooms.clone())));
+    spawn(Box::pin(feed::run(rooms.clone())));
 }
 
 /// How often the user directory looks for what to do when nothing happens.
@@ -198,6 +200,7 @@ async fn sweep_stream(
     }
     if let Some(pos) = keeping::find_mark(conn, now - KEEP_OUTBOX_MS).await? {
         while keeping::delete_outbox(conn, pos, SWEEP_ROWS).await? > 0 {}
+        while storage::appservices::delete_before(conn, pos, SWEEP_ROWS).await? > 0 {}
     }
     keeping::delete_marks(conn, now - 2 * KEEP_OUTBOX_MS).await
 }

@@ -5,7 +5,7 @@ use ruma::{
 };
 
 use super::{Error, Rooms, remote};
-use crate::storage;
+use crate::{config::Appservice, storage};
 
 /// The room that an alias names, and servers that are in it. Asks the alias's server when it is
 /// not ours.
@@ -29,8 +29,34 @@ pub async fn resolve(
     }
 }
 
-/// The same for an alias of ours.
+/// The same for an alias of ours; an application service makes one of its own if it wants to.
 pub async fn resolve_local(
+    rooms: &Rooms,
+    alias: &RoomAliasId,
+) -> Result<(OwnedRoomId, Vec<OwnedServerName>), Error> {
+    match known(rooms, alias).await {
+        Err(Error::AliasNotFound) if rooms.ctx().appservices.has_made_alias(alias).await => {
+            known(rooms, alias).await
+        }
+        found => found,
+    }
+}
+
+/// Whether an alias is left to whoever asks: not one that a service has for itself alone, and of a
+/// service (`asking`) one of its own.
+pub fn check_reserved(
+    rooms: &Rooms,
+    alias: &RoomAliasId,
+    asking: Option<&Appservice>,
+) -> Result<(), Error> {
+    let is_foreign = asking.is_some_and(|service| !service.has_alias(alias));
+    if is_foreign || rooms.ctx().appservices.claims_alias(alias, asking) {
+        return Err(Error::AliasClaimed);
+    }
+    Ok(())
+}
+
+async fn known(
     rooms: &Rooms,
     alias: &RoomAliasId,
 ) -> Result<(OwnedRoomId, Vec<OwnedServerName>), Error> {

@@ -13,7 +13,7 @@ use ruma::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    Error, FIRST_SEQ, Rooms, membership,
+    Error, FIRST_SEQ, Rooms, aliases, membership,
     persist::{Accepted, Plan, Written},
     resident::{Head, Room},
     send::{Built, add_local, auth_slice, authorize, position},
@@ -21,12 +21,14 @@ use super::{
 };
 use crate::{
     clock::now_ms,
+    config::Appservice,
     event::{
         build::{self, Draft, Place},
         pdu::Pdu,
         version::RoomVersion,
     },
     storage::{self, append::flag},
+    users::registration,
 };
 
 /// Invitations in one request: each of a remote user is a call to a peer.
@@ -35,12 +37,22 @@ const INVITES_MAX: usize = 100;
 const INITIAL_STATE_MAX: usize = 200;
 
 /// Creates a room (`POST /createRoom`, in the order of the specification) and returns its id.
+/// `asking`: the application service that speaks for the creator.
 pub async fn create(
     rooms: &Rooms,
-    creator: &UserId,
+    (creator, asking): (&UserId, Option<&Appservice>),
     request: &Request,
 ) -> Result<OwnedRoomId, Error> {
     check(request)?;
+    if let Some(alias) = alias_of(rooms, request)? {
+        aliases::check_reserved(rooms, &alias, asking)?;
+    }
+    for user in &request.invite {
+        // One of an application service comes into being now, if at all.
+        if rooms.ctx().appservices.has_user(user) {
+            registration::exists(rooms.ctx(), user).await?;
+        }
+    }
     create_with(rooms, creator, request, Vec::new()).await
 }
 

@@ -279,7 +279,7 @@ impl Work<'_> {
         request.name = Some(name.unwrap_or_else(|| ROOM_NAME.to_owned()));
         let levels = json!({ "users_default": MOVED_POWER });
         request.power_level_content_override = Some(Raw::from_json(raw(&levels)?));
-        create::create(self.rooms, user, &request).await
+        create::create(self.rooms, (user, None), &request).await
     }
 
     async fn remove_users(&mut self, room: RoomNid) -> Result<(), Error> {

@@ -2,14 +2,25 @@
 
 use std::sync::Arc;
 
-use ruma::{RoomAliasId, RoomId, ServerName, UserId, events::StateEventType};
+use ruma::{
+    RoomAliasId, RoomId, ServerName, UserId, directory::RoomNetwork, events::StateEventType,
+};
 use serde_json::{Value, json};
 
-use super::{Error, Rooms, membership::require_joined, resident::Room, spaces::summary::Summary};
-use crate::{event::auth::Power, storage};
+use super::{
+    Error, Rooms, aliases::check_reserved, membership::require_joined, resident::Room,
+    spaces::summary::Summary,
+};
+use crate::{
+    config::Appservice,
+    event::auth::Power,
+    storage::{self, rooms::Lists},
+};
 
 /// Rooms in one page.
 const PAGE_MAX: i64 = 500;
+/// Bytes of the name of a network.
+const NETWORK_BYTES_MAX: usize = 255;
 
 /// A page of a server's directory (`None`: ours) as JSON.
 pub async fn list_of(
@@ -18,19 +29,22 @@ pub async fn list_of(
     limit: Option<i64>,
     since: Option<&str>,
     search: Option<&str>,
+    network: &RoomNetwork,
 ) -> Result<Value, Error> {
     match server.filter(|server| *server != rooms.ctx().server_name()) {
         Some(server) => super::remote::directory(rooms, server, limit, since, search).await,
-        None => list(rooms, limit, since, search).await,
+        None => list(rooms, limit, since, search, network).await,
     }
 }
 
-/// A page of the directory as JSON. `since` is the token of an earlier page.
+/// A page of the directory as JSON. `since` is the token of an earlier page; `network`: rooms of
+/// this network, of one that an application service knows, or of all.
 pub async fn list(
     rooms: &Rooms,
     limit: Option<i64>,
     since: Option<&str>,
     search: Option<&str>,
+    network: &RoomNetwork,
 ) -> Result<Value, Error> {
     let offset: i64 = match since {
         Some(token) => token
@@ -42,7 +56,7 @@ pub async fn list(
     };
     let limit = limit.unwrap_or(100).clamp(1, PAGE_MAX);
     let mut conn = rooms.ctx().db.conn().await?;
-    let found = storage::rooms::list_listed(&mut conn, offset, limit + 1).await?;
+    let found = storage::rooms::list_listed(&mut conn, lists(network), (offset, limit + 1)).await?;
     drop(conn);
     let more = i64::try_from(found.len()).unwrap_or(0) > limit;
     let mut chunk = Vec::new();
@@ -63,6 +77,39 @@ pub async fn list(
         answer["prev_batch"] = json!(format!("p{}", (offset - limit).max(0)));
     }
     Ok(answer)
+}
+
+/// In which lists a room is to be.
+fn lists(network: &RoomNetwork) -> Lists<'_> {
+    match network {
+        RoomNetwork::Matrix => Lists::Ours,
+        RoomNetwork::All => Lists::All,
+        // The id of an instance is made of service and network (`appservices::query`).
+        RoomNetwork::ThirdParty(instance) => match instance.split_once('|') {
+            Some((service, network)) => Lists::Of(service, network),
+            None => Lists::None,
+        },
+        _ => Lists::None,
+    }
+}
+
+/// An application service shows a room in the list of a network of its (service, network), or takes
+/// it out.
+pub async fn set_network_visibility(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    list: (&str, &str),
+    listed: bool,
+) -> Result<(), Error> {
+    if list.1.len() > NETWORK_BYTES_MAX {
+        return Err(Error::InvalidParam(
+            "the name of the network is too long".to_owned(),
+        ));
+    }
+    let room = rooms.by_id(room_id).await?;
+    let mut conn = rooms.ctx().db.conn().await?;
+    storage::appservices::update_listed(&mut conn, list, room.nid, listed).await?;
+    Ok(())
 }
 
 fn matches(entry: &Value, search: Option<&str>) -> bool {
@@ -123,19 +170,23 @@ async fn require_alias_power(rooms: &Rooms, room: &Room, user: &UserId) -> Resul
     ))
 }
 
-/// Makes an alias of ours for a room that the user is in.
+/// Makes an alias of ours for a room that the user is in. An application service (`asking`) need
+/// not be: it knows what its aliases stand for.
 pub async fn create_alias(
     rooms: &Rooms,
     alias: &RoomAliasId,
     room_id: &RoomId,
-    user: &UserId,
+    (user, asking): (&UserId, Option<&Appservice>),
 ) -> Result<(), Error> {
     if alias.server_name() != rooms.ctx().server_name() {
         return Err(Error::InvalidParam(
             "the alias is of another server".to_owned(),
         ));
     }
-    require_joined(rooms, room_id, user).await?;
+    check_reserved(rooms, alias, asking)?;
+    if asking.is_none() {
+        require_joined(rooms, room_id, user).await?;
+    }
     let room = rooms.by_id(room_id).await?;
     let creator = rooms.ctx().db.ids.user(user).await?;
     let mut conn = rooms.ctx().db.conn().await?;
@@ -143,27 +194,35 @@ pub async fn create_alias(
         Err(error) if error.violates("room_alias_pkey") => {
             Err(Error::AliasTaken(alias.to_string()))
         }
-        done => Ok(done?),
+        done => {
+            done?;
+            rooms.feed().forget(room.nid);
+            Ok(())
+        }
     }
 }
 
-/// Removes an alias: who made it may, and who has the power in the room.
+/// Removes an alias: who made it may, and who has the power in the room; of those in the namespace
+/// of an application service, the service.
 pub async fn delete_alias(
     rooms: &Rooms,
     alias: &RoomAliasId,
-    user: &UserId,
+    (user, asking): (&UserId, Option<&Appservice>),
     admin: bool,
 ) -> Result<(), Error> {
+    check_reserved(rooms, alias, asking)?;
     let mut conn = rooms.ctx().db.conn().await?;
     let found = storage::aliases::find(&mut conn, alias).await?;
     drop(conn);
     let (nid, creator) = found.ok_or(Error::AliasNotFound)?;
-    let asking = rooms.ctx().db.ids.user(user).await?;
-    if !admin && creator != asking {
+    let own = rooms.ctx().db.ids.user(user).await?;
+    let may_all = admin || asking.is_some();
+    if !may_all && creator != own {
         let room = rooms.find(nid).await?.ok_or(Error::AliasNotFound)?;
         require_alias_power(rooms, &room, user).await?;
     }
     let mut conn = rooms.ctx().db.conn().await?;
     storage::aliases::delete(&mut conn, alias).await?;
+    rooms.feed().forget(nid);
     Ok(())
 }

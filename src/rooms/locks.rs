@@ -14,6 +14,8 @@ pub(super) enum Lock {
     Partial(RoomNid),
     /// Placing what a peer sent into a room.
     Inbox(RoomNid, ServerNid),
+    /// Sending to an application service.
+    Appservice(i32),
 }
 
 impl Lock {
@@ -21,6 +23,7 @@ impl Lock {
         let fold = |number: i64| i32::try_from(number & i64::from(i32::MAX)).unwrap_or_default();
         match self {
             Self::Partial(room) => (7_021_994, fold(room.0)),
+            Self::Appservice(service) => (7_021_996, service),
             Self::Inbox(room, server) => (
                 7_021_995,
                 fold(room.0.wrapping_mul(7919).wrapping_add(server.0.into())),

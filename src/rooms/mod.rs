@@ -8,6 +8,7 @@ pub mod blocks;
 pub mod create;
 pub mod deletion;
 pub mod directory;
+pub mod feed;
 pub mod inbox;
 pub mod listing;
 pub mod membership;
@@ -134,6 +135,9 @@ pub enum Error {
     /// The alias is taken.
     #[error("alias {0} is in use")]
     AliasTaken(String),
+    /// The alias is one that an application service has, or it is none of this one's.
+    #[error("the alias is reserved for an application service, or not reserved for this one")]
+    AliasClaimed,
     /// The alias does not exist.
     #[error("alias not found")]
     AliasNotFound,
@@ -212,6 +216,8 @@ struct Inner {
     typing: Typing,
     presence: presence::Presences,
     directory: user_directory::Progress,
+    /// What application services are to hear.
+    feed: feed::Feed,
     /// What peers told of their spaces.
     peers: spaces::Peers,
     /// Who sent an event under which transaction id, for the echo to the same device.
@@ -295,6 +301,7 @@ impl Rooms {
             typing: Typing::default(),
             presence: presence::Presences::default(),
             directory: user_directory::Progress::default(),
+            feed: feed::Feed::new(&ctx.appservices),
             peers: spaces::Peers::default(),
             echoes: Cache::builder()
                 .max_capacity(ECHOES_MAX)
@@ -305,11 +312,6 @@ impl Rooms {
         }));
         tokio::spawn(loading::forget_stale(rooms.clone()));
         rooms
-    }
-
-    /// Who is typing.
-    pub fn typing(&self) -> &Typing {
-        &self.0.typing
     }
 
     /// News for peers, for whoever sends them.

@@ -115,9 +115,7 @@ impl Plan {
         if let Some(seq) = seq.filter(|_| given_seq.is_none() && flags & flag::REDACTED == 0) {
             flags |= self.count(rooms, &pdu, seq).await?;
         }
-        if BUMPING.contains(&kind.as_str()) {
-            flags |= flag::BUMPS;
-        }
+        flags |= moves_up(&kind);
         let hash = hash_of(&pdu.event_id)
             .ok_or_else(|| Error::Invalid("event id of an old room version".to_owned()))?;
         let (key, tail) = split_hash(&hash);
@@ -386,6 +384,14 @@ const BUMPING: [&str; 9] = [
     "m.beacon_info",
     "org.matrix.msc3672.beacon_info",
 ];
+
+fn moves_up(kind: &str) -> i32 {
+    if BUMPING.contains(&kind) {
+        flag::BUMPS
+    } else {
+        0
+    }
+}
 
 /// Whether a user is one of ours.
 pub(super) fn is_local(rooms: &Rooms, user: &UserId) -> bool {

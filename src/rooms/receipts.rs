@@ -1,6 +1,6 @@
 //! Receipts: up to where somebody has read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use ruma::{
     EventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
@@ -8,6 +8,7 @@ use ruma::{
     events::receipt::{Receipt, ReceiptThread},
     serde::Raw,
 };
+use serde_json::{Value, json};
 
 use super::{
     Error, Rooms,
@@ -18,7 +19,8 @@ use super::{
 };
 use crate::{
     clock::{from_ms, now_ms},
-    storage::{self, LogEntry, LogKind, events::split_hash},
+    context::Context,
+    storage::{self, LogEntry, LogKind, RoomNid, UserNid, events::split_hash},
 };
 
 /// Which receipt.
@@ -60,6 +62,31 @@ pub async fn set(
         }
     }
     Ok(())
+}
+
+/// Receipts by room, as content of one `m.receipt` event each.
+pub async fn contents(
+    ctx: &Context,
+    receipts: &[storage::receipts::Receipt],
+) -> Result<HashMap<RoomNid, Value>, storage::Error> {
+    let readers: Vec<UserNid> = receipts.iter().map(|it| UserNid(it.user_nid)).collect();
+    let readers = ctx.db.ids.user_ids_of(&readers).await?;
+    let mut contents: HashMap<RoomNid, Value> = HashMap::new();
+    for (receipt, user) in receipts.iter().zip(readers) {
+        let mut data = json!({ "ts": receipt.ts });
+        if !receipt.thread_id.is_empty() {
+            data["thread_id"] = json!(receipt.thread_id);
+        }
+        let kind = if receipt.kind == Kind::Read as i16 {
+            "m.read"
+        } else {
+            "m.read.private"
+        };
+        let of_room = contents.entry(RoomNid(receipt.room_nid));
+        let content = of_room.or_insert_with(|| json!({}));
+        content[&receipt.event_id][kind][user.as_str()] = data;
+    }
+    Ok(contents)
 }
 
 /// Where somebody has read to, as peers tell it: the id stands for an event that we may not have.

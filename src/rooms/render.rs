@@ -76,13 +76,24 @@ impl Extras {
         event: &Event,
         shape: Shape,
     ) -> Box<RawValue> {
+        let txn_id = rooms.echo(&event.pdu.event_id, session.user_nid, session.device_no);
+        self.render_for_all(event, shape, txn_id.as_deref())
+    }
+
+    /// The same for whoever it may be; `txn_id`: that of the request that sent the event.
+    pub fn render_for_all(
+        &self,
+        event: &Event,
+        shape: Shape,
+        txn_id: Option<&str>,
+    ) -> Box<RawValue> {
         let pdu = &event.pdu;
         let mut unsigned = Map::new();
         unsigned.insert(
             "age".to_owned(),
             json!((now_ms() - pdu.origin_server_ts).max(0)),
         );
-        if let Some(txn_id) = rooms.echo(&pdu.event_id, session.user_nid, session.device_no) {
+        if let Some(txn_id) = txn_id {
             unsigned.insert("transaction_id".to_owned(), json!(txn_id));
         }
         if let Some(previous) = self.previous.get(&event.stored.nid.0) {

@@ -64,6 +64,13 @@ impl Default for Typing {
     }
 }
 
+impl Rooms {
+    /// Who is typing.
+    pub fn typing(&self) -> &Typing {
+        &self.0.typing
+    }
+}
+
 impl Typing {
     /// The serial of the last change.
     pub fn serial(&self) -> i64 {

@@ -48,7 +48,9 @@ pub async fn run(
     read.context("the rules about other servers could not be read")?;
     let listeners = config.listeners.clone();
     let limited = config.rate_limits.enabled;
-    let ctx = Context::new(config, db, keys, federation);
+    let ctx = Context::new(config, db, keys, federation)?;
+    let made = crate::users::registration::create_senders(&ctx).await;
+    made.context("the users of application services could not be made")?;
     let rooms = Rooms::start(ctx.clone());
     let app = App {
         media: Media::open(ctx.clone()).context("the folder for media")?,

@@ -50,5 +50,6 @@ fn reload(ctx: &Context, config: &Config) -> anyhow::Result<()> {
     let text = text.with_context(|| format!("cannot read {}", file.display()))?;
     let replaced = ctx.keys.replace(&text);
     replaced.with_context(|| file.display().to_string())?;
+    ctx.appservices.reload(&config.outbound)?;
     Ok(ctx.federation.reload(config)?)
 }

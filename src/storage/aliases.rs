@@ -74,3 +74,20 @@ pub async fn list(conn: &mut PgConnection, room: RoomNid) -> Result<Vec<OwnedRoo
         })
         .collect()
 }
+
+/// Aliases of ours of rooms: (room, alias).
+pub async fn list_of_rooms(
+    conn: &mut PgConnection,
+    rooms: &[i64],
+) -> Result<Vec<(i64, String)>, Error> {
+    let rows = sqlx::query!(
+        "SELECT room_nid, alias FROM room_alias WHERE room_nid = ANY ($1)",
+        rooms
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.room_nid, row.alias))
+        .collect())
+}

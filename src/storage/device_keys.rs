@@ -292,3 +292,48 @@ pub async fn delete(conn: &mut PgConnection, user: UserNid, device: i32) -> Resu
     .await?;
     Ok(())
 }
+
+/// Keys of an algorithm that wait in a device.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// Owner.
+    pub user_nid: i64,
+    /// Device.
+    pub device_id: String,
+    /// Algorithm; `None`: there are no keys.
+    pub algorithm: Option<String>,
+    /// How many.
+    pub count: i64,
+    /// One-time keys, or else a fallback key that was not used.
+    pub is_one_time: bool,
+}
+
+/// Keys that wait in the devices of users.
+pub async fn list_waiting(conn: &mut PgConnection, users: &[i64]) -> Result<Vec<Waiting>, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT d.user_nid AS "user_nid!", d.device_id AS "device_id!", k.algorithm AS "algorithm?", count(k.algorithm) AS "n!", true AS "one_time!"
+           FROM device d
+           LEFT JOIN one_time_key k ON k.user_nid = d.user_nid AND k.device_no = d.device_no
+           WHERE d.user_nid = ANY ($1)
+           GROUP BY 1, 2, 3
+           UNION ALL
+           SELECT d.user_nid, d.device_id, f.algorithm, 0, false
+           FROM device d
+           LEFT JOIN fallback_key f
+             ON f.user_nid = d.user_nid AND f.device_no = d.device_no AND NOT f.used
+           WHERE d.user_nid = ANY ($1)"#,
+        users
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter();
+    Ok(rows
+        .map(|row| Waiting {
+            user_nid: row.user_nid,
+            device_id: row.device_id,
+            algorithm: row.algorithm,
+            count: row.n,
+            is_one_time: row.one_time,
+        })
+        .collect())
+}

@@ -301,3 +301,39 @@ pub async fn list_users_of_server(
     .await?;
     Ok(users.into_iter().map(UserNid).collect())
 }
+
+/// Users of ours who are in rooms: (room, user).
+pub async fn list_local_joined_in(
+    conn: &mut PgConnection,
+    rooms: &[i64],
+) -> Result<Vec<(i64, i64)>, Error> {
+    let rows = sqlx::query!(
+        "SELECT room_nid, user_nid FROM user_room WHERE room_nid = ANY ($1) AND membership = 1",
+        rooms
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter();
+    Ok(rows.map(|row| (row.room_nid, row.user_nid)).collect())
+}
+
+/// Rooms that users are in: (user, room), some of each user.
+pub async fn list_rooms_of(
+    conn: &mut PgConnection,
+    users: &[i64],
+    limit: i64,
+) -> Result<Vec<(i64, i64)>, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT u.user_nid AS "user_nid!", m.room_nid
+           FROM unnest($1::bigint[]) AS u (user_nid)
+           CROSS JOIN LATERAL (
+             SELECT room_nid FROM member
+             WHERE user_nid = u.user_nid AND membership = 1 LIMIT $2) m"#,
+        users,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter();
+    Ok(rows.map(|row| (row.user_nid, row.room_nid)).collect())
+}

@@ -3,6 +3,7 @@
 pub mod account_data;
 pub mod aliases;
 pub mod append;
+pub mod appservices;
 pub mod codec;
 pub mod destinations;
 pub mod device_keys;

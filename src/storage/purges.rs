@@ -329,7 +329,10 @@ pub async fn delete_rest(conn: &mut PgConnection, room: RoomNid, limit: i64) -> 
         "mention",
         "thread",
         "thread_read",
-        "unread_void"
+        "unread_void",
+        "appservice_queue",
+        "appservice_invite",
+        "appservice_room"
     );
     Ok(deleted)
 }

@@ -91,3 +91,23 @@ pub async fn list(
     .fetch_all(conn)
     .await?)
 }
+
+/// Receipts that rows of the log at those positions, or newer ones in their place, tell of.
+pub async fn list_at(
+    conn: &mut PgConnection,
+    rooms: &[i64],
+    users: &[i64],
+    positions: &[i64],
+) -> Result<Vec<Receipt>, Error> {
+    Ok(sqlx::query_as!(
+        Receipt,
+        "SELECT DISTINCT r.room_nid, r.user_nid, r.kind, r.thread_id, r.event_id, r.ts
+         FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS w (room, usr, pos)
+         JOIN receipt r ON r.room_nid = w.room AND r.user_nid = w.usr AND r.pos >= w.pos",
+        rooms,
+        users,
+        positions
+    )
+    .fetch_all(conn)
+    .await?)
+}

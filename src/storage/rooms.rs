@@ -172,22 +172,52 @@ pub async fn is_listed(conn: &mut PgConnection, nid: RoomNid) -> Result<bool, Er
     Ok(listed.unwrap_or(false))
 }
 
+/// Lists of the directory.
+#[derive(Clone, Copy, Debug)]
+pub enum Lists<'a> {
+    /// Ours.
+    Ours,
+    /// Ours, and those of all networks.
+    All,
+    /// That of a network: application service, network.
+    Of(&'a str, &'a str),
+    /// None there is.
+    None,
+}
+
 /// Rooms of the directory with their joined members, most members first.
 pub async fn list_listed(
     conn: &mut PgConnection,
-    offset: i64,
-    limit: i64,
+    lists: Lists<'_>,
+    (offset, limit): (i64, i64),
 ) -> Result<Vec<(RoomNid, i64)>, Error> {
+    let (ours, all) = match lists {
+        Lists::Ours => (true, false),
+        Lists::All => (true, true),
+        Lists::Of(..) | Lists::None => (false, false),
+    };
+    let (service, network) = match lists {
+        Lists::Of(service, network) => (Some(service), Some(network)),
+        Lists::Ours | Lists::All | Lists::None => (None, None),
+    };
     let rows = sqlx::query!(
-        r#"SELECT r.room_nid, COALESCE(sum(s.joined), 0) AS "joined!"
-           FROM room r
-           LEFT JOIN room_server s ON s.room_nid = r.room_nid
-           WHERE r.listed
-           GROUP BY r.room_nid
+        r#"WITH named AS (
+             SELECT room_nid FROM room WHERE listed AND $3
+             UNION
+             SELECT room_nid FROM appservice_room
+             WHERE $4 OR (appservice_id = $5 AND network_id = $6))
+           SELECT n.room_nid AS "room_nid!", COALESCE(sum(s.joined), 0) AS "joined!"
+           FROM named n
+           LEFT JOIN room_server s ON s.room_nid = n.room_nid
+           GROUP BY n.room_nid
            ORDER BY 2 DESC, 1
            OFFSET $1 LIMIT $2"#,
         offset,
-        limit
+        limit,
+        ours,
+        all,
+        service,
+        network
     )
     .fetch_all(conn)
     .await?;

@@ -68,7 +68,7 @@ pub enum LogKind {
 }
 
 impl LogKind {
-    fn of(kind: i16) -> Option<Self> {
+    pub(super) fn of(kind: i16) -> Option<Self> {
         Some(match kind {
             1 => Self::Event,
             2 => Self::Receipt,

@@ -270,3 +270,58 @@ pub async fn list_edu_servers(conn: &mut PgConnection) -> Result<Vec<ServerNid>,
     .await?;
     Ok(servers.into_iter().map(ServerNid).collect())
 }
+
+/// A message to a device.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Receiver.
+    pub user_nid: i64,
+    /// Device.
+    pub device_no: i32,
+    /// The same, by id.
+    pub device_id: String,
+    /// Position.
+    pub pos: Pos,
+    /// Type, sender and content as JSON.
+    pub body: String,
+}
+
+/// Messages to devices at positions, in order.
+pub async fn list_at(
+    conn: &mut PgConnection,
+    users: &[i64],
+    devices: &[i32],
+    positions: &[i64],
+) -> Result<Vec<Message>, Error> {
+    Ok(sqlx::query_as!(
+        Message,
+        "SELECT t.user_nid, t.device_no, d.device_id, t.pos, t.body
+         FROM unnest($1::bigint[], $2::int[], $3::bigint[]) AS w (usr, device, pos)
+         JOIN to_device t ON t.user_nid = w.usr AND t.device_no = w.device AND t.pos = w.pos
+         JOIN device d ON d.user_nid = t.user_nid AND d.device_no = t.device_no
+         ORDER BY t.pos",
+        users,
+        devices,
+        positions
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+/// Deletes messages to devices at positions: a service has them.
+pub async fn delete_at(conn: &mut PgConnection, messages: &[(i64, i32, Pos)]) -> Result<(), Error> {
+    let users: Vec<i64> = messages.iter().map(|(user, ..)| *user).collect();
+    let devices: Vec<i32> = messages.iter().map(|(_, device, _)| *device).collect();
+    let positions: Vec<i64> = messages.iter().map(|(.., pos)| *pos).collect();
+    sqlx::query!(
+        "DELETE FROM to_device t
+         USING unnest($1::bigint[], $2::int[], $3::bigint[]) AS w (usr, device, pos)
+         WHERE t.user_nid = w.usr AND t.device_no = w.device AND t.pos = w.pos",
+        &users,
+        &devices,
+        &positions
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

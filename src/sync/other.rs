@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     event::client::{Shape, to_client},
-    rooms::Rooms,
-    storage::{self, RoomNid, UserNid, memberships::UserRoom},
+    rooms::receipts::contents,
+    storage::{self, RoomNid, memberships::UserRoom},
 };
 
 /// A room that the user left: its timeline up to that.
@@ -68,37 +68,11 @@ pub(super) async fn left(scope: Scope<'_>, row: &UserRoom) -> Result<Map<String,
 /// Receipts by room, as content of one `m.receipt` event each.
 pub(super) async fn receipts(
     scope: Scope<'_>,
-    rooms: &[i64],
+    nids: &[i64],
 ) -> Result<HashMap<RoomNid, Value>, Error> {
     let mut conn = scope.rooms.ctx().db.conn().await?;
     let range = (scope.since, scope.upto);
-    let rows = storage::receipts::list(&mut conn, rooms, range, scope.session.user_nid).await?;
+    let rows = storage::receipts::list(&mut conn, nids, range, scope.session.user_nid).await?;
     drop(conn);
-    receipt_contents(scope.rooms, rows).await
-}
-
-/// The same of rows.
-pub(super) async fn receipt_contents(
-    rooms: &Rooms,
-    rows: Vec<storage::receipts::Receipt>,
-) -> Result<HashMap<RoomNid, Value>, Error> {
-    let readers: Vec<UserNid> = rows.iter().map(|row| UserNid(row.user_nid)).collect();
-    let readers = rooms.ctx().db.ids.user_ids_of(&readers).await?;
-    let mut contents: HashMap<RoomNid, Value> = HashMap::new();
-    for (row, user) in rows.into_iter().zip(readers) {
-        let mut data = json!({ "ts": row.ts });
-        if !row.thread_id.is_empty() {
-            data["thread_id"] = json!(row.thread_id);
-        }
-        let kind = if row.kind == 1 {
-            "m.read"
-        } else {
-            "m.read.private"
-        };
-        let content = contents
-            .entry(RoomNid(row.room_nid))
-            .or_insert_with(|| json!({}));
-        content[&row.event_id][kind][user.as_str()] = data;
-    }
-    Ok(contents)
+    Ok(contents(scope.rooms.ctx(), &rows).await?)
 }

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::{Error, filter::passes_type, joined::Scope};
 use crate::{
-    clock::now_ms,
-    storage::{self, UserNid, memberships::UserRoom, presence::Presence},
+    rooms::presence::content,
+    storage::{self, UserNid, memberships::UserRoom},
 };
 
 /// Users in one answer. Who shares rooms with more and was away for long is told of those who
@@ -49,19 +49,4 @@ pub(super) async fn look(
             json!({ "type": "m.presence", "sender": user_id, "content": content(&presence) })
         });
     Ok(events.collect())
-}
-
-/// Presence as clients are told.
-pub fn content(presence: &Presence) -> Value {
-    let mut content = json!({
-        "presence": presence.state.name(),
-        "currently_active": presence.currently_active,
-    });
-    if presence.last_active_ts > 0 {
-        content["last_active_ago"] = json!((now_ms() - presence.last_active_ts).max(0));
-    }
-    if let Some(text) = &presence.status_msg {
-        content["status_msg"] = json!(text);
-    }
-    content
 }

@@ -2,8 +2,11 @@
 
 use ruma::{OwnedUserId, UserId};
 
-use super::{Error, passwords, registration::user_id};
-use crate::{context::Context, storage};
+use super::{
+    Error, passwords,
+    registration::{self, user_id},
+};
+use crate::{config::Appservice, context::Context, storage};
 
 /// The user that a client names: a full id of ours or a localpart. Foreign ids are unknown users.
 pub fn parse_user(ctx: &Context, name: &str) -> Option<OwnedUserId> {
@@ -37,6 +40,23 @@ pub async fn check_password(
         Some(_) if deactivated => Err(Error::Deactivated),
         Some(user) if matches => Ok(user.to_owned()),
         _ => Err(Error::WrongCredentials),
+    }
+}
+
+/// The user of an application service that logs it in.
+pub async fn check_appservice(
+    ctx: &Context,
+    service: &Appservice,
+    name: &str,
+) -> Result<OwnedUserId, Error> {
+    let user = parse_user(ctx, name).filter(|user| service.has_user(user));
+    let user = user.ok_or(Error::Exclusive(
+        "the user is none of this application service",
+    ))?;
+    if registration::exists(ctx, &user).await? {
+        Ok(user)
+    } else {
+        Err(Error::WrongCredentials)
     }
 }
 

@@ -38,6 +38,12 @@ pub enum Error {
     /// The token is unknown, used up, or over.
     #[error("the token is not valid")]
     WrongToken,
+    /// The name is one that an application service has, or it is none of this one's.
+    #[error("{0}")]
+    Exclusive(&'static str),
+    /// An application service speaks for a device that its user does not have.
+    #[error("the user has no such device")]
+    UnknownDevice,
     /// No login of that kind here.
     #[error("unknown kind of login")]
     UnknownLogin,

@@ -14,6 +14,16 @@ const PROFILE_BYTES_MAX: usize = 65_536;
 /// Bytes of a field's name.
 const KEY_BYTES_MAX: usize = 255;
 
+/// A local user's profile; an application service makes a user of its own if it wants to.
+pub async fn get_or_ask(ctx: &Context, user: &UserId) -> Result<Map<String, Value>, Error> {
+    match get(ctx, user).await {
+        Err(Error::NotFound(_)) if ctx.appservices.has_made_user(user).await => {
+            get(ctx, user).await
+        }
+        found => found,
+    }
+}
+
 /// A local user's profile.
 pub async fn get(ctx: &Context, user: &UserId) -> Result<Map<String, Value>, Error> {
     let missing = || Error::NotFound("user");

@@ -5,6 +5,7 @@ use ruma::{OwnedUserId, ServerName, UserId};
 use super::{Error, passwords};
 use crate::{
     clock::now_ms,
+    config::Appservice,
     context::Context,
     storage::{self, registration_tokens::RegistrationToken},
 };
@@ -44,6 +45,55 @@ pub async fn check_available(ctx: &Context, user: &UserId) -> Result<(), Error> 
         return Err(Error::NameTaken);
     }
     Ok(())
+}
+
+/// Whether a name is left to whoever asks: not one that a service has for itself alone, and of a
+/// service (`asking`) one of its own.
+pub fn check_reserved(
+    ctx: &Context,
+    user: &UserId,
+    asking: Option<&Appservice>,
+) -> Result<(), Error> {
+    if asking.is_some_and(|service| !service.has_user(user)) {
+        return Err(Error::Exclusive(
+            "the user name is not reserved for this application service",
+        ));
+    }
+    if ctx.appservices.claims_user(user, asking) {
+        return Err(Error::Exclusive(
+            "the user name is reserved for an application service",
+        ));
+    }
+    Ok(())
+}
+
+/// Makes the users of the application services themselves, where they are not there yet.
+pub async fn create_senders(ctx: &Context) -> Result<(), Error> {
+    for service in ctx.appservices.all() {
+        match create_account(ctx, &service.sender, None, false, Some("bot")).await {
+            Ok(()) | Err(Error::NameTaken) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a user of ours is there, or is made by the application service that has the name when
+/// it is asked.
+pub async fn exists(ctx: &Context, user: &UserId) -> Result<bool, storage::Error> {
+    if is_open(ctx, user).await? {
+        return Ok(true);
+    }
+    Ok(ctx.appservices.has_made_user(user).await && is_open(ctx, user).await?)
+}
+
+async fn is_open(ctx: &Context, user: &UserId) -> Result<bool, storage::Error> {
+    let Some(nid) = ctx.db.ids.find_user(user).await? else {
+        return Ok(false);
+    };
+    let mut conn = ctx.db.conn().await?;
+    let account = storage::users::find(&mut conn, nid).await?;
+    Ok(account.is_some_and(|account| !account.deactivated))
 }
 
 /// A name for who brought none.

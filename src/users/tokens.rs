@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::{Error, announce};
 use crate::{
     clock::now_ms,
+    config::Appservice,
     context::Context,
     storage::{self, LogEntry, LogKind, UserNid},
 };
@@ -34,7 +35,28 @@ pub struct Session {
     pub device_no: i32,
     /// Server administrator.
     pub admin: bool,
+    /// The application service that speaks for the user. Where it names no device, `device_id` is
+    /// empty and `device_no` 0, which is none.
+    pub appservice: Option<Arc<Appservice>>,
     expires_ts: Option<i64>,
+}
+
+impl Session {
+    /// The user, and the application service that speaks for it.
+    pub fn asking(&self) -> (&UserId, Option<&Appservice>) {
+        (&self.user_id, self.appservice.as_deref())
+    }
+
+    /// The time that an event claims to be of, which application services alone may say.
+    pub fn ts(&self, asked: Option<i64>) -> Option<i64> {
+        asked.filter(|_| self.appservice.is_some())
+    }
+
+    /// Whether the user is held to the rate limits.
+    pub fn is_limited(&self) -> bool {
+        let service = self.appservice.as_ref();
+        service.is_none_or(|service| service.limits(&self.user_id))
+    }
 }
 
 /// What a login gives.
@@ -120,10 +142,59 @@ impl Tokens {
             device_id: row.device_id.into(),
             device_no: row.device_no,
             admin: row.admin,
+            appservice: None,
             expires_ts: row.expires_ts,
         });
         self.known.insert(key, session.clone());
         Ok(valid(session))
+    }
+
+    /// The session of an application service that speaks for a user of its (`None`: its own) and
+    /// perhaps a device (specification, "Identity assertion").
+    pub async fn of_appservice(
+        &self,
+        service: &Arc<Appservice>,
+        user: Option<&UserId>,
+        device_id: Option<&str>,
+    ) -> Result<Arc<Session>, Error> {
+        let user = user.unwrap_or(&service.sender);
+        if !service.has_user(user) {
+            return Err(Error::Forbidden(
+                "the application service may not speak for that user",
+            ));
+        }
+        let parts = [service.id.as_str(), user.as_str(), device_id.unwrap_or("")];
+        let key = hash(&serde_json::json!(parts).to_string());
+        if let Some(session) = self.known.get(&key) {
+            return Ok(session);
+        }
+        let unknown = Error::Forbidden("the application service has not registered that user");
+        let Some(user_nid) = self.ctx.db.ids.find_user(user).await? else {
+            return Err(unknown);
+        };
+        let mut conn = self.ctx.db.conn().await?;
+        let account = storage::users::find(&mut conn, user_nid).await?;
+        let Some(account) = account.filter(|account| !account.deactivated) else {
+            return Err(unknown);
+        };
+        let device = match device_id {
+            Some(id) => {
+                let device = storage::devices::find(&mut conn, user_nid, id).await?;
+                Some(device.ok_or(Error::UnknownDevice)?)
+            }
+            None => None,
+        };
+        let session = Arc::new(Session {
+            user_id: user.to_owned(),
+            user_nid,
+            device_id: device.as_ref().map_or("", |it| &it.device_id).into(),
+            device_no: device.as_ref().map_or(0, |it| it.device_no),
+            admin: account.admin,
+            appservice: Some(service.clone()),
+            expires_ts: None,
+        });
+        self.known.insert(key, session.clone());
+        Ok(session)
     }
 
     /// Opens a session on a device, which loses those it had.

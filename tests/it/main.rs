@@ -5,6 +5,7 @@
     reason = "a test fails where something is not as it has to be"
 )]
 
+mod appservices;
 mod client;
 mod federation;
 mod flows;

@@ -1,5 +1,6 @@
 //! From keys to a checked configuration.
 
+mod appservice;
 mod federation;
 mod media;
 mod outbound;
@@ -29,8 +30,8 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
     let data_dir = source_ref
         .text("data_dir")
         .map_or(defaults.data_dir, PathBuf::from);
+    let server_name = server_name(source_ref, from_file).unwrap_or(defaults.server_name);
     let config = Config {
-        server_name: server_name(source_ref, from_file).unwrap_or(defaults.server_name),
         signing_key_file: source_ref
             .text("signing_key_file")
             .map_or_else(|| data_dir.join("signing.key"), PathBuf::from),
@@ -52,7 +53,8 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         federation: federation::read(source_ref),
         outbound: outbound::read(source_ref),
         well_known: well_known(source_ref),
-        appservices: appservices(source_ref),
+        appservices: appservice::read(source_ref, &server_name),
+        server_name,
     };
     let problems = source.finish();
     if !problems.is_empty() {
@@ -313,21 +315,6 @@ fn check_support(source: &mut Source, support: &serde_json::Value) {
     }
 }
 
-fn appservices(source: &mut Source) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    source.tables("appservice", |layer| {
-        if !layer.has("registration") {
-            layer.problem(
-                "registration",
-                None,
-                "is missing; name the registration file",
-            );
-        }
-        files.extend(layer.readable("registration"));
-    });
-    files
-}
-
 fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for listener in &config.listeners {
@@ -350,12 +337,6 @@ fn warnings(config: &Config) -> Vec<String> {
     if registration.require_token && !registration.open {
         warnings.push(
             "registration.require_token has no effect while registration.open is false".to_owned(),
-        );
-    }
-    if !config.appservices.is_empty() {
-        warnings.push(
-            "appservice: application services are not served yet; the registrations are ignored"
-                .to_owned(),
         );
     }
     if config.server_name.host() == "localhost" {

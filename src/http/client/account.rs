@@ -1,14 +1,20 @@
 //! Registration and what an account can do with itself.
 
+use std::net::SocketAddr;
+
 use axum::{Router, extract::State};
-use ruma::api::client::account::{
-    change_password, check_registration_token_validity, deactivate, get_username_availability,
-    register, request_openid_token, whoami,
+use ruma::{
+    OwnedUserId,
+    api::client::account::{
+        change_password, check_registration_token_validity, deactivate, get_username_availability,
+        register, request_openid_token, whoami,
+    },
 };
 use serde_json::{Value, json};
 
 use super::session::granted_body;
 use crate::{
+    config::Appservice,
     http::{
         App,
         error::ApiError,
@@ -47,6 +53,7 @@ async fn register(
         request,
         address,
         auth,
+        shown,
     }: Public<register::v3::Request>,
 ) -> Result<Object, ApiError> {
     if request.kind != register::RegistrationKind::User {
@@ -56,41 +63,12 @@ async fn register(
             "guests are not admitted",
         ));
     }
-    let config = &app.ctx.config.registration;
-    if !config.open && !config.require_token {
-        return Err(users::Error::RegistrationClosed.into());
-    }
-    if let Some(address) = address {
-        app.limits
-            .check(Kind::Registration, &address.ip().to_string())?;
-    }
-    let name = request
-        .username
-        .clone()
-        .unwrap_or_else(registration::fresh_name);
-    let user = registration::user_id(app.ctx.server_name(), &name)?;
-    registration::check_available(&app.ctx, &user).await?;
-    let flows = if config.require_token {
-        uia::TOKEN
-    } else {
-        uia::DUMMY
+    let user = match request.login_type {
+        Some(register::LoginType::ApplicationService) => {
+            register_of_appservice(&app, &request, &*shown.appservice()?).await?
+        }
+        _ => register_by_oneself(&app, &request, address, auth.as_ref()).await?,
     };
-    let operation = Operation {
-        path: "POST /register",
-        user: None,
-        flows,
-    };
-    let facts = uia::authenticate(&app.ctx, operation, auth.as_ref()).await?;
-    let password = request.password.as_deref();
-    let password = password.ok_or_else(|| ApiError::missing_param("password"))?;
-    passwords::check_strength(password, app.ctx.config.registration.password_length_min)
-        .map_err(ApiError::from)?;
-    if let Some(token) = facts.get("registration_token").and_then(Value::as_str) {
-        registration::use_token(&app.ctx, token)
-            .await
-            .map_err(|_| ApiError::forbidden("the registration token is used up"))?;
-    }
-    registration::create_account(&app.ctx, &user, Some(password), false, None).await?;
     if request.inhibit_login {
         return Ok(Object(
             json!({ "user_id": user, "home_server": user.server_name() }),
@@ -109,6 +87,66 @@ async fn register(
     Ok(Object(granted_body(&user, &granted)))
 }
 
+/// An application service makes a user of its own, without more ado.
+async fn register_of_appservice(
+    app: &App,
+    request: &register::v3::Request,
+    service: &Appservice,
+) -> Result<OwnedUserId, ApiError> {
+    let name = request.username.as_deref();
+    let name = name.ok_or_else(|| ApiError::missing_param("username"))?;
+    let user = registration::user_id(app.ctx.server_name(), name)?;
+    registration::check_reserved(&app.ctx, &user, Some(service))?;
+    registration::create_account(&app.ctx, &user, None, false, None).await?;
+    Ok(user)
+}
+
+/// Somebody makes an account.
+async fn register_by_oneself(
+    app: &App,
+    request: &register::v3::Request,
+    address: Option<SocketAddr>,
+    auth: Option<&Value>,
+) -> Result<OwnedUserId, ApiError> {
+    let config = &app.ctx.config.registration;
+    if !config.open && !config.require_token {
+        return Err(users::Error::RegistrationClosed.into());
+    }
+    if let Some(address) = address {
+        app.limits
+            .check(Kind::Registration, &address.ip().to_string())?;
+    }
+    let name = request
+        .username
+        .clone()
+        .unwrap_or_else(registration::fresh_name);
+    let user = registration::user_id(app.ctx.server_name(), &name)?;
+    registration::check_reserved(&app.ctx, &user, None)?;
+    registration::check_available(&app.ctx, &user).await?;
+    let flows = if config.require_token {
+        uia::TOKEN
+    } else {
+        uia::DUMMY
+    };
+    let operation = Operation {
+        path: "POST /register",
+        user: None,
+        flows,
+    };
+    let facts = uia::authenticate(&app.ctx, operation, auth).await?;
+    let password = request.password.as_deref();
+    let password = password.ok_or_else(|| ApiError::missing_param("password"))?;
+    passwords::check_strength(password, app.ctx.config.registration.password_length_min)
+        .map_err(ApiError::from)?;
+    if let Some(token) = facts.get("registration_token").and_then(Value::as_str) {
+        registration::use_token(&app.ctx, token)
+            .await
+            .map_err(|_| ApiError::forbidden("the registration token is used up"))?;
+    }
+    registration::create_account(&app.ctx, &user, Some(password), false, None).await?;
+    Ok(user)
+}
+
 /// `GET /_matrix/client/v3/register/available`
 async fn get_username_availability(
     State(app): State<App>,
@@ -119,6 +157,7 @@ async fn get_username_availability(
         return Err(users::Error::RegistrationClosed.into());
     }
     let user = registration::user_id(app.ctx.server_name(), &request.username)?;
+    registration::check_reserved(&app.ctx, &user, None)?;
     registration::check_available(&app.ctx, &user).await?;
     Ok(Object(json!({ "available": true })))
 }
@@ -137,15 +176,28 @@ async fn check_registration_token_validity(
 
 /// `GET /_matrix/client/v3/account/whoami`
 async fn whoami(Authenticated { session, .. }: Authenticated<whoami::v3::Request>) -> Object {
-    Object(json!({
-        "user_id": session.user_id,
-        "device_id": session.device_id,
-        "is_guest": false,
-    }))
+    let mut body = json!({ "user_id": session.user_id, "is_guest": false });
+    if !session.device_id.as_str().is_empty() {
+        body["device_id"] = json!(session.device_id);
+    }
+    Object(body)
 }
 
-/// Asks for the password again.
+/// Asks for the password again, but for application services, which have none (specification,
+/// v1.17).
 pub(super) async fn reauthenticate(
+    app: &App,
+    session: &Session,
+    path: &str,
+    auth: Option<&Value>,
+) -> Result<(), ApiError> {
+    if session.appservice.is_some() {
+        return Ok(());
+    }
+    ask_password(app, session, path, auth).await
+}
+
+async fn ask_password(
     app: &App,
     session: &Session,
     path: &str,
@@ -171,7 +223,7 @@ async fn change_password(
         ..
     }: Authenticated<change_password::v3::Request>,
 ) -> Result<Object, ApiError> {
-    reauthenticate(&app, &session, "POST /account/password", auth.as_ref()).await?;
+    ask_password(&app, &session, "POST /account/password", auth.as_ref()).await?;
     users::login::set_password(&app.ctx, &session.user_id, &request.new_password).await?;
     if request.logout_devices {
         let mut conn = app.ctx.db.conn().await?;
@@ -197,7 +249,7 @@ async fn request_openid_token(
     if request.user_id != session.user_id {
         return Err(ApiError::forbidden("a token is for oneself"));
     }
-    app.limits.check(Kind::OpenId, session.user_id.as_str())?;
+    app.limits.check_user(Kind::OpenId, &session)?;
     let token = openid::issue(&app.ctx, session.user_nid).await?;
     Ok(Object(json!({
         "access_token": token,

@@ -1,6 +1,7 @@
 //! Devices of the user.
 
 use axum::{Router, extract::State};
+use http::StatusCode;
 use ruma::api::client::device::{
     delete_device, delete_devices, get_device, get_devices, update_device,
 };
@@ -78,11 +79,16 @@ async fn update_device(
     Authenticated {
         session, request, ..
     }: Authenticated<update_device::v3::Request>,
-) -> Result<Object, ApiError> {
+) -> Result<(StatusCode, Object), ApiError> {
     let id = request.device_id.as_str();
     let name = request.display_name.as_deref();
-    users::devices::rename(&app.ctx, &session, id, name).await?;
-    Ok(Object(json!({})))
+    let is_new = users::devices::rename(&app.ctx, &session, id, name).await?;
+    let status = if is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok((status, Object(json!({}))))
 }
 
 /// `DELETE /_matrix/client/v3/devices/{deviceId}`

@@ -1,12 +1,15 @@
 //! Aliases and the public room directory.
 
 use axum::{Router, extract::State};
-use ruma::api::client::{
-    alias::{create_alias, delete_alias, get_alias},
-    directory::{
-        get_public_rooms, get_public_rooms_filtered, get_room_visibility, set_room_visibility,
+use ruma::{
+    api::client::{
+        alias::{create_alias, delete_alias, get_alias},
+        directory::{
+            get_public_rooms, get_public_rooms_filtered, get_room_visibility, set_room_visibility,
+        },
+        room::Visibility,
     },
-    room::Visibility,
+    directory::RoomNetwork,
 };
 use serde_json::json;
 
@@ -40,7 +43,7 @@ async fn create_alias(
     }: Authenticated<create_alias::v3::Request>,
 ) -> Result<Object, ApiError> {
     let (alias, room) = (&request.room_alias, &request.room_id);
-    match directory::create_alias(&rooms, alias, room, &session.user_id).await {
+    match directory::create_alias(&rooms, alias, room, session.asking()).await {
         // This endpoint alone answers with another status than createRoom.
         Err(error @ rooms::Error::AliasTaken(_)) => Err(ApiError::new(
             http::StatusCode::CONFLICT,
@@ -71,7 +74,7 @@ async fn delete_alias(
     }: Authenticated<delete_alias::v3::Request>,
 ) -> Result<Object, ApiError> {
     let alias = &request.room_alias;
-    directory::delete_alias(&rooms, alias, &session.user_id, session.admin).await?;
+    directory::delete_alias(&rooms, alias, session.asking(), session.admin).await?;
     Ok(Object(json!({})))
 }
 
@@ -109,7 +112,7 @@ async fn get_public_rooms(
     let limit = request.limit.map(i64::from);
     let (server, since) = (request.server.as_deref(), request.since.as_deref());
     Ok(Object(
-        directory::list_of(&rooms, server, limit, since, None).await?,
+        directory::list_of(&rooms, server, limit, since, None, &RoomNetwork::Matrix).await?,
     ))
 }
 
@@ -122,6 +125,6 @@ async fn get_public_rooms_filtered(
     let search = request.filter.generic_search_term.as_deref();
     let (server, since) = (request.server.as_deref(), request.since.as_deref());
     Ok(Object(
-        directory::list_of(&rooms, server, limit, since, search).await?,
+        directory::list_of(&rooms, server, limit, since, search, &request.room_network).await?,
     ))
 }

@@ -48,7 +48,7 @@ async fn create_content(
         length,
     }: Upload<create_content::v3::Request>,
 ) -> Result<Object, ApiError> {
-    app.limits.check(Kind::Media, session.user_id.as_str())?;
+    app.limits.check_user(Kind::Media, &session)?;
     upload::check_length(&app.media, length)?;
     let named = Named::new(request.content_type, request.filename);
     let stream = body.into_data_stream();
@@ -64,7 +64,7 @@ async fn create_mxc_uri(
     State(app): State<App>,
     Authenticated { session, .. }: Authenticated<create_mxc_uri::v1::Request>,
 ) -> Result<Object, ApiError> {
-    app.limits.check(Kind::Media, session.user_id.as_str())?;
+    app.limits.check_user(Kind::Media, &session)?;
     let (id, expires) = upload::reserve(&app.media, session.user_nid).await?;
     let server = app.ctx.server_name();
     Ok(Object(json!({

@@ -102,7 +102,7 @@ async fn invite_user(
             "invitations by e-mail or phone are not offered",
         ));
     };
-    app.limits.check(Kind::Invite, session.user_id.as_str())?;
+    app.limits.check_user(Kind::Invite, &session)?;
     let reason = target.reason.as_deref();
     let sender = &session.user_id;
     membership::invite::invite(

@@ -44,13 +44,14 @@ async fn send_message_event(
         ..
     }: Authenticated<send_message_event::v3::Request>,
 ) -> Result<Object, ApiError> {
-    app.limits.check(Kind::Message, session.user_id.as_str())?;
+    app.limits.check_user(Kind::Message, &session)?;
     let kind = TimelineEventType::from(request.event_type.to_string());
     let content: Box<RawValue> = request.body.into_json();
     let mut draft = Draft::message(kind.clone(), content);
     if kind == TimelineEventType::RoomRedaction {
         draft.redacts = redacts(&draft.content)?;
     }
+    draft.ts = session.ts(request.timestamp.map(|ts| ts.get().into()));
     let txn_id = request.txn_id.as_str();
     let txn = Txn::new(&session.user_id, session.device_id.as_str(), &path, txn_id);
     let sent = send::send(

@@ -1,6 +1,7 @@
 //! Client-server API: a file for each module of ruma's, a function for each endpoint.
 
 mod account;
+mod appservice;
 mod authenticated_media;
 mod backup;
 mod config;
@@ -23,6 +24,7 @@ mod space;
 mod state;
 mod sync;
 mod tag;
+mod thirdparty;
 mod to_device;
 mod typing;
 mod user_directory;
@@ -35,6 +37,7 @@ use super::App;
 pub(super) fn routes() -> Router<App> {
     [
         account::routes,
+        appservice::routes,
         backup::routes,
         authenticated_media::routes,
         config::routes,
@@ -57,6 +60,7 @@ pub(super) fn routes() -> Router<App> {
         state::routes,
         sync::routes,
         tag::routes,
+        thirdparty::routes,
         to_device::routes,
         typing::routes,
         user_directory::routes,

@@ -7,9 +7,8 @@ use serde_json::json;
 use super::config::require_own;
 use crate::{
     http::{App, error::ApiError, limits::Kind, mount, reply::Object, request::Authenticated},
-    rooms::presence,
+    rooms::presence::{self, content},
     storage::presence::State as Availability,
-    sync::presence::content,
 };
 
 pub(super) fn routes() -> Router<App> {
@@ -42,7 +41,7 @@ async fn set_presence(
     }: Authenticated<set_presence::v3::Request>,
 ) -> Result<Object, ApiError> {
     require_own(&session, &request.user_id)?;
-    app.limits.check(Kind::Presence, session.user_id.as_str())?;
+    app.limits.check_user(Kind::Presence, &session)?;
     let state = parse_state(request.presence.as_str())?;
     presence::set(&app.rooms, &session, state, request.status_msg).await?;
     Ok(Object(json!({})))

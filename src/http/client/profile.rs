@@ -37,7 +37,7 @@ fn parse_user(id: &str) -> Result<OwnedUserId, ApiError> {
 /// A profile of ours, or a peer's as far as it tells.
 async fn find(app: &App, user: &UserId) -> Result<Map<String, Value>, ApiError> {
     if user.server_name() == app.ctx.server_name() {
-        return Ok(profile::get(&app.ctx, user).await?);
+        return Ok(profile::get_or_ask(&app.ctx, user).await?);
     }
     let request = get_profile_information::v1::Request::new(user.to_owned());
     let answer = app

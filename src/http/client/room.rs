@@ -1,6 +1,10 @@
 //! Rooms: creating them, their events, aliases and members.
 
-use axum::{Router, extract::State, routing::get};
+use axum::{
+    Router,
+    extract::{Query, State, rejection::QueryRejection},
+    routing::get,
+};
 use ruma::{
     api::client::{
         context::get_context,
@@ -62,9 +66,8 @@ async fn create_room(
         session, request, ..
     }: Authenticated<create_room::v3::Request>,
 ) -> Result<Object, ApiError> {
-    app.limits
-        .check(Kind::RoomCreation, session.user_id.as_str())?;
-    let room_id = rooms::create::create(&app.rooms, &session.user_id, &request).await?;
+    app.limits.check_user(Kind::RoomCreation, &session)?;
+    let room_id = rooms::create::create(&app.rooms, session.asking(), &request).await?;
     Ok(Object(json!({ "room_id": room_id })))
 }
 
@@ -75,8 +78,7 @@ async fn upgrade_room(
         session, request, ..
     }: Authenticated<upgrade_room::v3::Request>,
 ) -> Result<Object, ApiError> {
-    app.limits
-        .check(Kind::RoomCreation, session.user_id.as_str())?;
+    app.limits.check_user(Kind::RoomCreation, &session)?;
     let (room, user) = (&request.room_id, &session.user_id);
     let creators = &request.additional_creators;
     let new =
@@ -224,6 +226,7 @@ async fn get_context(
 /// `PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}`
 async fn redact_event(
     State(app): State<App>,
+    claimed: Result<Query<super::state::Claimed>, QueryRejection>,
     Authenticated {
         session,
         request,
@@ -239,6 +242,8 @@ async fn redact_event(
         .map_err(|error| ApiError::internal(&error))?;
     let mut draft = Draft::message(TimelineEventType::RoomRedaction, content);
     draft.redacts = Some(request.event_id);
+    let Query(claimed) = claimed.map_err(|error| ApiError::invalid_param(&error.body_text()))?;
+    draft.ts = session.ts(claimed.ts()?);
     let txn_id = request.txn_id.as_str();
     let txn = Txn::new(&session.user_id, session.device_id.as_str(), &path, txn_id);
     let room = &request.room_id;

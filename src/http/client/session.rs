@@ -7,7 +7,9 @@ use axum::{
 use ruma::{
     UserId,
     api::client::{
-        session::{get_login_types, login, logout, logout_all, refresh_token},
+        session::{
+            get_login_types, login, login::v3::LoginInfo, logout, logout_all, refresh_token,
+        },
         uiaa::UserIdentifier,
     },
 };
@@ -36,7 +38,9 @@ pub(super) fn routes() -> Router<App> {
 
 /// `GET /_matrix/client/v3/login`
 async fn get_login_types(_: Public<get_login_types::v3::Request>) -> Object {
-    Object(json!({ "flows": [{ "type": "m.login.password" }] }))
+    Object(
+        json!({ "flows": [{ "type": "m.login.password" }, { "type": "m.login.application_service" }] }),
+    )
 }
 
 /// A login that says of which kind it is: ruma's type takes that for granted, and panics.
@@ -62,25 +66,31 @@ impl FromRequest<App> for Login {
 async fn login(
     State(app): State<App>,
     Login(Public {
-        request, address, ..
+        request,
+        address,
+        shown,
+        ..
     }): Login,
 ) -> Result<Object, ApiError> {
-    let login::v3::LoginInfo::Password(password) = &request.login_info else {
-        return Err(users::Error::UnknownLogin.into());
+    let user = match &request.login_info {
+        LoginInfo::Password(password) => {
+            #[expect(deprecated, reason = "old clients name the user here")]
+            let name = named(password.identifier.as_ref(), password.user.as_ref())?;
+            if let Some(address) = address {
+                app.limits.check(Kind::Login, &address.ip().to_string())?;
+            }
+            app.limits.check(Kind::Login, name)?;
+            let user = parse_user(&app.ctx, name);
+            users::login::check_password(&app.ctx, user.as_deref(), &password.password).await?
+        }
+        LoginInfo::ApplicationService(login) => {
+            let service = shown.appservice()?;
+            #[expect(deprecated, reason = "old services name the user here")]
+            let name = named(login.identifier.as_ref(), login.user.as_ref())?;
+            users::login::check_appservice(&app.ctx, &service, name).await?
+        }
+        _ => return Err(users::Error::UnknownLogin.into()),
     };
-    #[expect(deprecated, reason = "old clients name the user here")]
-    let name = match &password.identifier {
-        Some(UserIdentifier::Matrix(matrix)) => Some(matrix.user.clone()),
-        Some(_) => return Err(users::Error::UnknownLogin.into()),
-        None => password.user.clone(),
-    };
-    let name = name.ok_or_else(|| ApiError::missing_param("identifier"))?;
-    if let Some(address) = address {
-        app.limits.check(Kind::Login, &address.ip().to_string())?;
-    }
-    app.limits.check(Kind::Login, &name)?;
-    let user = parse_user(&app.ctx, &name);
-    let user = users::login::check_password(&app.ctx, user.as_deref(), &password.password).await?;
     let granted = app
         .tokens
         .grant(
@@ -91,6 +101,20 @@ async fn login(
         )
         .await?;
     Ok(Object(granted_body(&user, &granted)))
+}
+
+/// The user that a login names.
+fn named<'a>(
+    identifier: Option<&'a UserIdentifier>,
+    old: Option<&'a String>,
+) -> Result<&'a str, ApiError> {
+    let name = match identifier {
+        Some(UserIdentifier::Matrix(matrix)) => Some(&matrix.user),
+        Some(_) => return Err(users::Error::UnknownLogin.into()),
+        None => old,
+    };
+    name.map(String::as_str)
+        .ok_or_else(|| ApiError::missing_param("identifier"))
 }
 
 /// What a login or a registration answers.

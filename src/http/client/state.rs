@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, Query, State},
+    extract::{Path, Query, State, rejection::QueryRejection},
     routing::get,
 };
 use ruma::{
@@ -69,6 +69,20 @@ async fn get_state_events(
     Ok(Object(json!(events)))
 }
 
+/// When a state event claims to be of.
+#[derive(Deserialize)]
+pub(super) struct Claimed {
+    ts: Option<u64>,
+}
+
+impl Claimed {
+    pub(super) fn ts(&self) -> Result<Option<i64>, ApiError> {
+        let ts = self.ts.map(ruma::UInt::try_from).transpose();
+        let ts = ts.map_err(|_| ApiError::invalid_param("ts"))?;
+        Ok(ts.map(Into::into))
+    }
+}
+
 #[derive(Deserialize)]
 struct Format {
     format: Option<String>,
@@ -117,20 +131,24 @@ async fn get_state_event_for_key(
 async fn send_state_event_without_key(
     State(app): State<App>,
     Path((room, kind)): Path<(String, String)>,
+    claimed: Result<Query<Claimed>, QueryRejection>,
     parts: http::request::Parts,
     body: axum::body::Bytes,
 ) -> Result<Object, ApiError> {
-    send_state_event(State(app), Path((room, kind, String::new())), parts, body).await
+    let path = Path((room, kind, String::new()));
+    send_state_event(State(app), path, claimed, parts, body).await
 }
 
 /// `PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}`
 async fn send_state_event(
     State(app): State<App>,
     Path((room, kind, key)): Path<(String, String, String)>,
+    claimed: Result<Query<Claimed>, QueryRejection>,
     parts: http::request::Parts,
     body: axum::body::Bytes,
 ) -> Result<Object, ApiError> {
     let session = request::session(&parts, &app).await?;
+    let Query(claimed) = claimed.map_err(|error| ApiError::invalid_param(&error.body_text()))?;
     let room_id = parse(&room)?;
     let mut content: Box<RawValue> =
         serde_json::from_slice(&body).map_err(|_| ApiError::not_json("not JSON"))?;
@@ -146,7 +164,8 @@ async fn send_state_event(
     if kind == TimelineEventType::RoomCanonicalAlias {
         check_aliases(&app.rooms, &room_id, &fields).await?;
     }
-    let draft = Draft::state(kind, key, content);
+    let mut draft = Draft::state(kind, key, content);
+    draft.ts = session.ts(claimed.ts()?);
     let sent = send::send(&app.rooms, &room_id, &session.user_id, &draft, None).await?;
     Ok(Object(json!({ "event_id": sent.event_id })))
 }

@@ -24,7 +24,9 @@ async fn get_public_rooms(
 ) -> Result<Object, ApiError> {
     let limit = request.limit.map(i64::from);
     let since = request.since.as_deref();
-    Ok(Object(directory::list(&rooms, limit, since, None).await?))
+    Ok(Object(
+        directory::list(&rooms, limit, since, None, &request.room_network).await?,
+    ))
 }
 
 /// `POST /_matrix/federation/v1/publicRooms`
@@ -39,5 +41,7 @@ async fn get_public_rooms_filtered(
     let limit = request.limit.map(i64::from);
     let search = request.filter.generic_search_term.as_deref();
     let since = request.since.as_deref();
-    Ok(Object(directory::list(&rooms, limit, since, search).await?))
+    Ok(Object(
+        directory::list(&rooms, limit, since, search, &request.room_network).await?,
+    ))
 }

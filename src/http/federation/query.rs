@@ -28,7 +28,7 @@ async fn get_profile_information(
     if request.user_id.server_name() != app.ctx.server_name() {
         return Err(ApiError::not_found("not a user of ours"));
     }
-    let mut fields = profile::get(&app.ctx, &request.user_id).await?;
+    let mut fields = profile::get_or_ask(&app.ctx, &request.user_id).await?;
     if let Some(field) = request.field {
         fields.retain(|key, _| key == field.as_str());
     }

@@ -24,6 +24,7 @@ use crate::{
     },
     federation::gate::Way,
     storage::memberships::UserRoom,
+    users::registration,
 };
 
 /// Invites a user (`POST /invite`).
@@ -39,6 +40,10 @@ pub async fn invite(
     require_joined(rooms, room_id, sender).await?;
     let draft = draft("invite", target, is_direct, reason)?;
     if persist::is_local(rooms, target) {
+        // One of an application service comes into being now, if at all.
+        if rooms.ctx().appservices.has_user(target) {
+            registration::exists(rooms.ctx(), target).await?;
+        }
         let sent = send(rooms, room_id, sender, &draft, None).await?;
         if let Some(pos) = sent.pos {
             rooms.ctx().db.stream.reached(pos).await;

@@ -11,6 +11,7 @@ mod peers;
 use std::time::Duration;
 
 use ruma::UserId;
+use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
 use self::live::Said;
@@ -74,6 +75,21 @@ pub async fn get(rooms: &Rooms, viewer: UserNid, user_id: &UserId) -> Result<Pre
     }
     let found = storage::presence::find(&mut conn, user).await?;
     Ok(found.map(|(presence, _)| presence).unwrap_or_default())
+}
+
+/// Presence as clients are told.
+pub fn content(presence: &Presence) -> Value {
+    let mut content = json!({
+        "presence": presence.state.name(),
+        "currently_active": presence.currently_active,
+    });
+    if presence.last_active_ts > 0 {
+        content["last_active_ago"] = json!((now_ms() - presence.last_active_ts).max(0));
+    }
+    if let Some(text) = &presence.status_msg {
+        content["status_msg"] = json!(text);
+    }
+    content
 }
 
 /// Whether a text is one that users may have as their status.

@@ -23,7 +23,7 @@ use crate::{
         version::RoomVersion,
     },
     rooms::{
-        Error, Event, Rooms, membership,
+        Error, Event, Rooms, feed, membership,
         persist::is_local,
         place::{Incoming, Verdict, place},
         receive,
@@ -32,6 +32,7 @@ use crate::{
         serve::admitted,
     },
     storage,
+    users::registration,
 };
 
 /// A peer's membership event as it arrives.
@@ -311,17 +312,13 @@ pub async fn invite(
         .to_owned();
     crate::rooms::blocks::check(rooms, offer.room_id).await?;
     let ids = &rooms.ctx().db.ids;
-    let user = ids.find_user(&target).await?;
-    let user = user.ok_or_else(|| Error::Forbidden("no such user".to_owned()))?;
-    let mut conn = rooms.ctx().db.conn().await?;
-    let account = storage::users::find(&mut conn, user).await?;
-    if account.is_none_or(|account| account.deactivated) {
+    if !registration::exists(rooms.ctx(), &target).await? {
         return Err(Error::Forbidden("no such user".to_owned()));
     }
+    let user = ids.user(&target).await?;
     let mut object = pdu.object()?;
     sign(rooms, &version, &mut object)?;
     if membership::we_are_in(rooms, offer.room_id).await? {
-        drop(conn);
         admitted(rooms, offer.room_id, offer.origin).await?;
         let signed = to_raw(&object)?;
         receive::receive(rooms, offer.room_id, offer.origin, &[signed]).await?;
@@ -331,11 +328,13 @@ pub async fn invite(
     let gate = &rooms.ctx().federation.gate();
     gate.check_room(named.iter().map(AsRef::as_ref))
         .map_err(refused)?;
+    let mut conn = rooms.ctx().db.conn().await?;
     let room = storage::rooms::intern(&mut conn, offer.room_id, &version.id, now_ms()).await?;
     drop(conn);
     let own = to_client(&pdu, Shape::Stripped, serde_json::Map::new());
     let stripped = strip((rooms, offer.origin), preview, &version, own.get()).await;
     let sender = ids.user(&pdu.sender).await?;
+    feed::keep_invite(rooms, (room, user), (&target, &pdu), &stripped).await?;
     membership::leave::set_out_of_band(rooms, room, user, (2, sender), Some(&stripped)).await?;
     to_raw(&object)
 }

@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::{Error, encryption, other},
+    super::{Error, encryption},
     View,
     list::Seen,
     request::{Extensions, OfRooms, ToDevice},
     room::Part,
 };
 use crate::{
+    rooms::receipts::contents,
     storage::{self, Pos, RoomNid},
     sync::v3::PUSH_RULES,
     users::push_rules,
@@ -165,7 +166,7 @@ async fn receipts(
     let mut conn = view.rooms.ctx().db.conn().await?;
     let rows = storage::sliding::receipts(&mut conn, user, spans, view.upto, &events).await?;
     drop(conn);
-    let contents = other::receipt_contents(view.rooms, rows).await?;
+    let contents = contents(view.rooms.ctx(), &rows).await?;
     let is_news = !contents.is_empty();
     let by_room = contents
         .into_iter()

@@ -15,6 +15,8 @@ pub(crate) struct User {
     http: reqwest::Client,
     pub(crate) id: String,
     pub(crate) token: String,
+    /// What is added to the query of every request.
+    mask: Option<String>,
     pub(crate) since: Option<String>,
     /// Timeline events that syncs brought: (room, event).
     pub(crate) seen: Vec<(String, Value)>,
@@ -56,9 +58,33 @@ impl User {
             http,
             id: text("user_id"),
             token: text("access_token"),
+            mask: None,
             since: None,
             seen: Vec::new(),
         }
+    }
+
+    /// Somebody with a token that was not got by a login.
+    pub(crate) fn with_token(base: &str, id: &str, token: &str) -> Self {
+        Self {
+            base: base.to_owned(),
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            id: id.to_owned(),
+            token: token.to_owned(),
+            mask: None,
+            since: None,
+            seen: Vec::new(),
+        }
+    }
+
+    /// The same as a user whom an application service speaks for; more of the query may follow the
+    /// id.
+    pub(crate) fn masked(&self, query: &str) -> Self {
+        let mut masked = self.again();
+        let id = query.split('&').next().unwrap();
+        id.clone_into(&mut masked.id);
+        masked.mask = Some(format!("user_id={query}"));
+        masked
     }
 
     /// The same session once more; what it saw stays with the first.
@@ -68,6 +94,7 @@ impl User {
             http: self.http.clone(),
             id: self.id.clone(),
             token: self.token.clone(),
+            mask: self.mask.clone(),
             since: None,
             seen: Vec::new(),
         }
@@ -93,7 +120,11 @@ impl User {
         path: &str,
         body: Option<Value>,
     ) -> (u16, Value) {
-        let url = self.url(path);
+        let mut url = self.url(path);
+        if let Some(mask) = &self.mask {
+            url.push(if url.contains('?') { '&' } else { '?' });
+            url.push_str(mask);
+        }
         let mut request = self.http.request(method, url).bearer_auth(&self.token);
         if let Some(body) = body {
             request = request.body(body.to_string());
