@@ -108,6 +108,9 @@ pub enum Error {
         /// Where.
         room_id: OwnedRoomId,
     },
+    /// Who is in a room cannot forget it.
+    #[error("{0} is still in the room")]
+    StillThere(OwnedUserId),
     /// The authorization rules, or a rule of ours, forbid it.
     #[error("{0}")]
     Forbidden(String),

@@ -2,9 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use ruma::events::room::member::MembershipState;
 use serde_json::{Map, Value, json, value::RawValue};
 
-use super::{Error, Event, Rooms, resident::Room};
+use super::{Error, Event, Rooms, resident::Room, states::States};
 use crate::{
     clock::now_ms,
     event::{
@@ -22,12 +23,23 @@ pub struct Extras {
     previous: HashMap<i64, Arc<Pdu>>,
     /// Redacted event to its redaction.
     because: HashMap<String, Arc<Pdu>>,
+    /// The viewer's membership at each event whose state is known.
+    memberships: HashMap<i64, MembershipState>,
 }
 
 impl Extras {
-    /// Looks up what the events need.
-    pub async fn load(rooms: &Rooms, room: &Room, events: &[Event]) -> Result<Self, Error> {
+    /// Looks up what the events need, for a viewer or (`None`) whoever it may be.
+    pub async fn load(
+        rooms: &Rooms,
+        room: &Room,
+        events: &[Event],
+        viewer: Option<&Session>,
+    ) -> Result<Self, Error> {
         let states = rooms.states_before(room, events).await?;
+        let memberships = match viewer {
+            Some(viewer) => memberships(rooms, room, (events, &states), viewer).await?,
+            None => HashMap::new(),
+        };
         let mut replaced = Vec::new();
         for event in events {
             if let Some(key) = &event.pdu.state_key
@@ -65,7 +77,11 @@ impl Extras {
                 .zip(pdus)
                 .collect();
         }
-        Ok(Self { previous, because })
+        Ok(Self {
+            previous,
+            because,
+            memberships,
+        })
     }
 
     /// An event for a client.
@@ -93,6 +109,9 @@ impl Extras {
             "age".to_owned(),
             json!((now_ms() - pdu.origin_server_ts).max(0)),
         );
+        if let Some(membership) = self.memberships.get(&event.stored.nid.0) {
+            unsigned.insert("membership".to_owned(), json!(membership));
+        }
         if let Some(txn_id) = txn_id {
             unsigned.insert("transaction_id".to_owned(), json!(txn_id));
         }
@@ -108,4 +127,39 @@ impl Extras {
         }
         to_client(pdu, shape, unsigned)
     }
+}
+
+/// The viewer's membership at each event: in the state before it, or as the event itself sets it
+/// (`unsigned.membership`, v1.11).
+async fn memberships(
+    rooms: &Rooms,
+    room: &Room,
+    (events, states): (&[Event], &States),
+    viewer: &Session,
+) -> Result<HashMap<i64, MembershipState>, Error> {
+    let mut found = HashMap::with_capacity(events.len());
+    let mut set_by = Vec::new();
+    for event in events {
+        let nid = event.stored.nid.0;
+        if event.pdu.target() == Some(&viewer.user_id) {
+            found.extend(event.pdu.membership().map(|membership| (nid, membership)));
+        } else if let Some(state) = event.stored.snap.and_then(|snap| states.get(&snap)) {
+            match state.get(-viewer.user_nid.0) {
+                Some(own) => set_by.push((nid, own)),
+                None => {
+                    found.insert(nid, MembershipState::Leave);
+                }
+            }
+        }
+    }
+    let mut own: Vec<i64> = set_by.iter().map(|(_, own)| *own).collect();
+    own.sort_unstable();
+    own.dedup();
+    let pdus = rooms.pdus(room, &own).await?;
+    let by_nid: HashMap<i64, Arc<Pdu>> = own.into_iter().zip(pdus).collect();
+    for (nid, own) in set_by {
+        let membership = by_nid.get(&own).and_then(|pdu| pdu.membership());
+        found.extend(membership.map(|membership| (nid, membership)));
+    }
+    Ok(found)
 }

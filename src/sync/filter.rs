@@ -35,10 +35,7 @@ pub(super) async fn load(
 
 /// Events of a room in one answer.
 pub(super) fn limit(filter: &RoomEventFilter) -> i64 {
-    let limit = filter
-        .limit
-        .map_or(LIMIT_DEFAULT, u64::from)
-        .clamp(1, LIMIT_MAX);
+    let limit = filter.limit.map_or(LIMIT_DEFAULT, u64::from).min(LIMIT_MAX);
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use ruma::{
+    OwnedUserId,
     api::client::filter::{FilterDefinition, LazyLoadOptions},
     events::{StateEventType, TimelineEventType},
 };
@@ -28,6 +29,8 @@ pub(super) struct Scope<'a> {
     pub(super) rooms: &'a Rooms,
     pub(super) session: &'a Session,
     pub(super) filter: &'a FilterDefinition,
+    /// Whose messages and invitations the user does not want.
+    pub(super) ignored: &'a HashSet<OwnedUserId>,
     pub(super) since: Pos,
     pub(super) upto: Pos,
     pub(super) full_state: bool,
@@ -176,9 +179,12 @@ async fn assemble(
     } = scope;
     let limit = usize::try_from(filter::limit(&filter.room.timeline)).unwrap_or(usize::MAX);
     let limited = cut || events.len() > limit;
+    let newest = events.first().and_then(|event| event.stored.seq);
     events.truncate(limit);
     events.reverse();
     let edge = events.first().and_then(|event| event.stored.seq);
+    // Without a timeline paging begins at what is newest.
+    let edge = edge.or(newest.map(|seq| seq + 1));
     let before = events.first().and_then(|event| event.stored.snap);
     let mut answer = Map::new();
     if events.is_empty() && !fresh && !scope.full_state {
@@ -194,8 +200,9 @@ async fn assemble(
     let shown: Vec<Event> = shown
         .into_iter()
         .filter(|event| filter::passes(&filter.room.timeline, &event.pdu))
+        .filter(|event| event.pdu.is_state() || !scope.ignored.contains(&event.pdu.sender))
         .collect();
-    let extras = Extras::load(rooms, &room, &shown).await?;
+    let extras = Extras::load(rooms, &room, &shown, Some(session)).await?;
     let timeline: Vec<Box<RawValue>> = shown
         .iter()
         .map(|event| extras.render(rooms, session, event, Shape::Sync))

@@ -1,7 +1,8 @@
 //! Parts of an answer for rooms that the user is not in, and ephemeral parts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use ruma::OwnedUserId;
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
@@ -10,9 +11,22 @@ use super::{
 };
 use crate::{
     event::client::{Shape, to_client},
-    rooms::receipts::contents,
+    rooms::{Rooms, receipts::contents},
     storage::{self, RoomNid, memberships::UserRoom},
+    users::{push_rules, tokens::Session},
 };
+
+/// Whom the user ignores (`m.ignored_user_list`).
+pub(super) async fn ignored(
+    rooms: &Rooms,
+    session: &Session,
+) -> Result<HashSet<OwnedUserId>, Error> {
+    let user = session.user_nid;
+    let mut conn = rooms.ctx().db.conn().await?;
+    let list = storage::account_data::find(&mut conn, user, 0, push_rules::IGNORED).await?;
+    let ignored = list.map(|list| push_rules::ignored(&list));
+    Ok(ignored.into_iter().flatten().collect())
+}
 
 /// A room that the user left: its timeline up to that.
 pub(super) async fn left(scope: Scope<'_>, row: &UserRoom) -> Result<Map<String, Value>, Error> {

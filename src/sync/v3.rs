@@ -64,6 +64,7 @@ pub async fn sync(
         let mut conn = rooms.ctx().db.conn().await?;
         let mine = storage::memberships::list_of_user(&mut conn, session.user_nid).await?;
         drop(conn);
+        let ignored = other::ignored(rooms, session).await?;
         waiter.watch(
             mine.iter()
                 .filter(|row| row.membership == 1)
@@ -74,6 +75,7 @@ pub async fn sync(
             rooms,
             session,
             filter: &filter,
+            ignored: &ignored,
             since: since.map_or(0, |since| since.pos.min(upto)),
             upto,
             full_state: request.full_state,
@@ -161,6 +163,7 @@ async fn look(scope: Scope<'_>, mine: &[UserRoom], told_typing: i64) -> Result<A
     {
         let room_id = ids.room_id(row.room).await?.to_string();
         match row.membership {
+            2 if is_ignored(scope, row).await? => {}
             2 => {
                 let state = json!({ "invite_state": { "events": membership::invite::shown(scope.rooms, row).await? } });
                 answer.invite.insert(room_id, state);
@@ -178,6 +181,17 @@ async fn look(scope: Scope<'_>, mine: &[UserRoom], told_typing: i64) -> Result<A
         }
     }
     Ok(answer)
+}
+
+/// Whether an invitation is of somebody whom the user ignores.
+async fn is_ignored(scope: Scope<'_>, row: &UserRoom) -> Result<bool, Error> {
+    match row.sender {
+        Some(sender) if !scope.ignored.is_empty() => {
+            let sender = scope.rooms.ctx().db.ids.user_id(sender).await?;
+            Ok(scope.ignored.contains(&sender))
+        }
+        _ => Ok(false),
+    }
 }
 
 /// Account data by room; global data goes into the answer.

@@ -11,7 +11,9 @@ use crate::{config::Appservice, context::Context, storage};
 /// The user that a client names: a full id of ours or a localpart. Foreign ids are unknown users.
 pub fn parse_user(ctx: &Context, name: &str) -> Option<OwnedUserId> {
     if name.starts_with('@') {
-        let id = UserId::parse(name).ok()?;
+        // Our users have no capitals in their names, whatever people type.
+        let (localpart, server) = name.split_once(':')?;
+        let id = UserId::parse(format!("{}:{server}", localpart.to_lowercase())).ok()?;
         return (id.server_name() == ctx.server_name()).then_some(id);
     }
     user_id(ctx.server_name(), &name.to_lowercase()).ok()

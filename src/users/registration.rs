@@ -10,12 +10,13 @@ use crate::{
     storage::{self, registration_tokens::RegistrationToken},
 };
 
-/// A user id out of what somebody wants to be called.
+/// A user id out of what somebody wants to be called; capitals become small.
 pub fn user_id(server_name: &ServerName, name: &str) -> Result<OwnedUserId, Error> {
     let name = name.strip_prefix('@').map_or(name, |full| {
         full.split_once(':')
             .map_or(full, |(localpart, _)| localpart)
     });
+    let name = name.to_ascii_lowercase();
     if name.is_empty() {
         return Err(Error::NameInvalid(
             "a user name may not be empty".to_owned(),

@@ -118,7 +118,7 @@ pub(super) async fn render(
     session: &Session,
     events: &[Event],
 ) -> Result<Vec<Box<RawValue>>, ApiError> {
-    let extras = Extras::load(rooms, room, events).await?;
+    let extras = Extras::load(rooms, room, events, Some(session)).await?;
     Ok(events
         .iter()
         .map(|event| extras.render(rooms, session, event, Shape::Timeline))

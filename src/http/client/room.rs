@@ -149,7 +149,12 @@ async fn get_room_event(
     }: Authenticated<get_room_event::v3::Request>,
 ) -> Result<RawJson, ApiError> {
     let (user, id) = (&session.user_id, &request.event_id);
-    let (room, _, event) = timeline::event(&rooms, &request.room_id, user, id).await?;
+    let found = timeline::event(&rooms, &request.room_id, user, id).await;
+    let (room, _, event) = match found {
+        // Who may not read it is not told whether it exists (specification).
+        Err(rooms::Error::NotJoined { .. }) => return Err(rooms::Error::EventNotFound.into()),
+        found => found?,
+    };
     let events = render(&rooms, &room, &session, &[event]).await?;
     Ok(RawJson(
         events

@@ -125,7 +125,7 @@ impl Parts<'_> {
                 Err(error) => return Err(error),
             };
             let events = self.rooms.events_by_nid(&room, &nids).await?;
-            let extras = Extras::load(self.rooms, &room, &events).await?;
+            let extras = Extras::load(self.rooms, &room, &events, None).await?;
             for event in &events {
                 let shown = extras.render_for_all(event, Shape::Timeline, None);
                 rendered.insert(event.stored.nid.0, shown);

@@ -210,7 +210,7 @@ pub async fn forget(rooms: &Rooms, room_id: &RoomId, user: &UserId) -> Result<()
     }
     drop(conn);
     if !purge::forget(rooms, room, user_nid).await? {
-        return Err(Error::Invalid(format!("{user} is still in the room")));
+        return Err(Error::StillThere(user.to_owned()));
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use ruma::OwnedRoomId;
+use ruma::{OwnedRoomId, OwnedUserId};
 use serde_json::{Map, Value, json};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -27,10 +27,10 @@ use self::{
     list::{Seen, Shown},
     room::Wish,
 };
-use super::{Error, Hub, TIMEOUT_MAX};
+use super::{Error, Hub, TIMEOUT_MAX, other};
 use crate::{
     rooms::{self, Rooms},
-    storage::{self, Pos, RoomNid, presence::State, sliding::Listed},
+    storage::{self, Pos, RoomNid, UserNid, presence::State, sliding::Listed},
     users::tokens::Session,
 };
 
@@ -56,6 +56,8 @@ struct View<'a> {
     /// Serial of typing that it knows.
     typing: i64,
     upto: Pos,
+    /// Whose messages and invitations the user does not want.
+    ignored: HashSet<OwnedUserId>,
     direct: OnceCell<HashSet<RoomNid>>,
     /// Numbers of state keys that were looked up: clients ask for many that are nowhere.
     skeys: Mutex<HashMap<(String, String), Option<i64>>>,
@@ -122,8 +124,10 @@ pub async fn sync(
         // Register, then look, then wait: what comes in between is not missed.
         let mut waiter = hub.register(session.user_nid);
         let mut conn = db.conn().await?;
-        let mine = storage::sliding::list_rooms(&mut conn, session.user_nid).await?;
+        let mut mine = storage::sliding::list_rooms(&mut conn, session.user_nid).await?;
         drop(conn);
+        let ignored = other::ignored(rooms, session).await?;
+        leave_out(rooms, &mut mine, &ignored).await?;
         let joined = mine.iter().filter(|room| room.mine.membership == 1);
         waiter.watch(joined.map(|room| room.mine.room));
         let upto = db.stream.horizon();
@@ -133,6 +137,7 @@ pub async fn sync(
             since: token.map_or(0, |token| token.pos.min(upto)),
             typing: token.map_or(0, |token| token.typing),
             upto,
+            ignored,
             direct: OnceCell::new(),
             skeys: Mutex::default(),
         };
@@ -168,6 +173,29 @@ pub async fn sync(
             () = stopping.cancelled() => {}
         }
     }
+}
+
+/// Leaves out invitations of users who are ignored.
+async fn leave_out(
+    rooms: &Rooms,
+    mine: &mut Vec<Listed>,
+    ignored: &HashSet<OwnedUserId>,
+) -> Result<(), Error> {
+    if ignored.is_empty() {
+        return Ok(());
+    }
+    let invitations = mine.iter().filter(|room| room.mine.membership == 2);
+    let senders: Vec<UserNid> = invitations.filter_map(|room| room.mine.sender).collect();
+    let ids = rooms.ctx().db.ids.user_ids_of(&senders).await?;
+    let unwanted: HashSet<i64> = senders
+        .into_iter()
+        .zip(ids)
+        .filter(|(_, id)| ignored.contains(id))
+        .map(|(nid, _)| nid.0)
+        .collect();
+    let is_unwanted = |sender: Option<UserNid>| sender.is_some_and(|it| unwanted.contains(&it.0));
+    mine.retain(|room| room.mine.membership != 2 || !is_unwanted(room.mine.sender));
+    Ok(())
 }
 
 /// Parts of an answer.

@@ -296,13 +296,16 @@ async fn tell(view: &View<'_>, candidate: Candidate<'_>, facts: &Facts) -> Resul
         told,
     } = candidate;
     let limited = cut || events.len() > wish.limit();
+    let newest = events.first().and_then(|event| event.stored.seq);
     events.truncate(wish.limit());
     events.reverse();
     let edge = events.first().and_then(|event| event.stored.seq);
+    let edge = edge.or(newest.map(|seq| seq + 1));
     let viewer = visibility::viewer(view.rooms, &room, &view.session.user_id).await?;
     let current = viewer.entries(&room);
-    let shown = visibility::filter_for(view.rooms, &room, &viewer, events).await?;
-    let extras = Extras::load(view.rooms, &room, &shown).await?;
+    let mut shown = visibility::filter_for(view.rooms, &room, &viewer, events).await?;
+    shown.retain(|event| event.pdu.is_state() || !view.ignored.contains(&event.pdu.sender));
+    let extras = Extras::load(view.rooms, &room, &shown, Some(view.session)).await?;
     let timeline: Vec<Box<RawValue>> = shown
         .iter()
         .map(|event| extras.render(view.rooms, view.session, event, Shape::Sync))

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::rig::{enc, server::Server};
+use crate::rig::{enc, server::Server, user::User};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_many_writers_nothing_is_missed_and_nothing_comes_twice() {
@@ -194,4 +194,67 @@ async fn account_data_tags_and_filters_come_back_as_they_were() {
     );
     let rules = format!("/user/{user}/account_data/m.push_rules");
     assert_eq!(alice.put(&rules, json!({})).await.0, 405);
+}
+
+/// Texts of a room's timeline with the memberships that the server adds.
+fn heard(sync: &Value, room: &str) -> Vec<(String, String)> {
+    let events = sync["rooms"]["join"][room]["timeline"]["events"].as_array();
+    let messages = events
+        .into_iter()
+        .flatten()
+        .filter(|event| event["type"] == "m.room.message");
+    let text = |value: &Value| value.as_str().unwrap_or("none").to_owned();
+    messages
+        .map(|event| {
+            let body = text(&event["content"]["body"]);
+            (body, text(&event["unsigned"]["membership"]))
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_one_ignores_is_not_heard_and_events_tell_whether_one_was_there() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    // Capitals in names make no other user.
+    let carol = User::register(&server.url(""), "Carol").await;
+    assert!(carol.id.starts_with("@carol:"), "{}", carol.id);
+    let room = bob.create_room(json!({ "preset": "public_chat" })).await;
+    let before = bob.say(&room, "before").await;
+    let event = format!("/rooms/{}/event/{}", enc(&room), enc(&before));
+    assert_eq!(alice.get(&event).await.0, 404);
+    alice.join(&room).await;
+    carol.join(&room).await;
+    bob.say(&room, "after").await;
+    let list = json!({ "ignored_users": { carol.id.as_str(): {} } });
+    let path = format!("/user/{}/account_data/m.ignored_user_list", enc(&alice.id));
+    assert_eq!(alice.put(&path, list).await.0, 200);
+    carol.say(&room, "nobody listens").await;
+    let invited = carol.create_room(json!({ "invite": [alice.id] })).await;
+    let wanted = bob.create_room(json!({ "invite": [alice.id] })).await;
+
+    let (_, sync) = alice.get("/sync").await;
+    let pair = |text: &str, membership: &str| (text.to_owned(), membership.to_owned());
+    let expected = [pair("before", "leave"), pair("after", "join")];
+    assert_eq!(heard(&sync, &room), expected);
+    let invitations = sync["rooms"]["invite"].as_object().unwrap();
+    assert!(invitations.contains_key(&wanted) && !invitations.contains_key(&invited));
+    let filter = enc(&json!({ "room": { "timeline": { "limit": 0 } } }).to_string());
+    let (_, sync) = alice.get(&format!("/sync?filter={filter}")).await;
+    let timeline = &sync["rooms"]["join"][&room]["timeline"];
+    assert_eq!(
+        (&timeline["events"], &timeline["limited"]),
+        (&json!([]), &json!(true))
+    );
+    let from = timeline["prev_batch"].as_str().unwrap();
+    let path = format!("/rooms/{}/messages?dir=b&limit=1&from={from}", enc(&room));
+    let (_, page) = alice.get(&path).await;
+    assert_eq!(
+        page["chunk"][0]["content"]["body"], "nobody listens",
+        "{page}"
+    );
+
+    let path = format!("/rooms/{}/forget", enc(&room));
+    let (status, answer) = alice.post(&path, json!({})).await;
+    assert_eq!((status, &answer["errcode"]), (400, &json!("M_UNKNOWN")));
 }
