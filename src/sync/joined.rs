@@ -196,12 +196,7 @@ async fn assemble(
         Some(snap) => rooms.state_of(room.nid, snap).await?.entries,
         None => current.clone(),
     };
-    let shown = visibility::filter_for(rooms, &room, &viewer, events).await?;
-    let shown: Vec<Event> = shown
-        .into_iter()
-        .filter(|event| filter::passes(&filter.room.timeline, &event.pdu))
-        .filter(|event| event.pdu.is_state() || !scope.ignored.contains(&event.pdu.sender))
-        .collect();
+    let shown = shown(scope, &room, &viewer, events).await?;
     let extras = Extras::load(rooms, &room, &shown, Some(session)).await?;
     let timeline: Vec<Box<RawValue>> = shown
         .iter()
@@ -234,6 +229,21 @@ async fn assemble(
         answer.insert("summary".to_owned(), summary);
     }
     Ok(answer)
+}
+
+/// Those of some events that the user may see, and wants to.
+async fn shown(
+    scope: Scope<'_>,
+    room: &Room,
+    viewer: &visibility::Viewer,
+    events: Vec<Event>,
+) -> Result<Vec<Event>, Error> {
+    let mut shown = visibility::filter_for(scope.rooms, room, viewer, events).await?;
+    shown.retain(|event| {
+        let is_heard = event.pdu.is_state() || !scope.ignored.contains(&event.pdu.sender);
+        is_heard && filter::passes(&scope.filter.room.timeline, &event.pdu)
+    });
+    Ok(shown)
 }
 
 /// State events from `base` (`None`: nothing) to `target`.
