@@ -233,7 +233,8 @@ mod tests {
             assert!(user_id(server, good).is_ok(), "{good}");
         }
         let long = "a".repeat(250);
-        for bad in ["", "Alice", "a b", "ä", "a:b", "a@b", "\0", long.as_str()] {
+        assert_eq!(user_id(server, "Alice").unwrap(), "@alice:a.example");
+        for bad in ["", "a b", "ä", "a:b", "a@b", "\0", long.as_str()] {
             assert!(user_id(server, bad).is_err(), "{bad}");
         }
     }
