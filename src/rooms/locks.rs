@@ -55,7 +55,7 @@ impl Locks {
         let mut held = self.0.lock().await;
         let (class, key) = lock.key();
         if let Some(conn) = held.as_mut()
-            && let Err(error) = storage::locks::unlock(conn, class, key).await
+            && let Err(error) = storage::locks::unlock(conn, class, &[key]).await
         {
             // The connection is gone, and its locks with it.
             tracing::warn!(%error, "a lock was not given back");

@@ -254,38 +254,6 @@ pub async fn page(
     collect(rows)
 }
 
-/// The newest live events of many rooms at positions in `(since, upto]`, newest first within a
-/// room, at most `limit` for each room. One query for all rooms.
-pub async fn newest(
-    conn: &mut PgConnection,
-    rooms: &[i64],
-    (since, upto): (i64, i64),
-    limit: i64,
-) -> Result<Vec<Stored>, Error> {
-    // Within a room positions rise with room_seq, so the index on room_seq serves and the filter
-    // on pos cuts off at the first older event of the page.
-    let rows = sqlx::query_as!(
-        Row,
-        r#"SELECT e.room_nid, e.event_nid, e.room_seq, e.pos, e.snap_nid, e.event_key, e.event_tail,
-             e.flags, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
-           FROM unnest($1::bigint[]) AS w (room)
-           CROSS JOIN LATERAL (
-             SELECT * FROM event v
-             WHERE v.room_nid = w.room AND v.room_seq IS NOT NULL AND (v.pos IS NULL OR v.pos <= $3)
-             ORDER BY v.room_seq DESC
-             LIMIT $4) e
-           LEFT JOIN state_json s ON e.skey_nid IS NOT NULL AND s.event_nid = e.event_nid
-           LEFT JOIN event_json j ON e.skey_nid IS NULL AND j.event_nid = e.event_nid
-           WHERE COALESCE(e.pos, 0) > $2 OR $2 = 0
-           ORDER BY e.room_nid, e.room_seq DESC"#,
-        rooms,
-        since,
-        upto,
-        limit
-    );
-    collect(rows.fetch_all(conn).await?)
-}
-
 /// Numbers and ids' first halves of events that exist, in no order: what of a list we have.
 pub async fn known(
     conn: &mut PgConnection,

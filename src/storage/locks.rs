@@ -7,20 +7,8 @@ use super::Error;
 /// Takes a lock of a class until the connection ends or [`unlock`] is called; `false`: somebody has
 /// it. Two things that share a key take turns, no more.
 pub async fn try_lock(conn: &mut PgConnection, class: i32, key: i32) -> Result<bool, Error> {
-    let locked = sqlx::query_scalar!(
-        r#"SELECT pg_try_advisory_lock($1, $2) AS "locked!""#,
-        class,
-        key
-    );
-    Ok(locked.fetch_one(conn).await?)
-}
-
-/// Gives back what [`try_lock`] got.
-pub async fn unlock(conn: &mut PgConnection, class: i32, key: i32) -> Result<(), Error> {
-    sqlx::query_scalar!("SELECT pg_advisory_unlock($1, $2)", class, key)
-        .fetch_one(conn)
-        .await?;
-    Ok(())
+    let taken = try_lock_some(conn, class, &[key], 1).await?;
+    Ok(!taken.is_empty())
 }
 
 /// Takes a lock of a class that many may have at once, until the connection ends.
@@ -60,8 +48,8 @@ pub async fn try_lock_some(
     Ok(taken.fetch_all(conn).await?)
 }
 
-/// Gives back several locks of a class.
-pub async fn unlock_all(conn: &mut PgConnection, class: i32, keys: &[i32]) -> Result<(), Error> {
+/// Gives back locks of a class that [`try_lock`] or [`try_lock_some`] got.
+pub async fn unlock(conn: &mut PgConnection, class: i32, keys: &[i32]) -> Result<(), Error> {
     sqlx::query_scalar!(
         "SELECT pg_advisory_unlock($1, w.key) FROM unnest($2::int[]) AS w (key)",
         class,

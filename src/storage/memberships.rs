@@ -45,43 +45,67 @@ pub struct UserRoom {
     pub forgotten: bool,
     /// Stripped state of an invite or knock, a JSON array.
     pub stripped: Option<String>,
+    /// Position of what last moved the room up in lists; 0: we hold no events of it.
+    pub bump: i64,
+    /// Position of its newest event; 0 likewise.
+    pub last: i64,
     /// Whether the room's state lacks members.
     pub partial: bool,
     /// Position at which it lacked them no more; 0: it never did.
     pub whole_pos: i64,
 }
 
+struct Row {
+    room_nid: i64,
+    membership: i16,
+    event_nid: Option<i64>,
+    sender_nid: Option<i64>,
+    pos: i64,
+    forgotten: bool,
+    stripped: Option<Vec<u8>>,
+    bump_pos: i64,
+    last_pos: i64,
+    partial: bool,
+    whole_pos: i64,
+}
+
+impl TryFrom<Row> for UserRoom {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self, Error> {
+        let stripped = row.stripped.map(|body| decode_body("user_room", &body));
+        Ok(Self {
+            room: RoomNid(row.room_nid),
+            membership: row.membership,
+            event: row.event_nid,
+            sender: row.sender_nid.map(UserNid),
+            pos: row.pos,
+            forgotten: row.forgotten,
+            stripped: stripped.transpose()?,
+            bump: row.bump_pos,
+            last: row.last_pos,
+            partial: row.partial,
+            whole_pos: row.whole_pos,
+        })
+    }
+}
+
 /// All rooms of a local user, forgotten ones too, in order of position.
 pub async fn list_of_user(conn: &mut PgConnection, user: UserNid) -> Result<Vec<UserRoom>, Error> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        Row,
         r#"SELECT u.room_nid, u.membership, u.event_nid, u.sender_nid, u.pos, u.forgotten, u.stripped,
+           COALESCE(h.bump_pos, 0) AS "bump_pos!", COALESCE(h.last_pos, 0) AS "last_pos!",
            (p.room_nid IS NOT NULL AND p.whole_pos IS NULL) AS "partial!",
            COALESCE(p.whole_pos, 0) AS "whole_pos!"
          FROM user_room u
+         LEFT JOIN room_head h ON h.room_nid = u.room_nid
          LEFT JOIN partial_room p ON p.room_nid = u.room_nid
          WHERE u.user_nid = $1 ORDER BY u.pos"#,
         user.0
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(UserRoom {
-                room: RoomNid(row.room_nid),
-                membership: row.membership,
-                event: row.event_nid,
-                sender: row.sender_nid.map(UserNid),
-                pos: row.pos,
-                forgotten: row.forgotten,
-                stripped: row
-                    .stripped
-                    .map(|body| decode_body("user_room", &body))
-                    .transpose()?,
-                partial: row.partial,
-                whole_pos: row.whole_pos,
-            })
-        })
-        .collect()
+    );
+    let rows = rows.fetch_all(conn).await?.into_iter();
+    rows.map(UserRoom::try_from).collect()
 }
 
 /// A local user's relation to one room.
@@ -90,35 +114,21 @@ pub async fn find_of_user(
     user: UserNid,
     room: RoomNid,
 ) -> Result<Option<UserRoom>, Error> {
-    let row = sqlx::query!(
-        r#"SELECT u.membership, u.event_nid, u.sender_nid, u.pos, u.forgotten, u.stripped,
+    let row = sqlx::query_as!(
+        Row,
+        r#"SELECT u.room_nid, u.membership, u.event_nid, u.sender_nid, u.pos, u.forgotten, u.stripped,
+           COALESCE(h.bump_pos, 0) AS "bump_pos!", COALESCE(h.last_pos, 0) AS "last_pos!",
            (p.room_nid IS NOT NULL AND p.whole_pos IS NULL) AS "partial!",
            COALESCE(p.whole_pos, 0) AS "whole_pos!"
          FROM user_room u
+         LEFT JOIN room_head h ON h.room_nid = u.room_nid
          LEFT JOIN partial_room p ON p.room_nid = u.room_nid
          WHERE u.user_nid = $1 AND u.room_nid = $2"#,
         user.0,
         room.0
-    )
-    .fetch_optional(conn)
-    .await?;
-    row.map(|row| {
-        Ok(UserRoom {
-            room,
-            membership: row.membership,
-            event: row.event_nid,
-            sender: row.sender_nid.map(UserNid),
-            pos: row.pos,
-            forgotten: row.forgotten,
-            stripped: row
-                .stripped
-                .map(|body| decode_body("user_room", &body))
-                .transpose()?,
-            partial: row.partial,
-            whole_pos: row.whole_pos,
-        })
-    })
-    .transpose()
+    );
+    let row = row.fetch_optional(conn).await?;
+    row.map(UserRoom::try_from).transpose()
 }
 
 /// Sets an invite or knock of a room that we do not hold, or its end. Log it afterwards.

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{Error, RoomNid, UserNid};
+use super::{Error, Pos, RoomNid, UserNid};
 
 /// A receipt as stored.
 #[derive(Clone, Debug)]
@@ -67,26 +67,31 @@ pub async fn update_pos(
     Ok(())
 }
 
-/// Receipts of some rooms at positions in `(since, upto]` that a user may see: everybody's public
-/// ones and the user's own private ones. In
-/// each room unthreaded ones come last, since they stand where there is one of each for an event
-/// (MSC4102).
+/// Receipts of rooms that a user may see, everybody's public ones and the user's own private ones:
+/// each room after its own position and up to another. From the beginning (0) only those at `events`
+/// and the user's own, where that is said. In each room unthreaded ones come last, since they stand
+/// where there is one of each for an event (MSC4102).
 pub async fn list(
     conn: &mut PgConnection,
-    rooms: &[i64],
-    (since, upto): (i64, i64),
     user: UserNid,
+    (rooms, upto): (&[(RoomNid, Pos)], Pos),
+    events: Option<&[String]>,
 ) -> Result<Vec<Receipt>, Error> {
+    let nids: Vec<i64> = rooms.iter().map(|(room, _)| room.0).collect();
+    let since: Vec<i64> = rooms.iter().map(|(_, since)| *since).collect();
     Ok(sqlx::query_as!(
         Receipt,
-        "SELECT room_nid, user_nid, kind, thread_id, event_id, ts
-         FROM receipt
-         WHERE room_nid = ANY($1) AND pos > $2 AND pos <= $3 AND (kind = 1 OR user_nid = $4)
-         ORDER BY room_nid, thread_id DESC",
-        rooms,
-        since,
+        "SELECT r.room_nid, r.user_nid, r.kind, r.thread_id, r.event_id, r.ts
+         FROM unnest($2::bigint[], $3::bigint[]) AS w (room, since)
+         JOIN receipt r ON r.room_nid = w.room
+         WHERE r.pos > w.since AND r.pos <= $4 AND (r.kind = 1 OR r.user_nid = $1)
+           AND (w.since > 0 OR $5::text[] IS NULL OR r.user_nid = $1 OR r.event_id = ANY ($5))
+         ORDER BY r.room_nid, r.thread_id DESC",
+        user.0,
+        &nids,
+        &since,
         upto,
-        user.0
+        events as Option<&[String]>
     )
     .fetch_all(conn)
     .await?)

@@ -113,36 +113,8 @@ pub async fn list(
 /// The chain of snapshots from `nid` down to and with the nearest one that has a checkpoint,
 /// newest first. One query; the walk is bounded by the checkpoint interval.
 pub async fn chain(conn: &mut PgConnection, room: RoomNid, nid: i64) -> Result<Vec<Snap>, Error> {
-    let rows = sqlx::query!(
-        r#"WITH RECURSIVE walk AS (
-             SELECT snap_nid, parent, gen, since_ckpt, delta
-             FROM state_snap WHERE room_nid = $1 AND snap_nid = $2
-             UNION ALL
-             SELECT s.snap_nid, s.parent, s.gen, s.since_ckpt, s.delta
-             FROM walk w
-             JOIN state_snap s ON s.room_nid = $1 AND s.snap_nid = w.parent
-             WHERE w.since_ckpt > 0)
-           SELECT snap_nid AS "snap_nid!", parent, gen AS "gen!", since_ckpt AS "since_ckpt!",
-             delta AS "delta!"
-           FROM walk
-           ORDER BY gen DESC"#,
-        room.0,
-        nid
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(Snap {
-                nid: row.snap_nid,
-                parent: row.parent,
-                generation: row.r#gen,
-                since: row.since_ckpt,
-                delta: decode_delta(&row.delta)
-                    .ok_or_else(|| broken("state_snap", row.snap_nid))?,
-            })
-        })
-        .collect()
+    let mut chains = chains(conn, &[(room.0, nid)]).await?;
+    Ok(chains.remove(&room.0).unwrap_or_default())
 }
 
 /// For each of some (room, snapshot) what [`chain`] gives, by room: one snapshot of a room.
@@ -213,15 +185,8 @@ pub async fn checkpoint(
     room: RoomNid,
     nid: i64,
 ) -> Result<Option<Vec<(i64, i64)>>, Error> {
-    let body = sqlx::query_scalar!(
-        "SELECT body FROM state_ckpt WHERE room_nid = $1 AND snap_nid = $2",
-        room.0,
-        nid
-    )
-    .fetch_optional(conn)
-    .await?;
-    body.map(|body| decode_checkpoint(&body).ok_or_else(|| broken("state_ckpt", nid)))
-        .transpose()
+    let mut checkpoints = checkpoints(conn, &[(room.0, nid)]).await?;
+    Ok(checkpoints.remove(&room.0))
 }
 
 #[cfg(test)]

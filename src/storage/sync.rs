@@ -4,52 +4,81 @@ use std::collections::HashMap;
 
 use sqlx::PgConnection;
 
-use super::{Error, RoomNid, UserNid};
+use super::{
+    Error, Pos, RoomNid, UserNid,
+    events::{Row, Stored, collect},
+};
 
-/// Of some rooms those with events in `(since, upto]`.
-pub async fn changed(
-    conn: &mut PgConnection,
-    rooms: &[i64],
-    since: i64,
-) -> Result<Vec<RoomNid>, Error> {
-    let rooms = sqlx::query_scalar!(
-        "SELECT room_nid FROM room_head WHERE room_nid = ANY($1) AND last_pos > $2",
-        rooms,
-        since
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(rooms.into_iter().map(RoomNid).collect())
+/// What is asked of a timeline: room, events after this position (0: from the beginning), up to
+/// this one, and how many.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// Room.
+    pub room: RoomNid,
+    /// After.
+    pub since: Pos,
+    /// Up to.
+    pub upto: Pos,
+    /// How many.
+    pub limit: i64,
 }
 
-/// The state that was told of some rooms at a position: the state before the last event up to it,
-/// and that event's own change (state key, event).
+/// The newest live events of rooms, each in its own span, newest first within a room. One query.
+pub async fn newest(conn: &mut PgConnection, spans: &[Span]) -> Result<Vec<Stored>, Error> {
+    // Within a room positions rise with room_seq, so the index on room_seq serves and the filter
+    // on pos cuts off at the first older event of the page.
+    let column = |of: fn(&Span) -> i64| -> Vec<i64> { spans.iter().map(of).collect() };
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT e.room_nid, e.event_nid, e.room_seq, e.pos, e.snap_nid, e.event_key, e.event_tail,
+             e.flags, e.recv_ts, COALESCE(s.body, j.body) AS "body?"
+           FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])
+             AS w (room, since, upto, most)
+           CROSS JOIN LATERAL (
+             SELECT * FROM event v
+             WHERE v.room_nid = w.room AND v.room_seq IS NOT NULL
+               AND (v.pos IS NULL OR v.pos <= w.upto)
+             ORDER BY v.room_seq DESC
+             LIMIT w.most) e
+           LEFT JOIN state_json s ON e.skey_nid IS NOT NULL AND s.event_nid = e.event_nid
+           LEFT JOIN event_json j ON e.skey_nid IS NULL AND j.event_nid = e.event_nid
+           WHERE COALESCE(e.pos, 0) > w.since OR w.since = 0
+           ORDER BY e.room_nid, e.room_seq DESC"#,
+        &column(|span| span.room.0),
+        &column(|span| span.since),
+        &column(|span| span.upto),
+        &column(|span| span.limit)
+    );
+    collect(rows.fetch_all(conn).await?)
+}
+
+/// The states that were told of rooms, each at its own position, as (state before the last
+/// event up to it, that event's own change (state key, event)).
 pub async fn last_told(
     conn: &mut PgConnection,
-    rooms: &[i64],
-    since: i64,
+    rooms: &[(RoomNid, Pos)],
 ) -> Result<HashMap<RoomNid, (i64, Option<(i64, i64)>)>, Error> {
+    let nids: Vec<i64> = rooms.iter().map(|(room, _)| room.0).collect();
+    let since: Vec<i64> = rooms.iter().map(|(_, since)| *since).collect();
     let rows = sqlx::query!(
         r#"SELECT w.room AS "room!", e.event_nid, e.snap_nid AS "snap_nid!", e.skey_nid
-           FROM unnest($1::bigint[]) AS w (room)
+           FROM unnest($1::bigint[], $2::bigint[]) AS w (room, since)
            CROSS JOIN LATERAL (
              SELECT v.event_nid, v.snap_nid, v.skey_nid FROM event v
-             WHERE v.room_nid = w.room AND v.room_seq IS NOT NULL AND v.pos <= $2
+             WHERE v.room_nid = w.room AND v.room_seq IS NOT NULL AND v.pos <= w.since
              ORDER BY v.room_seq DESC
              LIMIT 1) e
            WHERE e.snap_nid IS NOT NULL"#,
-        rooms,
-        since
+        &nids,
+        &since
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| {
-            let change = row.skey_nid.map(|skey| (skey, row.event_nid));
-            (RoomNid(row.room), (row.snap_nid, change))
-        })
-        .collect())
+    let rows = rows.into_iter().map(|row| {
+        let change = row.skey_nid.map(|skey| (skey, row.event_nid));
+        (RoomNid(row.room), (row.snap_nid, change))
+    });
+    Ok(rows.collect())
 }
 
 /// Joined and invited members of rooms, by room.

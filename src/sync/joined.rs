@@ -8,18 +8,21 @@ use std::{
 use ruma::{
     OwnedUserId,
     api::client::filter::{FilterDefinition, LazyLoadOptions},
-    events::{StateEventType, TimelineEventType},
+    events::StateEventType,
 };
 use serde_json::{Map, Value, json, value::RawValue};
 
-use super::{Error, filter};
+use super::{
+    Error, filter,
+    timeline::{self, Members, Timeline},
+};
 use crate::{
     event::{
         client::{Shape, to_client},
         pdu::Pdu,
     },
     rooms::{Event, Rooms, render::Extras, resident::Room, state, state::Entries, visibility},
-    storage::{self, Pos, RoomNid, UserNid},
+    storage::{Pos, RoomNid, UserNid, sync::Span},
     users::tokens::Session,
 };
 
@@ -40,6 +43,11 @@ pub(super) struct Scope<'a> {
 }
 
 impl Scope<'_> {
+    /// Events of a room in the answer.
+    fn limit(&self) -> usize {
+        usize::try_from(filter::limit(&self.filter.room.timeline)).unwrap_or(usize::MAX)
+    }
+
     /// Whether members are told of as they speak.
     pub(super) fn is_lazy(&self) -> bool {
         matches!(
@@ -51,32 +59,9 @@ impl Scope<'_> {
 
 /// A room to tell about.
 pub(super) struct Candidate {
-    pub(super) room: Arc<Room>,
-    /// Its events in reach, newest first, one more than the limit where there are more.
-    pub(super) events: Vec<Event>,
-    /// Below them our copy of the timeline has a hole.
-    pub(super) cut: bool,
+    pub(super) timeline: Timeline,
     /// Nothing of it was told before: the user has just joined, or syncs for the first time.
     pub(super) fresh: bool,
-    /// State that was told; `None`: nothing was.
-    pub(super) told: Option<Entries>,
-}
-
-impl Candidate {
-    /// Whether members have to be counted, and the room named after some of them.
-    fn needs_summary(&self, limit: usize) -> bool {
-        let is_member = |event: &Event| event.pdu.kind == TimelineEventType::RoomMember;
-        self.fresh || self.cut || self.events.len() > limit || self.events.iter().any(is_member)
-    }
-}
-
-/// What is known of the members of rooms, looked up for many at once.
-#[derive(Debug, Default)]
-pub(super) struct Facts {
-    /// Joined and invited members.
-    counts: HashMap<RoomNid, (i64, i64)>,
-    /// Who rooms without a name are named after.
-    heroes: HashMap<RoomNid, Vec<(UserNid, i64)>>,
 }
 
 /// Events that are brought into memory at once.
@@ -95,7 +80,7 @@ pub(super) async fn assemble_all(
         while let Some(candidate) = waiting.next_if(|_| count < EVENTS_AT_ONCE) {
             let nids = needs(scope, &candidate).await?;
             count += nids.len();
-            needed.push((candidate.room.clone(), nids));
+            needed.push((candidate.timeline.room.clone(), nids));
             chunk.push(candidate);
         }
         let wanted: Vec<(&Room, Vec<i64>)> = needed
@@ -103,10 +88,10 @@ pub(super) async fn assemble_all(
             .map(|(room, nids)| (room.as_ref(), nids.clone()))
             .collect();
         scope.rooms.prepare_pdus(&wanted).await?;
-        let facts = facts(scope, &chunk).await?;
+        let members = members(scope, &chunk).await?;
         for candidate in chunk {
-            let nid = candidate.room.nid;
-            let part = assemble(scope, candidate, &facts).await?;
+            let nid = candidate.timeline.room.nid;
+            let part = assemble(scope, candidate, &members).await?;
             if !part.is_empty() {
                 parts.push((nid, part));
             }
@@ -117,14 +102,15 @@ pub(super) async fn assemble_all(
 
 /// Events of the current state that the answer for a room is made from.
 async fn needs(scope: Scope<'_>, candidate: &Candidate) -> Result<Vec<i64>, Error> {
-    let state = candidate.room.head().state.entries.clone();
+    let timeline = &candidate.timeline;
+    let state = timeline.room.head().state.entries.clone();
     let ids = &scope.rooms.ctx().db.ids;
     let is_whole = candidate.fresh || scope.full_state;
     if is_whole && !scope.is_lazy() {
         return Ok(state.values().copied().collect());
     }
     let mut members = HashSet::from([-scope.session.user_nid.0]);
-    for event in &candidate.events {
+    for event in &timeline.events {
         members.insert(-ids.user(&event.pdu.sender).await?.0);
     }
     let mut nids: Vec<i64> = members
@@ -139,55 +125,39 @@ async fn needs(scope: Scope<'_>, candidate: &Candidate) -> Result<Vec<i64>, Erro
 }
 
 /// Members are counted, and heroes chosen, where the answer tells of them.
-async fn facts(scope: Scope<'_>, candidates: &[Candidate]) -> Result<Facts, Error> {
-    let limit = usize::try_from(filter::limit(&scope.filter.room.timeline)).unwrap_or(usize::MAX);
+async fn members(scope: Scope<'_>, candidates: &[Candidate]) -> Result<Members, Error> {
+    let limit = scope.limit();
     let (mut counted, mut unnamed) = (Vec::new(), Vec::new());
-    for candidate in candidates.iter().filter(|one| one.needs_summary(limit)) {
-        let room = &candidate.room;
+    for candidate in candidates {
+        let timeline = &candidate.timeline;
+        if !candidate.fresh && !timeline.changes_members(limit) {
+            continue;
+        }
+        let room = &timeline.room;
         counted.push(room.nid.0);
         if !is_named(scope.rooms, room, &room.head().state.entries).await? {
             unnamed.push(room.nid.0);
         }
     }
-    if counted.is_empty() {
-        return Ok(Facts::default());
-    }
-    let mut conn = scope.rooms.ctx().db.conn().await?;
-    let counts = storage::sync::member_counts(&mut conn, &counted).await?;
-    let heroes = storage::sync::heroes(&mut conn, &unnamed, scope.session.user_nid).await?;
-    Ok(Facts { counts, heroes })
+    Members::read(scope.rooms, scope.session.user_nid, (&counted, &unnamed)).await
 }
 
 /// Timeline and state of a room; nothing where there is no news.
 async fn assemble(
     scope: Scope<'_>,
     candidate: Candidate,
-    facts: &Facts,
+    members: &Members,
 ) -> Result<Map<String, Value>, Error> {
     let Candidate {
-        room,
-        mut events,
-        cut,
+        mut timeline,
         fresh,
-        told,
     } = candidate;
-    let Scope {
-        rooms,
-        session,
-        filter,
-        ..
-    } = scope;
-    let limit = usize::try_from(filter::limit(&filter.room.timeline)).unwrap_or(usize::MAX);
-    let limited = cut || events.len() > limit;
-    let newest = events.first().and_then(|event| event.stored.seq);
-    events.truncate(limit);
-    events.reverse();
-    let edge = events.first().and_then(|event| event.stored.seq);
-    // Without a timeline paging begins at what is newest.
-    let edge = edge.or(newest.map(|seq| seq + 1));
+    let Scope { rooms, session, .. } = scope;
+    let (events, edge) = timeline.take(scope.limit());
+    let Timeline { room, told, .. } = timeline;
     let before = events.first().and_then(|event| event.stored.snap);
     let mut answer = Map::new();
-    if events.is_empty() && !fresh && !scope.full_state {
+    if events.is_empty() && !edge.limited && !fresh && !scope.full_state {
         return Ok(answer);
     }
     let viewer = visibility::viewer(rooms, &room, &session.user_id).await?;
@@ -202,13 +172,12 @@ async fn assemble(
         .iter()
         .map(|event| extras.render(rooms, session, event, Shape::Sync))
         .collect();
-    let edge = edge.unwrap_or_else(|| room.head().seq + 1);
     answer.insert(
         "timeline".to_owned(),
         json!({
             "events": timeline,
-            "limited": limited,
-            "prev_batch": format!("t{edge}"),
+            "limited": edge.limited,
+            "prev_batch": edge.prev_batch,
         }),
     );
     let base = if scope.full_state || fresh {
@@ -224,8 +193,8 @@ async fn assemble(
     let state = state_section(scope, &room, (base, target), &shown, fresh).await?;
     let field = scope.state_after.unwrap_or("state");
     answer.insert(field.to_owned(), json!({ "events": state }));
-    if let Some(counts) = facts.counts.get(&room.nid) {
-        let summary = summary(scope, *counts, facts.heroes.get(&room.nid)).await?;
+    if let Some(counts) = members.counts.get(&room.nid) {
+        let summary = summary(scope, *counts, members.heroes.get(&room.nid)).await?;
         answer.insert("summary".to_owned(), summary);
     }
     Ok(answer)
@@ -364,78 +333,25 @@ pub(super) async fn is_named(rooms: &Rooms, room: &Room, state: &Entries) -> Res
     Ok(slice.iter().any(|(_, pdu)| has(pdu)))
 }
 
-/// Leaves out what lies below a hole: numbers are given one after the other, so that where some are
-/// left free something is missing, or was for a time.
-pub(super) fn cut_at_hole(events: &mut Vec<Event>) -> bool {
-    let hole = events.windows(2).position(|pair| {
-        let seqs = pair[0].stored.seq.zip(pair[1].stored.seq);
-        seqs.is_some_and(|(upper, lower)| upper - lower > 1)
-    });
-    if let Some(at) = hole {
-        events.truncate(at + 1);
-    }
-    hole.is_some()
-}
-
-/// Candidates for rooms that the user is in, with few queries for all of them.
+/// Candidates for rooms, with few queries for all of them; `told`: the states that were told of those
+/// that are not fresh.
 pub(super) async fn candidates(
     scope: Scope<'_>,
     wanted: &[(RoomNid, bool)],
+    told: HashMap<RoomNid, Entries>,
 ) -> Result<Vec<Candidate>, Error> {
-    let Scope {
-        rooms,
-        filter,
-        since,
-        upto,
-        ..
-    } = scope;
-    let limit = filter::limit(&filter.room.timeline) + 1;
-    let (fresh, known): (Vec<_>, Vec<_>) = wanted.iter().partition(|(_, fresh)| *fresh);
-    let nids =
-        |list: &[(RoomNid, bool)]| -> Vec<i64> { list.iter().map(|(room, _)| room.0).collect() };
-    let (fresh, known) = (nids(&fresh), nids(&known));
-    let mut conn = rooms.ctx().db.conn().await?;
-    let mut stored = Vec::new();
-    if !fresh.is_empty() {
-        stored.extend(storage::events::newest(&mut conn, &fresh, (0, upto), limit).await?);
-    }
-    let mut told = HashMap::new();
-    if !known.is_empty() {
-        stored.extend(storage::events::newest(&mut conn, &known, (since, upto), limit).await?);
-        told = storage::sync::last_told(&mut conn, &known, since).await?;
-    }
-    drop(conn);
-    let mut by_room: HashMap<RoomNid, Vec<storage::events::Stored>> = HashMap::new();
-    for event in stored {
-        by_room.entry(event.room).or_default().push(event);
-    }
-    let nids: Vec<RoomNid> = wanted.iter().map(|(room, _)| *room).collect();
-    let found = rooms.find_many(&nids).await?;
-    let mut candidates = Vec::with_capacity(wanted.len());
-    for (nid, fresh) in wanted {
-        let Some(room) = found.get(nid).cloned() else {
-            continue;
-        };
-        let events = by_room.remove(nid).unwrap_or_default();
-        let mut events = rooms.parse(&room, events)?;
-        let cut = cut_at_hole(&mut events);
-        let told = match told.get(nid) {
-            Some((snap, change)) => {
-                let mut entries = rooms.state_of(*nid, *snap).await?.entries;
-                if let Some((skey, event)) = change {
-                    entries.insert(*skey, *event);
-                }
-                Some(entries)
-            }
-            None => None,
-        };
-        candidates.push(Candidate {
-            room,
-            events,
-            cut,
-            fresh: *fresh,
-            told,
-        });
-    }
-    Ok(candidates)
+    let span = |(room, fresh): &(RoomNid, bool)| Span {
+        room: *room,
+        since: if *fresh { 0 } else { scope.since },
+        upto: scope.upto,
+        limit: filter::limit(&scope.filter.room.timeline) + 1,
+    };
+    let spans: Vec<Span> = wanted.iter().map(span).collect();
+    let fresh: HashMap<RoomNid, bool> = wanted.iter().copied().collect();
+    let timelines = timeline::read(scope.rooms, &spans, told).await?;
+    let candidates = timelines.into_iter().map(|timeline| Candidate {
+        fresh: fresh.get(&timeline.room.nid) == Some(&true),
+        timeline,
+    });
+    Ok(candidates.collect())
 }

@@ -7,6 +7,7 @@ mod joined;
 mod other;
 pub mod presence;
 pub mod sliding;
+mod timeline;
 pub mod token;
 pub mod v3;
 

@@ -1,32 +1,23 @@
 //! Parts of an answer for rooms that the user is not in, and ephemeral parts.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use ruma::OwnedUserId;
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
     Error,
-    joined::{Candidate, Scope, assemble_all},
+    joined::{Scope, assemble_all, candidates},
+    timeline,
 };
 use crate::{
     event::client::{Shape, to_client},
     rooms::{Rooms, receipts::contents},
-    storage::{self, RoomNid, memberships::UserRoom},
+    storage::{self, Pos, RoomNid, memberships::UserRoom},
     users::{push_rules, tokens::Session},
 };
 
-/// Whom the user ignores (`m.ignored_user_list`).
-pub(super) async fn ignored(
-    rooms: &Rooms,
-    session: &Session,
-) -> Result<HashSet<OwnedUserId>, Error> {
-    let user = session.user_nid;
-    let mut conn = rooms.ctx().db.conn().await?;
-    let list = storage::account_data::find(&mut conn, user, 0, push_rules::IGNORED).await?;
-    let ignored = list.map(|list| push_rules::ignored(&list));
-    Ok(ignored.into_iter().flatten().collect())
-}
+/// Account data that is not stored as such.
+const PUSH_RULES: &str = "m.push_rules";
 
 /// A room that the user left: its timeline up to that.
 pub(super) async fn left(scope: Scope<'_>, row: &UserRoom) -> Result<Map<String, Value>, Error> {
@@ -46,15 +37,10 @@ pub(super) async fn left(scope: Scope<'_>, row: &UserRoom) -> Result<Map<String,
         upto: row.pos.min(scope.upto),
         ..scope
     };
-    let mut found = super::joined::candidates(scope, &[(row.room, false)]).await?;
-    let Some(candidate) = found.pop() else {
-        return Ok(Map::new());
-    };
-    let candidate = Candidate {
-        fresh: scope.since == 0,
-        ..candidate
-    };
-    match assemble_all(scope, vec![candidate]).await {
+    let told = timeline::told(scope.rooms, &[(row.room, scope.since)]).await?;
+    let wanted = [(row.room, scope.since == 0)];
+    let found = candidates(scope, &wanted, told).await?;
+    match assemble_all(scope, found).await {
         Ok(mut parts) => {
             let mut answer = parts.pop().map_or_else(Map::new, |(_, part)| part);
             answer.remove("summary");
@@ -82,11 +68,66 @@ pub(super) async fn left(scope: Scope<'_>, row: &UserRoom) -> Result<Map<String,
 /// Receipts by room, as content of one `m.receipt` event each.
 pub(super) async fn receipts(
     scope: Scope<'_>,
-    nids: &[i64],
+    nids: &[RoomNid],
 ) -> Result<HashMap<RoomNid, Value>, Error> {
+    let spans: Vec<(RoomNid, Pos)> = nids.iter().map(|room| (*room, scope.since)).collect();
+    let user = scope.session.user_nid;
     let mut conn = scope.rooms.ctx().db.conn().await?;
-    let range = (scope.since, scope.upto);
-    let rows = storage::receipts::list(&mut conn, nids, range, scope.session.user_nid).await?;
+    let rows = storage::receipts::list(&mut conn, user, (&spans, scope.upto), None).await?;
     drop(conn);
     Ok(contents(scope.rooms.ctx(), &rows).await?)
+}
+
+/// Account data that changed, as (type, event).
+#[derive(Default)]
+pub(super) struct AccountData {
+    pub(super) global: Vec<(String, Value)>,
+    pub(super) by_room: HashMap<RoomNid, Vec<(String, Value)>>,
+}
+
+/// Account data that changed in `(since, upto]`; push rules, which everybody has, go with it at the
+/// beginning.
+pub(super) async fn account_data(
+    rooms: &Rooms,
+    session: &Session,
+    (since, upto): (Pos, Pos),
+) -> Result<AccountData, Error> {
+    let mut conn = rooms.ctx().db.conn().await?;
+    let user = session.user_nid;
+    let rows = storage::account_data::list_since(&mut conn, user, since, upto).await?;
+    drop(conn);
+    let mut data = AccountData::default();
+    let mut rules = None;
+    for (room, kind, content) in rows {
+        if room == 0 && kind == PUSH_RULES {
+            rules = Some(content);
+            continue;
+        }
+        let event = account_event(&kind, &content);
+        let list = if room == 0 {
+            &mut data.global
+        } else {
+            data.by_room.entry(RoomNid(room)).or_default()
+        };
+        list.push((kind, event));
+    }
+    if since == 0 || rules.is_some() {
+        let content = push_rules::content(&session.user_id, rules.as_deref());
+        let event = json!({ "type": PUSH_RULES, "content": content });
+        data.global.push((PUSH_RULES.to_owned(), event));
+    }
+    Ok(data)
+}
+
+/// Account data as an event.
+pub(super) fn account_event(kind: &str, content: &str) -> Value {
+    let content: Value = serde_json::from_str(content).unwrap_or_default();
+    json!({ "type": kind, "content": content })
+}
+
+/// Notifications and highlights as clients are shown them: never below zero, and what highlights
+/// notifies.
+pub(super) fn unread(notify: i64, high: i64) -> (i64, i64) {
+    let high = high.max(0);
+    (notify.max(high), high)
 }

@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use ruma::events::room::member::MembershipState;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -10,18 +9,16 @@ use super::{
     Error, Hub, TIMEOUT_MAX,
     encryption::{self, News},
     filter::{load, passes_room_type, passes_type},
-    joined::{Scope, assemble_all, candidates},
+    joined::{Candidate, Scope, assemble_all, candidates},
     other, presence,
+    timeline::{self, Mine},
     token::Token,
 };
 use crate::{
     rooms::{self, Rooms, membership},
-    storage::{self, RoomNid, memberships::UserRoom, presence::State, unread::Part},
-    users::{push_rules, tokens::Session},
+    storage::{self, Pos, RoomNid, memberships::UserRoom, presence::State, unread::Part},
+    users::tokens::Session,
 };
-
-/// Account data that is not stored as such.
-pub(super) const PUSH_RULES: &str = "m.push_rules";
 
 /// A request for what changed.
 #[derive(Debug, Default)]
@@ -61,21 +58,14 @@ pub async fn sync(
     loop {
         // Register, then look, then wait: what comes in between is not missed.
         let mut waiter = hub.register(session.user_nid);
-        let mut conn = rooms.ctx().db.conn().await?;
-        let mine = storage::memberships::list_of_user(&mut conn, session.user_nid).await?;
-        drop(conn);
-        let ignored = other::ignored(rooms, session).await?;
-        waiter.watch(
-            mine.iter()
-                .filter(|row| row.membership == 1)
-                .map(|row| row.room),
-        );
-        let upto = stream.horizon();
+        let mine = Mine::read(rooms, session).await?;
+        waiter.watch(mine.joined());
+        let upto = mine.upto;
         let scope = Scope {
             rooms,
             session,
             filter: &filter,
-            ignored: &ignored,
+            ignored: &mine.ignored,
             since: since.map_or(0, |since| since.pos.min(upto)),
             upto,
             full_state: request.full_state,
@@ -83,9 +73,9 @@ pub async fn sync(
         };
         let typing = rooms.typing().serial();
         let told_typing = since.map_or(0, |since| since.typing);
-        let answer = look(scope, &mine, told_typing).await?;
+        let answer = look(scope, &mine.rooms, told_typing).await?;
         let news = encryption::look(scope, since).await?;
-        let presence = presence::look(scope, &mine, &news.met).await?;
+        let presence = presence::look(scope, &mine.rooms, &news.met).await?;
         let is_quiet = news.is_empty() && answer.is_empty() && presence.is_empty();
         let wait = since.is_some() && is_quiet && !request.full_state;
         let now = tokio::time::Instant::now();
@@ -198,36 +188,20 @@ async fn is_ignored(scope: Scope<'_>, row: &UserRoom) -> Result<bool, Error> {
 async fn account_data(
     scope: Scope<'_>,
     answer: &mut Answer,
-) -> Result<HashMap<i64, Vec<Value>>, Error> {
-    let user = scope.session.user_nid;
-    let mut conn = scope.rooms.ctx().db.conn().await?;
-    let rows = storage::account_data::list_since(&mut conn, user, scope.since, scope.upto).await?;
-    drop(conn);
-    let mut by_room: HashMap<i64, Vec<Value>> = HashMap::new();
-    let mut rules = None;
-    for (room, kind, content) in rows {
-        if room == 0 && kind == PUSH_RULES {
-            rules = Some(content);
-            continue;
-        }
-        let content: Value = serde_json::from_str(&content).unwrap_or_default();
-        let event = json!({ "type": kind, "content": content });
-        if room == 0 {
-            if passes_type(&scope.filter.account_data, &kind) {
-                answer.account_data.push(event);
-            }
-        } else if passes_room_type(&scope.filter.room.account_data, &kind) {
-            by_room.entry(room).or_default().push(event);
-        }
-    }
-    let is_news = scope.since == 0 || rules.is_some();
-    if is_news && passes_type(&scope.filter.account_data, PUSH_RULES) {
-        let content = push_rules::content(&scope.session.user_id, rules.as_deref());
-        answer
-            .account_data
-            .push(json!({ "type": PUSH_RULES, "content": content }));
-    }
-    Ok(by_room)
+) -> Result<HashMap<RoomNid, Vec<Value>>, Error> {
+    let span = (scope.since, scope.upto);
+    let data = other::account_data(scope.rooms, scope.session, span).await?;
+    let filter = &scope.filter.account_data;
+    let global = data.global.into_iter();
+    let global = global.filter(|(kind, _)| passes_type(filter, kind));
+    answer.account_data.extend(global.map(|(_, event)| event));
+    let filter = &scope.filter.room.account_data;
+    let by_room = data.by_room.into_iter().map(|(room, events)| {
+        let events = events.into_iter();
+        let events = events.filter(|(kind, _)| passes_room_type(filter, kind));
+        (room, events.map(|(_, event)| event).collect())
+    });
+    Ok(by_room.collect())
 }
 
 #[expect(
@@ -237,21 +211,12 @@ async fn account_data(
 async fn join(
     scope: Scope<'_>,
     joined: &[&UserRoom],
-    (mut data, told_typing): (HashMap<i64, Vec<Value>>, i64),
+    (mut data, told_typing): (HashMap<RoomNid, Vec<Value>>, i64),
     answer: &mut Answer,
 ) -> Result<(), Error> {
-    let Scope {
-        rooms,
-        filter,
-        since,
-        ..
-    } = scope;
+    let Scope { rooms, filter, .. } = scope;
     let ids = &rooms.ctx().db.ids;
-    let nids: Vec<i64> = joined.iter().map(|row| row.room.0).collect();
-    let room_nids: Vec<RoomNid> = joined.iter().map(|row| row.room).collect();
-    let mut conn = rooms.ctx().db.conn().await?;
-    let changed = storage::sync::changed(&mut conn, &nids, since).await?;
-    drop(conn);
+    let nids: Vec<RoomNid> = joined.iter().map(|row| row.room).collect();
     let mut receipts = if passes_room_type(&filter.room.ephemeral, "m.receipt") {
         other::receipts(scope, &nids).await?
     } else {
@@ -261,35 +226,16 @@ async fn join(
         if passes_room_type(&filter.room.ephemeral, "m.typing") {
             rooms
                 .typing()
-                .since(&room_nids, told_typing)
+                .since(&nids, told_typing)
                 .into_iter()
                 .collect()
         } else {
             HashMap::new()
         };
-    let wanted: Vec<(RoomNid, bool)> = joined
-        .iter()
-        .map(|row| {
-            let now_whole = !scope.is_lazy() && row.whole_pos > since;
-            (row.room, since == 0 || now_whole)
-        })
-        .filter(|(room, fresh)| *fresh || scope.full_state || changed.contains(room))
-        .collect();
-    let mut chosen = Vec::new();
-    for mut candidate in candidates(scope, &wanted).await? {
-        candidate.fresh = candidate.fresh || has_just_joined(scope, &candidate).await?;
-        if candidate.fresh && since > 0 {
-            let fresh = [(candidate.room.nid, true)];
-            candidate = match candidates(scope, &fresh).await?.pop() {
-                Some(candidate) => candidate,
-                None => continue,
-            };
-        }
-        chosen.push(candidate);
-    }
+    let chosen = choose(scope, joined).await?;
     let mut parts: HashMap<RoomNid, Map<String, Value>> =
         assemble_all(scope, chosen).await?.into_iter().collect();
-    for nid in &room_nids {
+    for nid in &nids {
         let mut ephemeral: Vec<Value> = Vec::new();
         ephemeral.extend(
             receipts
@@ -301,7 +247,7 @@ async fn join(
                 .get(nid)
                 .map(|users| json!({ "type": "m.typing", "content": { "user_ids": users } })),
         );
-        let data = data.remove(&nid.0).unwrap_or_default();
+        let data = data.remove(nid).unwrap_or_default();
         if ephemeral.is_empty() && data.is_empty() && !parts.contains_key(nid) {
             continue;
         }
@@ -337,8 +283,8 @@ async fn join(
 fn counts<'a>(unread: impl Iterator<Item = &'a Part>, by_thread: bool) -> Map<String, Value> {
     let (mut all, mut threads) = ((0, 0), Map::new());
     let show = |notify: i64, high: i64| {
-        let high = high.max(0);
-        json!({ "notification_count": notify.max(high), "highlight_count": high })
+        let (notify, high) = other::unread(notify, high);
+        json!({ "notification_count": notify, "highlight_count": high })
     };
     for part in unread {
         match &part.thread {
@@ -358,19 +304,29 @@ fn counts<'a>(unread: impl Iterator<Item = &'a Part>, by_thread: bool) -> Map<St
     counts
 }
 
-/// Whether the user was not in the room at `since`: nothing of it was told then.
-async fn has_just_joined(
-    scope: Scope<'_>,
-    candidate: &super::joined::Candidate,
-) -> Result<bool, Error> {
-    let skey = -scope.session.user_nid.0;
-    let Some(was) = candidate
-        .told
-        .as_ref()
-        .and_then(|state| state.get(&skey).copied())
-    else {
-        return Ok(true);
-    };
-    let event = scope.rooms.pdus(&candidate.room, &[was]).await?.pop();
-    Ok(event.and_then(|event| event.membership()) != Some(MembershipState::Join))
+/// Rooms with news, and those of which nothing was told before: at the beginning, where members come
+/// late, and where the user was not at `since`.
+async fn choose(scope: Scope<'_>, joined: &[&UserRoom]) -> Result<Vec<Candidate>, Error> {
+    let Scope { rooms, since, .. } = scope;
+    let mut wanted: Vec<(RoomNid, bool)> = joined
+        .iter()
+        .map(|row| {
+            let now_whole = !scope.is_lazy() && row.whole_pos > since;
+            (row, since == 0 || now_whole)
+        })
+        .filter(|(row, fresh)| *fresh || scope.full_state || row.last > since)
+        .map(|(row, fresh)| (row.room, fresh))
+        .collect();
+    let known: Vec<(RoomNid, Pos)> = wanted
+        .iter()
+        .filter(|(_, fresh)| !fresh)
+        .map(|(room, _)| (*room, since))
+        .collect();
+    let mut told = timeline::told(rooms, &known).await?;
+    let was_joined = timeline::was_joined(rooms, scope.session, &told).await?;
+    for (room, fresh) in &mut wanted {
+        *fresh = *fresh || !was_joined.contains(room);
+    }
+    told.retain(|room, _| was_joined.contains(room));
+    candidates(scope, &wanted, told).await
 }

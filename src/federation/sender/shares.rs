@@ -187,7 +187,7 @@ async fn look(sender: &Sender, held: &mut Option<PgConnection>) -> Result<(), st
             .map(bit)
             .sum();
         sender.lose(surplus);
-        locks::unlock_all(conn, SHARES, &list(surplus)).await?;
+        locks::unlock(conn, SHARES, &list(surplus)).await?;
     } else if count < most {
         let gained = locks::try_lock_some(conn, SHARES, &list(!own), most - count).await?;
         let gained = gained.into_iter().map(bit).sum();

@@ -47,6 +47,12 @@ impl Looking {
     }
 }
 
+/// Ids of the children that a space of ours names.
+pub async fn children(rooms: &Rooms, space: &Room) -> Result<Vec<OwnedRoomId>, Error> {
+    let children = children::of_room(rooms, space).await?;
+    Ok(children.into_iter().map(|child| child.room_id).collect())
+}
+
 /// Those of some rooms that we know, by id; `theirs` of what is found is about a peer that asks, or
 /// about ourselves.
 async fn known<'a>(

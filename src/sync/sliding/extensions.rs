@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::{Error, encryption},
+    super::{Error, encryption, other},
     View,
     list::Seen,
     request::{Extensions, OfRooms, ToDevice},
@@ -14,8 +14,6 @@ use super::{
 use crate::{
     rooms::receipts::contents,
     storage::{self, Pos, RoomNid},
-    sync::v3::PUSH_RULES,
-    users::push_rules,
 };
 
 /// Up to where each room that the client looks at was told (0: it was not), and what is told now.
@@ -118,31 +116,16 @@ async fn e2ee(view: &View<'_>) -> Result<(Value, bool), Error> {
 
 async fn account_data(view: &View<'_>, spans: &[(RoomNid, Pos)]) -> Result<(Value, bool), Error> {
     let user = view.session.user_nid;
+    let span = (view.since, view.upto);
+    let data = other::account_data(view.rooms, view.session, span).await?;
+    let global: Vec<Value> = data.global.into_iter().map(|(_, event)| event).collect();
     let mut conn = view.rooms.ctx().db.conn().await?;
-    let all = storage::account_data::list_since(&mut conn, user, view.since, view.upto).await?;
     let of_rooms = storage::sliding::account_data(&mut conn, user, spans, view.upto).await?;
     drop(conn);
-    let event = |kind: String, content: &str| {
-        let content: Value = serde_json::from_str(content).unwrap_or_default();
-        json!({ "type": kind, "content": content })
-    };
-    let mut rules = None;
-    let mut global = Vec::new();
-    for (_, kind, content) in all.into_iter().filter(|(room, ..)| *room == 0) {
-        if kind == PUSH_RULES {
-            rules = Some(content);
-        } else {
-            global.push(event(kind, &content));
-        }
-    }
-    if view.since == 0 || rules.is_some() {
-        let content = push_rules::content(&view.session.user_id, rules.as_deref());
-        global.push(json!({ "type": PUSH_RULES, "content": content }));
-    }
     let mut by_room: HashMap<RoomNid, Vec<Value>> = HashMap::new();
     for (room, kind, content) in of_rooms {
         let events = by_room.entry(room).or_default();
-        events.push(event(kind, &content));
+        events.push(other::account_event(&kind, &content));
     }
     let is_news = !(global.is_empty() && by_room.is_empty());
     let by_room = by_room
@@ -164,7 +147,7 @@ async fn receipts(
         .collect();
     let user = view.session.user_nid;
     let mut conn = view.rooms.ctx().db.conn().await?;
-    let rows = storage::sliding::receipts(&mut conn, user, spans, view.upto, &events).await?;
+    let rows = storage::receipts::list(&mut conn, user, (spans, view.upto), Some(&events)).await?;
     drop(conn);
     let contents = contents(view.rooms.ctx(), &rows).await?;
     let is_news = !contents.is_empty();

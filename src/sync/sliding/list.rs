@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use ruma::{OwnedRoomId, RoomId, events::StateEventType};
+use ruma::{OwnedRoomId, RoomId};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -11,7 +11,8 @@ use super::{
     connection::Told,
     request::{Body, Filters, List, Wanted},
 };
-use crate::storage::{self, RoomNid, sliding::Listed};
+use crate::rooms::spaces;
+use crate::storage::{self, RoomNid, memberships::UserRoom};
 
 /// A room that the client looks at.
 #[derive(Debug)]
@@ -42,12 +43,12 @@ struct Facts {
 
 /// Whether a room is there for lists: joined, invited, knocked; left only as long as the client does
 /// not know it, or where somebody else put the user out.
-fn is_listed(view: &View<'_>, told: &Told, room: &Listed) -> bool {
-    match room.mine.membership {
+fn is_listed(view: &View<'_>, told: &Told, room: &UserRoom) -> bool {
+    match room.membership {
         1 | 2 | 5 => true,
         _ => {
-            let is_news = told.rooms.contains_key(&room.mine.room.0);
-            let put_out = room.mine.sender != Some(view.session.user_nid) && room.last > 0;
+            let is_news = told.rooms.contains_key(&room.room.0);
+            let put_out = room.sender != Some(view.session.user_nid) && room.last > 0;
             is_news || put_out
         }
     }
@@ -57,19 +58,20 @@ fn is_listed(view: &View<'_>, told: &Told, room: &Listed) -> bool {
 pub(super) async fn look(
     view: &View<'_>,
     told: &Told,
-    rooms: &[Listed],
+    rooms: &[&UserRoom],
     body: &Body,
 ) -> Result<Shown, Error> {
-    let mut order: Vec<&Listed> = rooms
+    let mut order: Vec<&UserRoom> = rooms
         .iter()
+        .copied()
         .filter(|room| is_listed(view, told, room))
         .collect();
-    order.sort_unstable_by_key(|room| std::cmp::Reverse((place(room), room.mine.room.0)));
+    order.sort_unstable_by_key(|room| std::cmp::Reverse((place(room), room.room.0)));
     let filters = body.lists.values().filter_map(|list| list.filters.as_ref());
     let known = Known::load(view, &order, filters).await?;
     let mut shown = Shown::default();
     for (name, list) in &body.lists {
-        let rooms: Vec<&Listed> = match &list.filters {
+        let rooms: Vec<&UserRoom> = match &list.filters {
             None => order.clone(),
             Some(filters) => order
                 .iter()
@@ -86,21 +88,31 @@ pub(super) async fn look(
         let part = json!({ "count": rooms.len(), "ops": ops });
         shown.lists.insert(name.clone(), part);
     }
-    for (id, wanted) in &body.room_subscriptions {
-        if let Some(nid) = view.rooms.ctx().db.ids.find_room(id).await?
-            && rooms.iter().any(|room| room.mine.room == nid)
-        {
-            see(&mut shown.seen, nid, wanted).subscribed = true;
+    if !body.room_subscriptions.is_empty() {
+        // Of ids that clients name only those of the user's rooms are looked up.
+        for (nid, id) in room_ids(view, rooms).await? {
+            if let Some(wanted) = body.room_subscriptions.get(&id) {
+                see(&mut shown.seen, nid, wanted).subscribed = true;
+            }
         }
     }
     Ok(shown)
 }
 
+async fn room_ids(
+    view: &View<'_>,
+    rooms: &[&UserRoom],
+) -> Result<HashMap<RoomNid, OwnedRoomId>, Error> {
+    let nids: Vec<RoomNid> = rooms.iter().map(|room| room.room).collect();
+    let ids = view.rooms.ctx().db.ids.room_ids_of(&nids).await?;
+    Ok(nids.into_iter().zip(ids).collect())
+}
+
 /// What puts a room into its place.
-pub(super) fn place(room: &Listed) -> i64 {
-    match room.mine.membership {
+pub(super) fn place(room: &UserRoom) -> i64 {
+    match room.membership {
         1 if room.bump > 0 => room.bump,
-        _ => room.mine.pos,
+        _ => room.pos,
     }
 }
 
@@ -118,7 +130,7 @@ fn see<'a>(seen: &'a mut HashMap<RoomNid, Seen>, room: RoomNid, wanted: &Wanted)
 async fn windows(
     view: &View<'_>,
     list: &List,
-    rooms: &[&Listed],
+    rooms: &[&UserRoom],
     see: &mut impl FnMut(RoomNid),
 ) -> Result<Vec<Value>, Error> {
     let mut ops = Vec::with_capacity(list.ranges.len());
@@ -130,7 +142,7 @@ async fn windows(
             .iter()
             .skip(start)
             .take(count)
-            .map(|room| room.mine.room)
+            .map(|room| room.room)
             .collect();
         for room in &window {
             // Ranges may overlap.
@@ -148,8 +160,9 @@ async fn windows(
 #[derive(Debug, Default)]
 struct Known {
     facts: HashMap<RoomNid, Facts>,
-    direct: HashSet<RoomNid>,
-    children: BTreeMap<OwnedRoomId, HashSet<RoomNid>>,
+    ids: HashMap<RoomNid, OwnedRoomId>,
+    direct: HashSet<OwnedRoomId>,
+    children: BTreeMap<OwnedRoomId, HashSet<OwnedRoomId>>,
     tags: HashMap<RoomNid, BTreeSet<String>>,
 }
 
@@ -157,7 +170,7 @@ impl Known {
     /// Looks up for all rooms together what is asked, and no more.
     async fn load(
         view: &View<'_>,
-        rooms: &[&Listed],
+        rooms: &[&UserRoom],
         filters: impl Iterator<Item = &Filters>,
     ) -> Result<Self, Error> {
         let (mut facts, mut direct, mut tags) = (false, false, false);
@@ -171,6 +184,9 @@ impl Known {
             spaces.extend(filter.spaces.iter().flatten().cloned());
         }
         let mut known = Self::default();
+        if direct || !spaces.is_empty() {
+            known.ids = room_ids(view, rooms).await?;
+        }
         if facts {
             known.facts = load_facts(view, rooms).await?;
         }
@@ -187,8 +203,12 @@ impl Known {
         Ok(known)
     }
 
-    fn passes(&self, filter: &Filters, room: &Listed) -> bool {
-        let nid = room.mine.room;
+    fn passes(&self, filter: &Filters, room: &UserRoom) -> bool {
+        let nid = room.room;
+        let is_in = |rooms: &HashSet<OwnedRoomId>| {
+            let id = self.ids.get(&nid);
+            id.is_some_and(|id| rooms.contains(id))
+        };
         let is = |wanted: Option<bool>, fact: &dyn Fn() -> bool| {
             wanted.is_none_or(|wanted| wanted == fact())
         };
@@ -198,8 +218,8 @@ impl Known {
             let own = self.tags.get(&nid);
             own.is_some_and(|own| own.iter().any(|tag| tags.contains(tag)))
         };
-        is(filter.is_dm, &|| self.direct.contains(&nid))
-            && is(filter.is_invite, &|| room.mine.membership == 2)
+        is(filter.is_dm, &|| is_in(&self.direct))
+            && is(filter.is_invite, &|| room.membership == 2)
             && is(filter.is_encrypted, &|| {
                 facts.is_some_and(|facts| facts.is_encrypted)
             })
@@ -215,19 +235,19 @@ impl Known {
             && !filter.not_tags.as_ref().is_some_and(tagged)
             && filter.spaces.as_ref().is_none_or(|spaces| {
                 let children = |space| self.children.get(space);
-                spaces
-                    .iter()
-                    .filter_map(children)
-                    .any(|rooms| rooms.contains(&nid))
+                spaces.iter().filter_map(children).any(is_in)
             })
     }
 }
 
 /// Types of rooms, and whether they are encrypted: by their current state, or what an invitation
 /// shows of it.
-async fn load_facts(view: &View<'_>, listed: &[&Listed]) -> Result<HashMap<RoomNid, Facts>, Error> {
+async fn load_facts(
+    view: &View<'_>,
+    listed: &[&UserRoom],
+) -> Result<HashMap<RoomNid, Facts>, Error> {
     let rooms = view.rooms;
-    let nids: Vec<RoomNid> = listed.iter().map(|room| room.mine.room).collect();
+    let nids: Vec<RoomNid> = listed.iter().map(|room| room.room).collect();
     let found = rooms.find_many(&nids).await?;
     let ids = &rooms.ctx().db.ids;
     let create = ids.find_skey("m.room.create", "").await?;
@@ -254,11 +274,8 @@ async fn load_facts(view: &View<'_>, listed: &[&Listed]) -> Result<HashMap<RoomN
         };
         facts.insert(room.nid, fact);
     }
-    for room in listed
-        .iter()
-        .filter(|room| !found.contains_key(&room.mine.room))
-    {
-        facts.insert(room.mine.room, shown_outside(room.mine.stripped.as_deref()));
+    for room in listed.iter().filter(|room| !found.contains_key(&room.room)) {
+        facts.insert(room.room, shown_outside(room.stripped.as_deref()));
     }
     Ok(facts)
 }
@@ -278,9 +295,9 @@ fn shown_outside(stripped: Option<&str>) -> Facts {
 
 async fn load_tags(
     view: &View<'_>,
-    listed: &[&Listed],
+    listed: &[&UserRoom],
 ) -> Result<HashMap<RoomNid, BTreeSet<String>>, Error> {
-    let rooms: Vec<(RoomNid, i64)> = listed.iter().map(|room| (room.mine.room, 0)).collect();
+    let rooms: Vec<(RoomNid, i64)> = listed.iter().map(|room| (room.room, 0)).collect();
     let mut conn = view.rooms.ctx().db.conn().await?;
     let user = view.session.user_nid;
     let rows = storage::sliding::account_data(&mut conn, user, &rooms, view.upto).await?;
@@ -302,38 +319,21 @@ async fn load_tags(
 /// The rooms that a space of the user names as its children.
 async fn children(
     view: &View<'_>,
-    listed: &[&Listed],
+    listed: &[&UserRoom],
     space: &RoomId,
-) -> Result<HashSet<RoomNid>, Error> {
-    let rooms = view.rooms;
-    let ids = &rooms.ctx().db.ids;
-    let Some(nid) = ids.find_room(space).await? else {
+) -> Result<HashSet<OwnedRoomId>, Error> {
+    let Some(nid) = view.rooms.ctx().db.ids.find_room(space).await? else {
         return Ok(HashSet::new());
     };
-    let is_mine = |room: &&&Listed| room.mine.room == nid && room.mine.membership == 1;
-    if !listed.iter().any(|room| is_mine(&room)) {
+    if !listed
+        .iter()
+        .any(|room| room.room == nid && room.membership == 1)
+    {
         return Ok(HashSet::new());
     }
-    let Some(space) = rooms.find(nid).await? else {
+    let Some(space) = view.rooms.find(nid).await? else {
         return Ok(HashSet::new());
     };
-    let others: Vec<i64> = {
-        let state = space.head().state.entries.clone();
-        let others = state.iter().filter(|(skey, _)| **skey > 0);
-        others.map(|(_, event)| *event).collect()
-    };
-    let mut children = HashSet::new();
-    for event in rooms.pdus(&space, &others).await? {
-        let is_link = event.kind.to_string() == StateEventType::SpaceChild.to_string();
-        let content: Map<String, Value> = event.content_as().unwrap_or_default();
-        if is_link
-            && content.get("via").is_some_and(Value::is_array)
-            && let Some(child) = event.state_key.as_deref()
-            && let Ok(child) = <&RoomId>::try_from(child)
-            && let Some(child) = ids.find_room(child).await?
-        {
-            children.insert(child);
-        }
-    }
-    Ok(children)
+    let children = spaces::children(view.rooms, &space).await?;
+    Ok(children.into_iter().collect())
 }

@@ -27,10 +27,10 @@ use self::{
     list::{Seen, Shown},
     room::Wish,
 };
-use super::{Error, Hub, TIMEOUT_MAX, other};
+use super::{Error, Hub, TIMEOUT_MAX, timeline::Mine};
 use crate::{
     rooms::{self, Rooms},
-    storage::{self, Pos, RoomNid, UserNid, presence::State, sliding::Listed},
+    storage::{self, Pos, RoomNid, UserNid, memberships::UserRoom, presence::State},
     users::tokens::Session,
 };
 
@@ -57,8 +57,8 @@ struct View<'a> {
     typing: i64,
     upto: Pos,
     /// Whose messages and invitations the user does not want.
-    ignored: HashSet<OwnedUserId>,
-    direct: OnceCell<HashSet<RoomNid>>,
+    ignored: &'a HashSet<OwnedUserId>,
+    direct: OnceCell<HashSet<OwnedRoomId>>,
     /// Numbers of state keys that were looked up: clients ask for many that are nowhere.
     skeys: Mutex<HashMap<(String, String), Option<i64>>>,
 }
@@ -78,7 +78,7 @@ impl View<'_> {
     }
 
     /// Rooms that are direct chats, by the user's account data.
-    async fn direct(&self) -> Result<&HashSet<RoomNid>, Error> {
+    async fn direct(&self) -> Result<&HashSet<OwnedRoomId>, Error> {
         let load = async || {
             let db = &self.rooms.ctx().db;
             let mut conn = db.conn().await?;
@@ -88,11 +88,7 @@ impl View<'_> {
             let by_user: HashMap<String, Vec<OwnedRoomId>> = found
                 .and_then(|content| serde_json::from_str(&content).ok())
                 .unwrap_or_default();
-            let mut direct = HashSet::new();
-            for id in by_user.into_values().flatten() {
-                direct.extend(db.ids.find_room(&id).await?);
-            }
-            Ok(direct)
+            Ok(by_user.into_values().flatten().collect())
         };
         self.direct.get_or_try_init(load).await
     }
@@ -123,26 +119,22 @@ pub async fn sync(
     loop {
         // Register, then look, then wait: what comes in between is not missed.
         let mut waiter = hub.register(session.user_nid);
-        let mut conn = db.conn().await?;
-        let mut mine = storage::sliding::list_rooms(&mut conn, session.user_nid).await?;
-        drop(conn);
-        let ignored = other::ignored(rooms, session).await?;
-        leave_out(rooms, &mut mine, &ignored).await?;
-        let joined = mine.iter().filter(|room| room.mine.membership == 1);
-        waiter.watch(joined.map(|room| room.mine.room));
-        let upto = db.stream.horizon();
+        let mine = Mine::read(rooms, session).await?;
+        waiter.watch(mine.joined());
+        let upto = mine.upto;
         let view = View {
             rooms,
             session,
             since: token.map_or(0, |token| token.pos.min(upto)),
             typing: token.map_or(0, |token| token.typing),
             upto,
-            ignored,
+            ignored: &mine.ignored,
             direct: OnceCell::new(),
             skeys: Mutex::default(),
         };
+        let listed = listed(&view, &mine.rooms).await?;
         let typing = rooms.typing().serial();
-        let answer = look(&view, &told, &mine, &request.body).await?;
+        let answer = look(&view, &told, &listed, &request.body).await?;
         let wait = token.is_some() && answer.is_quiet();
         if !wait || tokio::time::Instant::now() >= deadline || stopping.is_cancelled() {
             let version = match token {
@@ -175,27 +167,24 @@ pub async fn sync(
     }
 }
 
-/// Leaves out invitations of users who are ignored.
-async fn leave_out(
-    rooms: &Rooms,
-    mine: &mut Vec<Listed>,
-    ignored: &HashSet<OwnedUserId>,
-) -> Result<(), Error> {
-    if ignored.is_empty() {
-        return Ok(());
+/// Rooms that are not forgotten, without invitations of users who are ignored.
+async fn listed<'a>(view: &View<'_>, mine: &'a [UserRoom]) -> Result<Vec<&'a UserRoom>, Error> {
+    let mut listed: Vec<&UserRoom> = mine.iter().filter(|room| !room.forgotten).collect();
+    if view.ignored.is_empty() {
+        return Ok(listed);
     }
-    let invitations = mine.iter().filter(|room| room.mine.membership == 2);
-    let senders: Vec<UserNid> = invitations.filter_map(|room| room.mine.sender).collect();
-    let ids = rooms.ctx().db.ids.user_ids_of(&senders).await?;
+    let invitations = listed.iter().filter(|room| room.membership == 2);
+    let senders: Vec<UserNid> = invitations.filter_map(|room| room.sender).collect();
+    let ids = view.rooms.ctx().db.ids.user_ids_of(&senders).await?;
     let unwanted: HashSet<i64> = senders
         .into_iter()
         .zip(ids)
-        .filter(|(_, id)| ignored.contains(id))
+        .filter(|(_, id)| view.ignored.contains(id))
         .map(|(nid, _)| nid.0)
         .collect();
     let is_unwanted = |sender: Option<UserNid>| sender.is_some_and(|it| unwanted.contains(&it.0));
-    mine.retain(|room| room.mine.membership != 2 || !is_unwanted(room.mine.sender));
-    Ok(())
+    listed.retain(|room| room.membership != 2 || !is_unwanted(room.sender));
+    Ok(listed)
 }
 
 /// Parts of an answer.
@@ -215,10 +204,14 @@ impl Answer {
     }
 }
 
-async fn look(view: &View<'_>, told: &Told, mine: &[Listed], body: &Body) -> Result<Answer, Error> {
+async fn look(
+    view: &View<'_>,
+    told: &Told,
+    mine: &[&UserRoom],
+    body: &Body,
+) -> Result<Answer, Error> {
     let Shown { lists, seen } = list::look(view, told, mine, body).await?;
-    let by_nid: HashMap<RoomNid, &Listed> =
-        mine.iter().map(|room| (room.mine.room, room)).collect();
+    let by_nid: HashMap<RoomNid, &UserRoom> = mine.iter().map(|room| (room.room, *room)).collect();
     let mut next = remembered(view, told, &seen, &by_nid);
     let mut wishes = Vec::new();
     let mut spans = HashMap::with_capacity(seen.len());
@@ -228,13 +221,13 @@ async fn look(view: &View<'_>, told: &Told, mine: &[Listed], body: &Body) -> Res
         };
         let wish = wish(view, told, listed, seen);
         spans.insert(*nid, wish.since.unwrap_or(0));
-        let is_left = !matches!(listed.mine.membership, 1 | 2 | 5);
-        if is_left && listed.mine.sender == Some(view.session.user_nid) {
+        let is_left = !matches!(listed.membership, 1 | 2 | 5);
+        if is_left && listed.sender == Some(view.session.user_nid) {
             // Told once; who comes back is told everything anew.
             next.rooms.remove(&nid.0);
         } else {
             let wanted = next.intern(wish.wanted.clone());
-            let outside = listed.mine.membership != 1;
+            let outside = listed.membership != 1;
             next.rooms.insert(
                 nid.0,
                 ToldRoom {
@@ -270,7 +263,7 @@ fn remembered(
     view: &View<'_>,
     told: &Told,
     seen: &HashMap<RoomNid, Seen>,
-    mine: &HashMap<RoomNid, &Listed>,
+    mine: &HashMap<RoomNid, &UserRoom>,
 ) -> Told {
     let mut next = told.clone();
     next.rooms
@@ -284,12 +277,12 @@ fn remembered(
 }
 
 /// What a room has to be looked at for.
-fn wish<'a>(view: &View<'_>, told: &Told, listed: &'a Listed, seen: &Seen) -> Wish<'a> {
-    let known = connection::since(told, listed.mine.room, view.since);
+fn wish<'a>(view: &View<'_>, told: &Told, listed: &'a UserRoom, seen: &Seen) -> Wish<'a> {
+    let known = connection::since(told, listed.room, view.since);
     // From outside little was told.
     let known = known.filter(|(_, room)| {
-        room.outside == (listed.mine.membership != 1) || {
-            let has_left = !matches!(listed.mine.membership, 1 | 2 | 5);
+        room.outside == (listed.membership != 1) || {
+            let has_left = !matches!(listed.membership, 1 | 2 | 5);
             has_left && !room.outside
         }
     });

@@ -450,3 +450,48 @@ async fn extensions_tell_what_is_beside_the_rooms() {
 
     what_was_not_looked_at(&mut client, (&alice, &bob), (&other, body)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_many_writers_nothing_is_missed_and_nothing_comes_twice() {
+    const EACH: usize = 60;
+    let server = Server::start().await;
+    let reader = server.user("reader").await;
+    let mut client = Client::new(&server, &reader);
+    let all = list(&json!([[0, 999]]), 100, &json!([]), &Value::Null);
+    client.next(0, &all).await;
+    let mut writers = Vec::new();
+    for i in 0..4 {
+        let writer = server.user(&format!("writer{i}")).await;
+        let reader = reader.again();
+        writers.push(tokio::spawn(async move {
+            let mut room = String::new();
+            for n in 0..EACH {
+                // Rooms come in meanwhile, and must not be missed either.
+                if n % 6 == 0 {
+                    room = named(&writer, "meanwhile").await;
+                    reader.join(&room).await;
+                }
+                writer.say(&room, &format!("{i} {n}")).await;
+            }
+        }));
+    }
+    let expected: BTreeSet<String> = (0..4)
+        .flat_map(|i| (0..EACH).map(move |n| format!("{i} {n}")))
+        .collect();
+    let mut seen = Vec::new();
+    let mut ended = false;
+    // Once more after the last of them has said everything.
+    while !ended {
+        ended = writers.iter().all(tokio::task::JoinHandle::is_finished);
+        let answer = client.next(0, &all).await;
+        for room in rooms(&answer) {
+            seen.extend(texts(&answer, &room));
+        }
+    }
+    let unique: BTreeSet<String> = seen.iter().cloned().collect();
+    assert_eq!(unique.len(), seen.len(), "something came twice");
+    assert_eq!(unique, expected);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+}

@@ -70,6 +70,30 @@ async fn with_many_writers_nothing_is_missed_and_nothing_comes_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rooms_that_are_entered_meanwhile_all_come() {
+    const ROOMS: usize = 40;
+    let server = Server::start().await;
+    let mut reader = server.user("reader").await;
+    reader.sync(0).await;
+    let entering = reader.again();
+    let entered = tokio::spawn(async move {
+        let mut rooms = HashSet::new();
+        for _ in 0..ROOMS {
+            rooms.insert(entering.create_room(json!({})).await);
+        }
+        rooms
+    });
+    let mut told = HashSet::new();
+    while !entered.is_finished() || told.is_empty() {
+        let sync = reader.sync(0).await;
+        told.extend(sync["rooms"]["join"].as_object().unwrap().keys().cloned());
+    }
+    let sync = reader.sync(0).await;
+    told.extend(sync["rooms"]["join"].as_object().unwrap().keys().cloned());
+    assert_eq!(told, entered.await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gap_is_marked_and_can_be_paged_over() {
     let server = Server::start().await;
     let mut alice = server.user("alice").await;

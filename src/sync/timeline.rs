@@ -1,0 +1,239 @@
+//! Timelines of rooms, the states that were told of them, and their members: read for many rooms at
+//! once.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use ruma::{
+    OwnedUserId,
+    events::{TimelineEventType, room::member::MembershipState},
+};
+
+use super::Error;
+use crate::{
+    rooms::{Event, Rooms, resident::Room, state::Entries},
+    storage::{self, Pos, RoomNid, UserNid, memberships::UserRoom, sync::Span},
+    users::{push_rules, tokens::Session},
+};
+
+/// How often the rooms of a user are read that change meanwhile.
+const TURNS_MAX: usize = 3;
+
+/// The user whose sync it is.
+pub(super) struct Mine {
+    /// All rooms, in order of position.
+    pub(super) rooms: Vec<UserRoom>,
+    /// Whose messages and invitations the user does not want (`m.ignored_user_list`).
+    pub(super) ignored: HashSet<OwnedUserId>,
+    /// What is told goes up to here.
+    pub(super) upto: Pos,
+}
+
+impl Mine {
+    /// Reads after the position is taken: what is below it is seen. What is above is waited for, so
+    /// that no membership is beyond what is told.
+    pub(super) async fn read(rooms: &Rooms, session: &Session) -> Result<Self, Error> {
+        let (db, user) = (&rooms.ctx().db, session.user_nid);
+        let mut turns = 0;
+        loop {
+            let upto = db.stream.horizon();
+            let mut conn = db.conn().await?;
+            let mine = storage::memberships::list_of_user(&mut conn, user).await?;
+            let newest = mine.last().map_or(0, |row| row.pos);
+            if newest > upto && turns < TURNS_MAX {
+                drop(conn);
+                turns += 1;
+                let reached = db.stream.reached(newest);
+                let _ = tokio::time::timeout(Duration::from_secs(1), reached).await;
+                continue;
+            }
+            let list = storage::account_data::find(&mut conn, user, 0, push_rules::IGNORED).await?;
+            let ignored = list.map(|list| push_rules::ignored(&list));
+            return Ok(Self {
+                rooms: mine,
+                ignored: ignored.into_iter().flatten().collect(),
+                upto,
+            });
+        }
+    }
+
+    /// Rooms that the user is in.
+    pub(super) fn joined(&self) -> impl Iterator<Item = RoomNid> {
+        let joined = self.rooms.iter().filter(|row| row.membership == 1);
+        joined.map(|row| row.room)
+    }
+}
+
+/// The newest events of a room that are new to a client.
+pub(super) struct Timeline {
+    pub(super) room: Arc<Room>,
+    /// Newest first, one more than the limit where there are more.
+    pub(super) events: Vec<Event>,
+    /// Below them our copy of the timeline has a hole.
+    pub(super) cut: bool,
+    /// State that was told; `None`: nothing was.
+    pub(super) told: Option<Entries>,
+}
+
+/// Where a timeline begins.
+pub(super) struct Edge {
+    /// There is more below.
+    pub(super) limited: bool,
+    /// Where paging back goes on.
+    pub(super) prev_batch: String,
+}
+
+impl Timeline {
+    /// Whether members have to be counted, and the room named after some of them.
+    pub(super) fn changes_members(&self, limit: usize) -> bool {
+        let is_member = |event: &Event| event.pdu.kind == TimelineEventType::RoomMember;
+        self.is_limited(limit) || self.events.iter().any(is_member)
+    }
+
+    fn is_limited(&self, limit: usize) -> bool {
+        self.cut || self.events.len() > limit
+    }
+
+    /// Takes out the events, the oldest first.
+    pub(super) fn take(&mut self, limit: usize) -> (Vec<Event>, Edge) {
+        let limited = self.is_limited(limit);
+        let mut events = std::mem::take(&mut self.events);
+        let newest = events.first().and_then(|event| event.stored.seq);
+        events.truncate(limit);
+        events.reverse();
+        let oldest = events.first().and_then(|event| event.stored.seq);
+        // Without a timeline paging begins at what is newest.
+        let edge = oldest.or(newest.map(|seq| seq + 1));
+        let edge = edge.unwrap_or_else(|| self.room.head().seq + 1);
+        let prev_batch = format!("t{edge}");
+        (
+            events,
+            Edge {
+                limited,
+                prev_batch,
+            },
+        )
+    }
+}
+
+/// Reads timelines, in the order of `spans`; rooms that are not held are left out.
+pub(super) async fn read(
+    rooms: &Rooms,
+    spans: &[Span],
+    mut told: HashMap<RoomNid, Entries>,
+) -> Result<Vec<Timeline>, Error> {
+    let nids: Vec<RoomNid> = spans.iter().map(|span| span.room).collect();
+    let found = rooms.find_many(&nids).await?;
+    let mut conn = rooms.ctx().db.conn().await?;
+    let stored = storage::sync::newest(&mut conn, spans).await?;
+    drop(conn);
+    let mut by_room: HashMap<RoomNid, Vec<storage::events::Stored>> = HashMap::new();
+    for event in stored {
+        by_room.entry(event.room).or_default().push(event);
+    }
+    let mut timelines = Vec::with_capacity(spans.len());
+    for nid in nids {
+        let Some(room) = found.get(&nid).cloned() else {
+            continue;
+        };
+        let events = by_room.remove(&nid).unwrap_or_default();
+        let mut events = rooms.parse(&room, events)?;
+        let cut = cut_at_hole(&mut events);
+        let told = told.remove(&nid);
+        timelines.push(Timeline {
+            room,
+            events,
+            cut,
+            told,
+        });
+    }
+    Ok(timelines)
+}
+
+/// States that were told of rooms, each up to its own position.
+pub(super) async fn told(
+    rooms: &Rooms,
+    known: &[(RoomNid, Pos)],
+) -> Result<HashMap<RoomNid, Entries>, Error> {
+    if known.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut conn = rooms.ctx().db.conn().await?;
+    let told = storage::sync::last_told(&mut conn, known).await?;
+    drop(conn);
+    let mut states = HashMap::with_capacity(told.len());
+    for (nid, (snap, change)) in told {
+        let mut entries = rooms.state_of(nid, snap).await?.entries;
+        if let Some((skey, event)) = change {
+            entries.insert(skey, event);
+        }
+        states.insert(nid, entries);
+    }
+    Ok(states)
+}
+
+/// Of rooms whose states were told those in which the user was then. Who left and came back is told
+/// everything anew.
+pub(super) async fn was_joined(
+    rooms: &Rooms,
+    session: &Session,
+    told: &HashMap<RoomNid, Entries>,
+) -> Result<HashSet<RoomNid>, Error> {
+    let nids: Vec<RoomNid> = told.keys().copied().collect();
+    let found = rooms.find_many(&nids).await?;
+    let mut joined = HashSet::new();
+    for (nid, state) in told {
+        let own = state.get(&-session.user_nid.0).copied();
+        let (Some(room), Some(own)) = (found.get(nid), own) else {
+            continue;
+        };
+        let event = rooms.pdus(room, &[own]).await?.pop();
+        if event.and_then(|event| event.membership()) == Some(MembershipState::Join) {
+            joined.insert(*nid);
+        }
+    }
+    Ok(joined)
+}
+
+/// Leaves out what lies below a hole: numbers are given one after the other, so that where some are
+/// left free something is missing, or was for a time.
+fn cut_at_hole(events: &mut Vec<Event>) -> bool {
+    let hole = events.windows(2).position(|pair| {
+        let seqs = pair[0].stored.seq.zip(pair[1].stored.seq);
+        seqs.is_some_and(|(upper, lower)| upper - lower > 1)
+    });
+    if let Some(at) = hole {
+        events.truncate(at + 1);
+    }
+    hole.is_some()
+}
+
+/// What is known of the members of rooms.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    /// Joined and invited ones.
+    pub(super) counts: HashMap<RoomNid, (i64, i64)>,
+    /// Who rooms without a name are named after, with their membership events.
+    pub(super) heroes: HashMap<RoomNid, Vec<(UserNid, i64)>>,
+}
+
+impl Members {
+    /// Counts members of rooms, and chooses heroes of those without a name.
+    pub(super) async fn read(
+        rooms: &Rooms,
+        viewer: UserNid,
+        (counted, unnamed): (&[i64], &[i64]),
+    ) -> Result<Self, Error> {
+        if counted.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut conn = rooms.ctx().db.conn().await?;
+        Ok(Self {
+            counts: storage::sync::member_counts(&mut conn, counted).await?,
+            heroes: storage::sync::heroes(&mut conn, unnamed, viewer).await?,
+        })
+    }
+}
