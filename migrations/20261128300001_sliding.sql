@@ -28,8 +28,12 @@ UPDATE room_head h SET bump_pos = coalesce((
   ORDER BY e.room_seq DESC LIMIT 1), h.last_pos);
 COMMENT ON COLUMN event.flags IS 'Bits: 1 outlier, 2 rejected, 4 soft-failed, 8 redacted, 16 state before lacks members, 32 sent by a local user, 64 accepted after all and not shown yet, 128 backfilled, 256 notifies by default rules, 512 highlights by them for everybody, 1024 moves the room up in lists';
 
--- As before, and keeps bump_pos.
-CREATE OR REPLACE FUNCTION append_events(
+-- As before, but with counters for threads and highlights, and rows for who has rules of their own.
+-- e_thread is the root that an event names, e_parent what it relates to otherwise; n: what single users
+-- are notified of, by their own rules.
+-- It keeps bump_pos as well.
+DROP FUNCTION append_events;
+CREATE FUNCTION append_events(
   now_ms bigint,
   r_room bigint[], r_rev bigint[], r_new_rev bigint[], r_seq bigint[], r_depth bigint[],
   r_snap bigint[], r_extrem bytea[], r_ts bigint[],

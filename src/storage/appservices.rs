@@ -81,21 +81,21 @@ pub async fn update_pos(conn: &mut PgConnection, nids: &[i32], pos: Pos) -> Resu
     Ok(())
 }
 
-/// Counts a try that failed, or forgets all of them (`false`).
+/// Counts a try that failed, or forgets all of them (`false`); how many there were before.
 pub async fn update_failures(
     conn: &mut PgConnection,
     nid: i32,
     has_failed: bool,
-) -> Result<(), Error> {
-    sqlx::query!(
-        "UPDATE appservice SET failures = CASE WHEN $2 THEN failures + 1 ELSE 0 END
-         WHERE appservice_nid = $1 AND ($2 OR failures > 0)",
+) -> Result<i32, Error> {
+    let before = sqlx::query_scalar!(
+        "WITH done AS (
+           UPDATE appservice SET failures = CASE WHEN $2 THEN failures + 1 ELSE 0 END
+           WHERE appservice_nid = $1 AND ($2 OR failures > 0))
+         SELECT failures FROM appservice WHERE appservice_nid = $1",
         nid,
         has_failed
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+    );
+    Ok(before.fetch_optional(conn).await?.unwrap_or(0))
 }
 
 /// Something in the log that services may want to hear of.
@@ -325,15 +325,15 @@ pub async fn find_invite(
         .transpose()
 }
 
-/// Forgets an invitation that was told, or is over.
-pub async fn delete_invite(
-    conn: &mut PgConnection,
-    (room, user): (RoomNid, UserNid),
-) -> Result<(), Error> {
+/// Forgets invitations, by (room, user), that were told or are over.
+pub async fn delete_invites(conn: &mut PgConnection, invites: &[(i64, i64)]) -> Result<(), Error> {
+    let (rooms, users): (Vec<i64>, Vec<i64>) = invites.iter().copied().unzip();
     sqlx::query!(
-        "DELETE FROM appservice_invite WHERE room_nid = $1 AND user_nid = $2",
-        room.0,
-        user.0
+        "DELETE FROM appservice_invite i
+         USING unnest($1::bigint[], $2::bigint[]) AS w (room, usr)
+         WHERE i.room_nid = w.room AND i.user_nid = w.usr",
+        &rooms,
+        &users
     )
     .execute(conn)
     .await?;

@@ -119,23 +119,12 @@ pub async fn read_all(
     seq: i64,
 ) -> Result<(), Error> {
     sqlx::query!(
-        "UPDATE user_room SET read_seq = $3 WHERE user_nid = $1 AND room_nid = $2 AND read_seq < $3",
-        user.0,
-        room.0,
-        seq
-    )
-    .execute(&mut *conn)
-    .await?;
-    sqlx::query!(
-        "DELETE FROM mention WHERE user_nid = $1 AND room_nid = $2 AND room_seq <= $3",
-        user.0,
-        room.0,
-        seq
-    )
-    .execute(&mut *conn)
-    .await?;
-    sqlx::query!(
-        "DELETE FROM thread_read WHERE user_nid = $1 AND room_nid = $2 AND read_seq <= $3",
+        "WITH rows AS (
+           DELETE FROM mention WHERE user_nid = $1 AND room_nid = $2 AND room_seq <= $3
+         ), threads AS (
+           DELETE FROM thread_read WHERE user_nid = $1 AND room_nid = $2 AND read_seq <= $3)
+         UPDATE user_room SET read_seq = $3
+         WHERE user_nid = $1 AND room_nid = $2 AND read_seq < $3",
         user.0,
         room.0,
         seq

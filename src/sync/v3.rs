@@ -204,10 +204,6 @@ async fn account_data(
     Ok(by_room.collect())
 }
 
-#[expect(
-    clippy::too_many_lines,
-    reason = "one part of the answer after the other"
-)]
 async fn join(
     scope: Scope<'_>,
     joined: &[&UserRoom],

@@ -4,10 +4,7 @@
 use std::time::Duration;
 
 use super::{Error, LOOK_EVERY, Rooms, transaction};
-use crate::{
-    rooms::locks::Lock,
-    storage::{self, appservices},
-};
+use crate::{rooms::locks::Lock, storage::appservices};
 
 /// How often it is looked whether something waits when nobody gave a hint.
 const IDLE: Duration = Duration::from_secs(30);
@@ -72,13 +69,11 @@ async fn send_all(rooms: &Rooms, place: usize, nid: i32) -> Result<Turn, Error> 
         let result = if sent.is_ok() { "ok" } else { "failed" };
         metrics::counter!("appservice_transactions_sent_total", "result" => result).increment(1);
         let mut conn = rooms.ctx().db.conn().await?;
-        let before = appservices::list(&mut conn, &[nid]).await?.pop();
-        let failures = before.map_or(0, |standing| standing.failures);
+        let failures = appservices::update_failures(&mut conn, nid, sent.is_err()).await?;
         match sent {
             Ok(()) => {
-                storage::appservices::delete_txn(&mut conn, nid, &txn_id).await?;
+                appservices::delete_txn(&mut conn, nid, &txn_id).await?;
                 if failures > 0 {
-                    appservices::update_failures(&mut conn, nid, false).await?;
                     tracing::info!(
                         service = service.id,
                         failures,
@@ -87,7 +82,6 @@ async fn send_all(rooms: &Rooms, place: usize, nid: i32) -> Result<Turn, Error> 
                 }
             }
             Err(error) => {
-                appservices::update_failures(&mut conn, nid, true).await?;
                 if failures == 0 {
                     tracing::warn!(%error, service = service.id, "an application service does not take a transaction");
                 } else {

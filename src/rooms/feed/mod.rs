@@ -260,11 +260,11 @@ async fn queue(
         .into_iter()
         .collect();
     rows.retain(|(nid, queued)| locked.get(nid).is_some_and(|pos| queued.row.pos > *pos));
-    for (_, queued) in &rows {
-        if queued.row.kind == LogKind::OutOfBand {
-            let (room, user) = (RoomNid(queued.row.room), UserNid(queued.row.user));
-            storage::appservices::delete_invite(&mut tx, (room, user)).await?;
-        }
+    let told = rows.iter().map(|(_, queued)| queued.row);
+    let told = told.filter(|row| row.kind == LogKind::OutOfBand);
+    let told: Vec<(i64, i64)> = told.map(|row| (row.room, row.user)).collect();
+    if !told.is_empty() {
+        storage::appservices::delete_invites(&mut tx, &told).await?;
     }
     if !rows.is_empty() {
         storage::appservices::insert(&mut tx, &rows).await?;

@@ -61,18 +61,6 @@ impl Scene {
     }
 }
 
-/// Texts of messages in the transactions that the peer was sent after the first `skip`.
-fn heard(peer: &Scripted, skip: usize) -> Vec<String> {
-    let asked = peer.asked("send");
-    let pdus = asked[skip..]
-        .iter()
-        .filter_map(|asked| asked.body["pdus"].as_array());
-    let bodies = pdus
-        .flatten()
-        .filter_map(|pdu| pdu["content"]["body"].as_str());
-    bodies.map(ToOwned::to_owned).collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_was_away_for_little_gets_every_event_in_order() {
     let scene = Scene::new(1).await;
@@ -84,7 +72,7 @@ async fn a_peer_that_was_away_for_little_gets_every_event_in_order() {
     scene.peer.honest("send");
     let skip = scene.peer.asked("send").len();
     scene.peer.hears("message 59").await;
-    let heard = heard(&scene.peer, skip);
+    let heard = scene.peer.heard(skip);
     let heard: Vec<&String> = heard
         .iter()
         .filter(|text| *text != "nobody hears")
@@ -114,7 +102,7 @@ async fn a_peer_that_missed_much_gets_the_newest_of_each_room_even_after_a_resta
     let newest = format!("message {}", MANY - 1);
     scene.peer.hears(&newest).await;
     scene.peer.hears("elsewhere").await;
-    let heard = heard(&scene.peer, skip);
+    let heard = scene.peer.heard(skip);
     for old in ["message 0", "message 100"] {
         assert!(!heard.contains(&old.to_owned()), "{heard:?}");
     }

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, process::Command};
 
+use super::run;
 use crate::rig::server::Server;
 
 /// The folder with its packages.
@@ -17,19 +18,10 @@ async fn matrix_js_sdk_chats_by_sliding_sync_and_by_classic_sync() {
     // Packages are found from where the script is.
     let script = packages().join(format!("chat-{}.mjs", std::process::id()));
     std::fs::write(&script, include_str!("js_chat.mjs")).unwrap();
-    let url = server.url("");
-    let path = script.clone();
-    let output = tokio::task::spawn_blocking(move || {
-        // Its own patience: whatever it waits for in vain ends with this.
-        let mut command = Command::new("timeout");
-        command.arg("120").arg("node").arg(path).arg(url).output()
-    });
-    let output = output.await.unwrap().unwrap();
+    // Its own patience: whatever it waits for in vain ends with this.
+    let mut client = Command::new("timeout");
+    client.args(["120", "node"]).arg(&script);
+    client.arg(server.url(""));
+    run(client, "all heard").await;
     std::fs::remove_file(script).unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && said.trim_end().ends_with("all heard"),
-        "{said}\n{complained}"
-    );
 }

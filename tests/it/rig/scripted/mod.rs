@@ -204,6 +204,18 @@ impl Scripted {
         .await
     }
 
+    /// Texts of messages in the transactions that it was sent after the first `skip`.
+    pub(crate) fn heard(&self, skip: usize) -> Vec<String> {
+        let asked = self.asked("send");
+        let pdus = asked[skip..]
+            .iter()
+            .filter_map(|asked| asked.body["pdus"].as_array());
+        let bodies = pdus
+            .flatten()
+            .filter_map(|pdu| pdu["content"]["body"].as_str());
+        bodies.map(ToOwned::to_owned).collect()
+    }
+
     /// Waits for a message of that text in a transaction.
     pub(crate) async fn hears(&self, text: &str) {
         self.is_asked("send", |asked| {
