@@ -451,6 +451,18 @@ async fn extensions_tell_what_is_beside_the_rooms() {
     what_was_not_looked_at(&mut client, (&alice, &bob), (&other, body)).await;
 }
 
+/// Says one thing after the other. Rooms come in meanwhile, and must not be missed either.
+async fn write(writer: User, reader: User, (name, count): (usize, usize)) {
+    let mut room = String::new();
+    for n in 0..count {
+        if n % 6 == 0 {
+            room = named(&writer, "meanwhile").await;
+            reader.join(&room).await;
+        }
+        writer.say(&room, &format!("{name} {n}")).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn with_many_writers_nothing_is_missed_and_nothing_comes_twice() {
     const EACH: usize = 60;
@@ -463,17 +475,7 @@ async fn with_many_writers_nothing_is_missed_and_nothing_comes_twice() {
     for i in 0..4 {
         let writer = server.user(&format!("writer{i}")).await;
         let reader = reader.again();
-        writers.push(tokio::spawn(async move {
-            let mut room = String::new();
-            for n in 0..EACH {
-                // Rooms come in meanwhile, and must not be missed either.
-                if n % 6 == 0 {
-                    room = named(&writer, "meanwhile").await;
-                    reader.join(&room).await;
-                }
-                writer.say(&room, &format!("{i} {n}")).await;
-            }
-        }));
+        writers.push(tokio::spawn(write(writer, reader, (i, EACH))));
     }
     let expected: BTreeSet<String> = (0..4)
         .flat_map(|i| (0..EACH).map(move |n| format!("{i} {n}")))
