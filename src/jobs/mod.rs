@@ -1,16 +1,19 @@
 //! Work by the clock: what is over is swept, what is typed no more ends, news goes to peers.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::{
+    sync::broadcast::error::{RecvError, TryRecvError},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::now_ms,
     devices,
     federation::sender::Sender,
-    rooms::{News, Rooms, deletion, feed, inbox, partial, presence, purge, user_directory},
-    storage::{self, LogKind},
+    rooms::{self, News, Rooms, deletion, feed, inbox, partial, presence, purge, user_directory},
+    storage::{self, LogKind, LogRow},
 };
 
 /// How long a connection of sliding sync may be unused.
@@ -121,6 +124,12 @@ async fn tell_peers(rooms: Rooms, sender: Sender) {
 /// How often peers are told of presence: what changes in between goes in one EDU.
 const PRESENCE_EVERY: Duration = Duration::from_secs(1);
 
+/// A server that comes into a room may not know yet that it is in it when it is told who is there,
+/// and not believe it: it is told once more after this.
+const AGAIN_AFTER: Duration = Duration::from_secs(15);
+/// Times at which servers came that are to be told again.
+const NEWCOMERS_MAX: usize = 100;
+
 /// Sends presence to the servers that share a room with the users.
 async fn tell_presence(rooms: Rooms, sender: Sender) {
     let config = &rooms.ctx().config.presence;
@@ -128,29 +137,46 @@ async fn tell_presence(rooms: Rooms, sender: Sender) {
         return;
     }
     let mut log = rooms.ctx().db.stream.subscribe();
+    let mut again: VecDeque<(Instant, Vec<LogRow>)> = VecDeque::new();
     loop {
         tokio::time::sleep(PRESENCE_EVERY).await;
         let mut rows = Vec::new();
         loop {
             match log.try_recv() {
-                Ok(batch) => rows.extend(batch.iter().copied()),
+                Ok(batch) => {
+                    let events = batch.iter().filter(|row| row.kind == LogKind::Event);
+                    rows.extend(events.copied());
+                }
                 // Who came meanwhile hears of our users when they change.
                 Err(TryRecvError::Lagged(_)) => {}
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Closed) => return,
             }
         }
-        let changed = presence::edus(&rooms).await;
-        let newcomers = presence::edus_for_newcomers(&rooms, &rows).await;
-        for edus in [newcomers, changed] {
-            match edus {
-                Ok(edus) => {
-                    for (server, about, edu) in edus {
-                        sender.edu(&[server], &about, &edu).await;
-                    }
-                }
-                Err(error) => tracing::warn!(%error, "presence was not sent to peers"),
+        let has_told = send(presence::edus_for_newcomers(&rooms, &rows).await, &sender).await;
+        if has_told && again.len() < NEWCOMERS_MAX {
+            again.push_back((Instant::now() + AGAIN_AFTER, rows));
+        }
+        if let Some((_, rows)) = again.pop_front_if(|(due, _)| *due <= Instant::now()) {
+            send(presence::edus_for_newcomers(&rooms, &rows).await, &sender).await;
+        }
+        send(presence::edus(&rooms).await, &sender).await;
+    }
+}
+
+/// Hands EDUs out; whether there were any.
+async fn send(edus: Result<Vec<presence::Outgoing>, rooms::Error>, sender: &Sender) -> bool {
+    match edus {
+        Ok(edus) => {
+            let any = !edus.is_empty();
+            for (server, about, edu) in edus {
+                sender.edu(&[server], &about, &edu).await;
             }
+            any
+        }
+        Err(error) => {
+            tracing::warn!(%error, "presence was not sent to peers");
+            false
         }
     }
 }
