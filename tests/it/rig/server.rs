@@ -297,24 +297,24 @@ impl Server {
 
     /// Kills the private PostgreSQL, all of it.
     pub(crate) fn kill_database(&self) {
-        let data = self
-            .folder
-            .0
-            .join("data/postgres/data")
-            .canonicalize()
-            .unwrap();
-        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let pid = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse::<i32>().ok());
-            let cwd = std::fs::read_link(entry.path().join("cwd"));
-            if let (Some(pid), Ok(cwd)) = (pid, cwd)
-                && cwd == data
-            {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
+        for pid in self.database_processes() {
+            let _ = kill(pid, Signal::SIGKILL);
         }
+    }
+
+    /// Processes of the private PostgreSQL.
+    fn database_processes(&self) -> Vec<Pid> {
+        let data = self.folder.0.join("data/postgres/data");
+        let Ok(data) = data.canonicalize() else {
+            return Vec::new();
+        };
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = processes.filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let cwd = std::fs::read_link(entry.path().join("cwd")).ok()?;
+            (cwd == data).then(|| Pid::from_raw(pid))
+        });
+        pids.collect()
     }
 
     /// Asks the process to end, and waits for it.
@@ -355,15 +355,16 @@ impl Drop for Server {
             let _ = process.kill();
             let _ = process.wait();
         }
-        // The keeper of the database sees our end and stops it; its folder goes after that.
-        self.kill_database_quietly();
-    }
-}
-
-impl Server {
-    fn kill_database_quietly(&self) {
-        if self.folder.0.join("data/postgres/data").exists() {
-            self.kill_database();
+        // Killed, it would leave shared memory behind, of which a machine has only so much.
+        for pid in self.database_processes() {
+            let _ = kill(pid, Signal::SIGQUIT);
         }
+        for _ in 0..500 {
+            if self.database_processes().is_empty() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        self.kill_database();
     }
 }
