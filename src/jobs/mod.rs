@@ -12,7 +12,9 @@ use crate::{
     clock::now_ms,
     devices,
     federation::sender::Sender,
-    rooms::{self, News, Rooms, deletion, feed, inbox, partial, presence, purge, user_directory},
+    rooms::{
+        self, News, Rooms, deletion, feed, inbox, partial, presence, purge, search, user_directory,
+    },
     storage::{self, LogKind, LogRow},
 };
 
@@ -47,6 +49,7 @@ pub fn start(rooms: &Rooms, sender: &Sender, stop: &CancellationToken) {
     spawn(Box::pin(tell_presence(rooms.clone(), sender.clone())));
     spawn(Box::pin(resync_devices(rooms.clone())));
     spawn(Box::pin(keep_directory(rooms.clone())));
+    spawn(Box::pin(enter_words(rooms.clone())));
     spawn(Box::pin(feed::run(rooms.clone())));
 }
 
@@ -69,6 +72,38 @@ async fn keep_directory(rooms: Rooms) {
         if matches!(wait, Ok(Err(RecvError::Closed))) {
             return;
         }
+    }
+}
+
+/// How long words wait to be entered, so that many are entered together.
+const WORDS_EVERY: Duration = Duration::from_secs(1);
+/// How often words are looked for that no event of the log is about (older history).
+const OLD_WORDS_EVERY: Duration = Duration::from_secs(30);
+
+/// Enters what can be searched.
+async fn enter_words(rooms: Rooms) {
+    let mut rows = rooms.ctx().db.stream.subscribe();
+    loop {
+        match search::advance(&rooms).await {
+            Ok(0) => {}
+            Ok(_) => continue,
+            Err(error) => tracing::warn!(%error, "what was written cannot be searched yet"),
+        }
+        let news = async {
+            loop {
+                match rows.recv().await {
+                    Ok(batch) if !batch.iter().any(|row| row.kind == LogKind::Event) => {}
+                    other => return other,
+                }
+            }
+        };
+        let wait = tokio::time::timeout(OLD_WORDS_EVERY, news).await;
+        if matches!(wait, Ok(Err(RecvError::Closed))) {
+            return;
+        }
+        tokio::time::sleep(WORDS_EVERY).await;
+        // What came meanwhile is entered as well.
+        rows = rows.resubscribe();
     }
 }
 

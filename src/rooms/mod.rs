@@ -23,6 +23,7 @@ pub mod remote;
 pub mod render;
 pub mod resident;
 pub mod resolve;
+pub mod search;
 pub mod send;
 pub mod serve;
 pub mod spaces;
@@ -61,7 +62,7 @@ use ruma::{
 };
 use tokio::sync::{Notify, broadcast};
 
-pub use self::pdus::Event;
+pub use self::pdus::{Event, StateSlice};
 use self::{resident::Room, state::State, typing::Typing, writer::Writers};
 use crate::{
     context::Context,

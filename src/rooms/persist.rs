@@ -13,6 +13,7 @@ use super::{
     Error, Rooms, notify,
     pdus::hash_of,
     resident::{Head, Room},
+    search,
     state::State,
     writer::{Commit, Done},
 };
@@ -115,7 +116,7 @@ impl Plan {
         if let Some(seq) = seq.filter(|_| given_seq.is_none() && flags & flag::REDACTED == 0) {
             flags |= self.count(rooms, &pdu, seq).await?;
         }
-        flags |= moves_up(&kind);
+        flags |= moves_up(&kind) | search::flags(&kind);
         let hash = hash_of(&pdu.event_id)
             .ok_or_else(|| Error::Invalid("event id of an old room version".to_owned()))?;
         let (key, tail) = split_hash(&hash);

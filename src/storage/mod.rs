@@ -31,6 +31,7 @@ pub mod room_blocks;
 pub mod room_deletions;
 pub mod room_list;
 pub mod rooms;
+pub mod search;
 pub mod server_keys;
 pub mod server_rules;
 pub mod sliding;

@@ -20,7 +20,7 @@ use crate::{
     },
     http::{App, error::ApiError, limits::Kind, mount, reply::Object, request::Authenticated},
     rooms::{
-        Event, Rooms,
+        Event, Rooms, StateSlice,
         render::Extras,
         resident::Room,
         send::{self, Txn},
@@ -135,6 +135,20 @@ pub(super) async fn lazy_members(
     if !matches!(filter.lazy_load_options, LazyLoadOptions::Enabled { .. }) {
         return Ok(Vec::new());
     }
+    let empty: Map<String, Value> = Map::new();
+    let members = senders(rooms, room, events).await?;
+    Ok(members
+        .iter()
+        .map(|(_, pdu)| to_client(pdu, Shape::Timeline, empty.clone()))
+        .collect())
+}
+
+/// Membership events of who sent the events, as they are now.
+pub(super) async fn senders(
+    rooms: &Rooms,
+    room: &Room,
+    events: &[Event],
+) -> Result<StateSlice, ApiError> {
     let mut keys: Vec<_> = events
         .iter()
         .map(|event| {
@@ -147,10 +161,5 @@ pub(super) async fn lazy_members(
     keys.sort_unstable_by(|a, b| a.1.cmp(&b.1));
     keys.dedup();
     let head = room.head();
-    let slice = rooms.state_events(room, &head.state.entries, &keys).await?;
-    let empty: Map<String, Value> = Map::new();
-    Ok(slice
-        .iter()
-        .map(|(_, pdu)| to_client(pdu, Shape::Timeline, empty.clone()))
-        .collect())
+    Ok(rooms.state_events(room, &head.state.entries, &keys).await?)
 }

@@ -19,6 +19,7 @@ mod push;
 mod read_marker;
 mod receipt;
 mod room;
+mod search;
 mod session;
 mod space;
 mod state;
@@ -55,6 +56,7 @@ pub(super) fn routes() -> Router<App> {
         read_marker::routes,
         receipt::routes,
         room::routes,
+        search::routes,
         session::routes,
         space::routes,
         state::routes,

@@ -25,7 +25,12 @@ use crate::{
         reply::{Object, RawJson},
         request::{self, Authenticated},
     },
-    rooms::{Rooms, aliases, send, visibility},
+    rooms::{
+        Rooms, aliases,
+        resident::Room,
+        send,
+        visibility::{self, Viewer},
+    },
 };
 
 /// The state key may be left out, with or without a slash: four paths for one endpoint.
@@ -59,14 +64,23 @@ async fn get_state_events(
     visibility::enter(&rooms, &request.room_id, &session.user_id).await?;
     rooms.whole(&request.room_id).await?;
     let (room, viewer) = visibility::enter(&rooms, &request.room_id, &session.user_id).await?;
-    let entries = viewer.entries(&room);
-    let nids: Vec<i64> = entries.values().copied().collect();
-    let pdus = rooms.pdus(&room, &nids).await?;
-    let events: Vec<Box<RawValue>> = pdus
-        .iter()
-        .map(|pdu| to_client(pdu, Shape::Timeline, Map::new()))
-        .collect();
+    let events = render(&rooms, &room, &viewer).await?;
     Ok(Object(json!(events)))
+}
+
+/// The state of a room that a user may see as current.
+pub(super) async fn render(
+    rooms: &Rooms,
+    room: &Room,
+    viewer: &Viewer,
+) -> Result<Vec<Box<RawValue>>, ApiError> {
+    let entries = viewer.entries(room);
+    let nids: Vec<i64> = entries.values().copied().collect();
+    let pdus = rooms.pdus(room, &nids).await?;
+    let events = pdus.iter();
+    Ok(events
+        .map(|pdu| to_client(pdu, Shape::Timeline, Map::new()))
+        .collect())
 }
 
 /// When a state event claims to be of.

@@ -8,6 +8,7 @@ pub(crate) mod media;
 pub(crate) mod presence;
 mod push;
 mod rooms;
+mod search;
 mod sliding;
 pub(crate) mod spaces;
 mod sync;

@@ -199,7 +199,11 @@ impl Scripted {
     /// Waits for a request of a route that fits.
     pub(crate) async fn is_asked(&self, route: &str, fits: impl Fn(&Asked) -> bool) -> Asked {
         eventually(&format!("a request for {route}"), async || {
-            self.asked(route).into_iter().find(&fits)
+            // The newest first, and nothing is copied but what fits: crowds ask much.
+            let asked = self.shared.asked.lock().unwrap();
+            let mut fitting = asked.iter().rev().filter(|(of, _)| of == route);
+            let found = fitting.find(|(_, asked)| fits(asked));
+            found.map(|(_, asked)| asked.clone())
         })
         .await
     }
