@@ -169,6 +169,7 @@ impl From<rooms::Error> for ApiError {
             | Error::Forbidden(_)
             | Error::RefusedServers(_)
             | Error::Withheld => Self::forbidden(&text),
+            Error::InviteBlocked(_) => Self::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", &text),
             Error::Invalid(_) => Self::new(bad, "M_BAD_JSON", &text),
             Error::StillThere(_) => Self::new(bad, "M_UNKNOWN", &text),
             Error::InvalidParam(_) => Self::invalid_param(&text),

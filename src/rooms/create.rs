@@ -52,6 +52,9 @@ pub async fn create(
         if rooms.ctx().appservices.has_user(user) {
             registration::exists(rooms.ctx(), user).await?;
         }
+        if super::persist::is_local(rooms, user) {
+            membership::invite::check_wanted(rooms, creator, user).await?;
+        }
     }
     create_with(rooms, creator, request, Vec::new()).await
 }

@@ -115,6 +115,9 @@ pub enum Error {
     /// The authorization rules, or a rule of ours, forbid it.
     #[error("{0}")]
     Forbidden(String),
+    /// The user wants no invitations by that one.
+    #[error("{0} does not take this invitation")]
+    InviteBlocked(OwnedUserId),
     /// The room has to do with servers that we have nothing to do with.
     #[error("{0}")]
     RefusedServers(String),

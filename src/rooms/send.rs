@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
-    ATTEMPTS_MAX, Error, Rooms,
+    ATTEMPTS_MAX, Error, Rooms, membership,
     pdus::{StateSlice, event_id},
     persist::{Accepted, Plan, Written, is_local},
     place::{self, Incoming, Verdict},
@@ -70,6 +70,7 @@ pub async fn send(
     if draft.kind == TimelineEventType::RoomCreate {
         return Err(Error::Invalid("a room is created once".to_owned()));
     }
+    membership::invite::check_draft(rooms, sender, draft).await?;
     presence::active(rooms, sender).await;
     let claim = match txn {
         Some(txn) => Some(rooms.0.underway.claim(txn.0).await),

@@ -21,6 +21,24 @@ pub async fn find(
     .await?)
 }
 
+/// Global account data of some types: (type, content).
+pub async fn list_kinds(
+    conn: &mut PgConnection,
+    user: UserNid,
+    kinds: &[String],
+) -> Result<Vec<(String, String)>, Error> {
+    let rows = sqlx::query!(
+        "SELECT type, content FROM account_data
+         WHERE user_nid = $1 AND room_nid = 0 AND type = ANY ($2)",
+        user.0,
+        kinds
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter();
+    Ok(rows.map(|row| (row.r#type, row.content)).collect())
+}
+
 /// Account data of a room: (type, content).
 pub async fn list_of_room(
     conn: &mut PgConnection,

@@ -16,7 +16,11 @@ use super::Error;
 use crate::{
     rooms::{Event, Rooms, resident::Room, state::Entries},
     storage::{self, Pos, RoomNid, UserNid, memberships::UserRoom, sync::Span},
-    users::{push_rules, tokens::Session},
+    users::{
+        invite_permission::{self, Permission, Verdict},
+        push_rules,
+        tokens::Session,
+    },
 };
 
 /// How often the rooms of a user are read that change meanwhile.
@@ -28,11 +32,36 @@ pub(super) struct Mine {
     pub(super) rooms: Vec<UserRoom>,
     /// Whose messages and invitations the user does not want (`m.ignored_user_list`).
     pub(super) ignored: HashSet<OwnedUserId>,
+    /// Whose invitations the user wants.
+    permission: Permission,
     /// What is told goes up to here.
     pub(super) upto: Pos,
 }
 
 impl Mine {
+    /// Takes out invitations that the user is not told of.
+    pub(super) async fn without_unwanted(mut self, rooms: &Rooms) -> Result<Self, Error> {
+        if self.ignored.is_empty() && self.permission.is_open() {
+            return Ok(self);
+        }
+        let invitations = self.rooms.iter().filter(|room| room.membership == 2);
+        let senders: Vec<UserNid> = invitations.filter_map(|room| room.sender).collect();
+        let ids = rooms.ctx().db.ids.user_ids_of(&senders).await?;
+        let unwanted: HashSet<i64> = senders
+            .into_iter()
+            .zip(ids)
+            .filter(|(_, id)| {
+                self.ignored.contains(id) || self.permission.verdict(id) != Verdict::Allow
+            })
+            .map(|(nid, _)| nid.0)
+            .collect();
+        let is_unwanted =
+            |sender: Option<UserNid>| sender.is_some_and(|it| unwanted.contains(&it.0));
+        self.rooms
+            .retain(|room| room.membership != 2 || !is_unwanted(room.sender));
+        Ok(self)
+    }
+
     /// Reads after the position is taken: what is below it is seen. What is above is waited for, so
     /// that no membership is beyond what is told.
     pub(super) async fn read(rooms: &Rooms, session: &Session) -> Result<Self, Error> {
@@ -50,11 +79,22 @@ impl Mine {
                 let _ = tokio::time::timeout(Duration::from_secs(1), reached).await;
                 continue;
             }
-            let list = storage::account_data::find(&mut conn, user, 0, push_rules::IGNORED).await?;
-            let ignored = list.map(|list| push_rules::ignored(&list));
+            let kinds = [
+                push_rules::IGNORED,
+                invite_permission::STABLE,
+                invite_permission::LISTS,
+            ];
+            let kinds = kinds.map(ToOwned::to_owned);
+            let wishes = storage::account_data::list_kinds(&mut conn, user, &kinds).await?;
+            let lists = wishes
+                .iter()
+                .filter(|(kind, _)| kind == push_rules::IGNORED);
             return Ok(Self {
                 rooms: mine,
-                ignored: ignored.into_iter().flatten().collect(),
+                ignored: lists
+                    .flat_map(|(_, list)| push_rules::ignored(list))
+                    .collect(),
+                permission: invite_permission::from(&wishes),
                 upto,
             });
         }

@@ -1,6 +1,10 @@
 //! Classic `/sync`.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -59,6 +63,7 @@ pub async fn sync(
         // Register, then look, then wait: what comes in between is not missed.
         let mut waiter = hub.register(session.user_nid);
         let mine = Mine::read(rooms, session).await?;
+        let mine = mine.without_unwanted(rooms).await?;
         waiter.watch(mine.joined());
         let upto = mine.upto;
         let scope = Scope {
@@ -116,14 +121,17 @@ impl Answer {
 }
 
 fn finish(answer: &Answer, news: &News, presence: &[Value], token: Token) -> String {
+    let rooms = [
+        ("join", &answer.join),
+        ("invite", &answer.invite),
+        ("knock", &answer.knock),
+        ("leave", &answer.leave),
+    ];
+    let rooms = rooms.into_iter().filter(|(_, rooms)| !rooms.is_empty());
+    let rooms: BTreeMap<&str, &Map<String, Value>> = rooms.collect();
     json!({
         "next_batch": token.to_string(),
-        "rooms": {
-            "join": answer.join,
-            "invite": answer.invite,
-            "knock": answer.knock,
-            "leave": answer.leave,
-        },
+        "rooms": rooms,
         "account_data": { "events": answer.account_data },
         "presence": { "events": presence },
         "to_device": { "events": news.to_device },
@@ -153,7 +161,6 @@ async fn look(scope: Scope<'_>, mine: &[UserRoom], told_typing: i64) -> Result<A
     {
         let room_id = ids.room_id(row.room).await?.to_string();
         match row.membership {
-            2 if is_ignored(scope, row).await? => {}
             2 => {
                 let state = json!({ "invite_state": { "events": membership::invite::shown(scope.rooms, row).await? } });
                 answer.invite.insert(room_id, state);
@@ -171,17 +178,6 @@ async fn look(scope: Scope<'_>, mine: &[UserRoom], told_typing: i64) -> Result<A
         }
     }
     Ok(answer)
-}
-
-/// Whether an invitation is of somebody whom the user ignores.
-async fn is_ignored(scope: Scope<'_>, row: &UserRoom) -> Result<bool, Error> {
-    match row.sender {
-        Some(sender) if !scope.ignored.is_empty() => {
-            let sender = scope.rooms.ctx().db.ids.user_id(sender).await?;
-            Ok(scope.ignored.contains(&sender))
-        }
-        _ => Ok(false),
-    }
 }
 
 /// Account data by room; global data goes into the answer.

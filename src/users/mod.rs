@@ -3,6 +3,7 @@
 pub mod account_data;
 pub mod announce;
 pub mod devices;
+pub mod invite_permission;
 pub mod login;
 pub mod openid;
 pub mod passwords;

@@ -33,7 +33,10 @@ async fn get_supported_versions(_: Public<get_supported_versions::Request>) -> O
     Object(json!({
         "versions": VERSIONS,
         "unstable_features": {
+            "org.matrix.msc4155": true,
             "org.matrix.msc4222": true,
+            "org.matrix.msc4380": true,
+            "org.matrix.msc4380.stable": true,
             "org.matrix.simplified_msc3575": true,
         },
     }))

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use ruma::{RoomId, UserId, events::StateEventType};
+use ruma::{
+    RoomId, UserId,
+    events::{StateEventType, TimelineEventType, room::member::MembershipState},
+};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
@@ -24,7 +28,10 @@ use crate::{
     },
     federation::gate::Way,
     storage::memberships::UserRoom,
-    users::registration,
+    users::{
+        invite_permission::{self, Verdict},
+        registration,
+    },
 };
 
 /// Invites a user (`POST /invite`).
@@ -51,6 +58,40 @@ pub async fn invite(
         return Ok(());
     }
     of_peer(rooms, room_id, sender, target, &draft).await
+}
+
+/// Fails where a user of ours wants no invitations by the sender.
+pub async fn check_wanted(rooms: &Rooms, sender: &UserId, target: &UserId) -> Result<(), Error> {
+    let Some(user) = rooms.ctx().db.ids.find_user(target).await? else {
+        return Ok(());
+    };
+    let permission = invite_permission::of(rooms.ctx(), user).await?;
+    match permission.verdict(sender) {
+        Verdict::Block => Err(Error::InviteBlocked(target.to_owned())),
+        Verdict::Allow | Verdict::Ignore => Ok(()),
+    }
+}
+
+/// The same for what a client wants to send, if it is an invitation of a user of ours.
+pub async fn check_draft(rooms: &Rooms, sender: &UserId, draft: &Draft) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Content {
+        membership: MembershipState,
+    }
+    if draft.kind != TimelineEventType::RoomMember {
+        return Ok(());
+    }
+    let target = draft.state_key.as_deref().map(UserId::parse);
+    let content: Option<Content> = serde_json::from_str(draft.content.get()).ok();
+    match (target, content) {
+        (Some(Ok(target)), Some(content))
+            if content.membership == MembershipState::Invite
+                && persist::is_local(rooms, &target) =>
+        {
+            check_wanted(rooms, sender, &target).await
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Invites a user of a peer with a given event.

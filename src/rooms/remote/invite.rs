@@ -10,6 +10,7 @@ use ruma::{
 use super::verify_all;
 use crate::{
     event::pdu::Pdu,
+    federation,
     rooms::{
         Error, Rooms, membership,
         place::{Incoming, Verdict, place},
@@ -42,7 +43,14 @@ pub async fn invite(
         .federation
         .request(server, request)
         .await
-        .map_err(super::refused)?;
+        .map_err(|error| match &error {
+            federation::Error::Remote {
+                status: 403,
+                errcode,
+                ..
+            } if errcode == "M_INVITE_BLOCKED" => Error::InviteBlocked(target.to_owned()),
+            _ => super::refused(error),
+        })?;
     let signed = verify_all(rooms, server, &[answer.event], &room.version)
         .await
         .pop();

@@ -315,6 +315,7 @@ pub async fn invite(
     if !registration::exists(rooms.ctx(), &target).await? {
         return Err(Error::Forbidden("no such user".to_owned()));
     }
+    membership::invite::check_wanted(rooms, &pdu.sender, &target).await?;
     let user = ids.user(&target).await?;
     let mut object = pdu.object()?;
     sign(rooms, &version, &mut object)?;

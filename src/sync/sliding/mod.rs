@@ -30,7 +30,7 @@ use self::{
 use super::{Error, Hub, TIMEOUT_MAX, timeline::Mine};
 use crate::{
     rooms::{self, Rooms},
-    storage::{self, Pos, RoomNid, UserNid, memberships::UserRoom, presence::State},
+    storage::{self, Pos, RoomNid, memberships::UserRoom, presence::State},
     users::tokens::Session,
 };
 
@@ -120,6 +120,7 @@ pub async fn sync(
         // Register, then look, then wait: what comes in between is not missed.
         let mut waiter = hub.register(session.user_nid);
         let mine = Mine::read(rooms, session).await?;
+        let mine = mine.without_unwanted(rooms).await?;
         waiter.watch(mine.joined());
         let upto = mine.upto;
         let view = View {
@@ -132,7 +133,7 @@ pub async fn sync(
             direct: OnceCell::new(),
             skeys: Mutex::default(),
         };
-        let listed = listed(&view, &mine.rooms).await?;
+        let listed: Vec<&UserRoom> = mine.rooms.iter().filter(|room| !room.forgotten).collect();
         let typing = rooms.typing().serial();
         let answer = look(&view, &told, &listed, &request.body).await?;
         let wait = token.is_some() && answer.is_quiet();
@@ -165,26 +166,6 @@ pub async fn sync(
             () = stopping.cancelled() => {}
         }
     }
-}
-
-/// Rooms that are not forgotten, without invitations of users who are ignored.
-async fn listed<'a>(view: &View<'_>, mine: &'a [UserRoom]) -> Result<Vec<&'a UserRoom>, Error> {
-    let mut listed: Vec<&UserRoom> = mine.iter().filter(|room| !room.forgotten).collect();
-    if view.ignored.is_empty() {
-        return Ok(listed);
-    }
-    let invitations = listed.iter().filter(|room| room.membership == 2);
-    let senders: Vec<UserNid> = invitations.filter_map(|room| room.sender).collect();
-    let ids = view.rooms.ctx().db.ids.user_ids_of(&senders).await?;
-    let unwanted: HashSet<i64> = senders
-        .into_iter()
-        .zip(ids)
-        .filter(|(_, id)| view.ignored.contains(id))
-        .map(|(nid, _)| nid.0)
-        .collect();
-    let is_unwanted = |sender: Option<UserNid>| sender.is_some_and(|it| unwanted.contains(&it.0));
-    listed.retain(|room| room.membership != 2 || !is_unwanted(room.sender));
-    Ok(listed)
 }
 
 /// Parts of an answer.

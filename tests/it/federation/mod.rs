@@ -6,6 +6,7 @@ mod delivery;
 mod devices;
 mod graph;
 mod hostile;
+mod invitations;
 mod media;
 mod outbound;
 mod partial;
