@@ -64,10 +64,17 @@ pub async fn upload(ctx: &Context, session: &Session, body: &Value) -> Result<Va
     let identity = body.get("device_keys").filter(|keys| !keys.is_null());
     if let Some(keys) = identity {
         let named = |key: &str| keys.get(key).and_then(Value::as_str);
+        let is_whole = named("user_id").is_some()
+            && named("device_id").is_some()
+            && keys["algorithms"].is_array()
+            && keys["keys"].is_object()
+            && keys["signatures"].is_object();
+        if !is_whole {
+            let why = "device_keys need user_id, device_id, algorithms, keys and signatures";
+            return Err(Error::BadJson(why));
+        }
         if named("user_id") != Some(session.user_id.as_str())
             || named("device_id") != Some(session.device_id.as_str())
-            || !keys["keys"].is_object()
-            || !keys["algorithms"].is_array()
         {
             return Err(Error::Invalid(
                 "device_keys must be of the device that uploads them".to_owned(),

@@ -19,6 +19,9 @@ pub enum Error {
     /// What the client sent is not what it has to be.
     #[error("{0}")]
     Invalid(String),
+    /// A part of it is missing or of another type.
+    #[error("{0}")]
+    BadJson(&'static str),
     /// Not for this user.
     #[error("{0}")]
     Forbidden(String),

@@ -200,6 +200,7 @@ impl From<devices::Error> for ApiError {
     fn from(error: devices::Error) -> Self {
         match error {
             devices::Error::Invalid(why) => Self::invalid_param(&why),
+            devices::Error::BadJson(why) => Self::bad_json(why),
             devices::Error::Forbidden(why) => Self::forbidden(&why),
             devices::Error::NotFound(what) => Self::not_found(what),
             devices::Error::WrongBackup(ref version) => {

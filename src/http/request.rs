@@ -444,6 +444,10 @@ async fn parse<R: IncomingRequest>(
         .await
         .map_err(|_| ApiError::invalid_param("the path is not UTF-8"))?;
     let args: Vec<&str> = params.iter().map(|(_, value)| value).collect();
+    // Readers of JSON may skip over texts that they have no use for.
+    if std::str::from_utf8(body).is_err() {
+        return Err(ApiError::not_json("the body is not UTF-8"));
+    }
     // Some endpoints take JSON on requests that clients make without a body.
     let view: &[u8] = if body.is_empty() { b"{}" } else { body };
     let raw_body = parts.method == http::Method::GET || parts.method == http::Method::DELETE;

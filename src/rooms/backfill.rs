@@ -32,8 +32,8 @@ const MISSING_MAX: i64 = 20;
 const TRIES: usize = 3;
 /// How long peers are left in peace after none of them could fill a hole.
 pub(super) const PAUSE: Duration = Duration::from_mins(2);
-/// Numbers left free above an event that is fetched from far below, for what lies between.
-const JUMP: i64 = 1 << 24;
+/// Numbers left free for what is missing, so that it can be put in its place later.
+pub(super) const GAP: i64 = 1 << 24;
 
 /// Fetches the newest events of a hole; whether any came.
 pub(super) async fn fill(rooms: &Rooms, room: &Arc<Room>, hole: &Hole) -> Result<bool, Error> {
@@ -162,7 +162,7 @@ impl Place {
     fn within(hole: &Hole) -> Self {
         match hole.below {
             None => Self {
-                above: hole.seq - JUMP,
+                above: hole.seq - GAP,
                 free: i64::MAX,
             },
             Some(below) => {

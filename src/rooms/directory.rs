@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use ruma::{
-    RoomAliasId, RoomId, ServerName, UserId, directory::RoomNetwork, events::StateEventType,
+    RoomAliasId, RoomId, ServerName, UserId,
+    directory::RoomNetwork,
+    events::{StateEventType, TimelineEventType},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
-    Error, Rooms, aliases::check_reserved, membership::require_joined, resident::Room,
+    Error, Rooms, aliases::check_reserved, membership::require_joined, resident::Room, send::send,
     spaces::summary::Summary,
 };
 use crate::{
     config::Appservice,
-    event::auth::Power,
-    storage::{self, rooms::Lists},
+    event::{auth::Power, build::Draft},
+    storage::{self, RoomNid, rooms::Lists},
 };
 
 /// Rooms in one page.
@@ -223,6 +225,49 @@ pub async fn delete_alias(
     }
     let mut conn = rooms.ctx().db.conn().await?;
     storage::aliases::delete(&mut conn, alias).await?;
+    drop(conn);
     rooms.feed().forget(nid);
+    if let Err(error) = forget_canonical(rooms, nid, user, alias).await {
+        // The alias is gone; that the room still names it is what users of other servers see as well.
+        tracing::info!(%error, %alias, "a room still names an alias that was deleted");
+    }
+    Ok(())
+}
+
+/// Takes an alias out of `m.room.canonical_alias`, where whoever deletes it may do that.
+async fn forget_canonical(
+    rooms: &Rooms,
+    room: RoomNid,
+    user: &UserId,
+    alias: &RoomAliasId,
+) -> Result<(), Error> {
+    let Some(room) = rooms.find(room).await? else {
+        return Ok(());
+    };
+    let (kind, head) = (StateEventType::RoomCanonicalAlias, room.head());
+    let event = rooms
+        .state_event(&room, &head.state.entries, &kind, "")
+        .await?;
+    let content = event.and_then(|event| event.content_as::<Map<String, Value>>());
+    let Some(mut content) = content else {
+        return Ok(());
+    };
+    let before = content.clone();
+    if content.get("alias").and_then(Value::as_str) == Some(alias.as_str()) {
+        content.remove("alias");
+    }
+    if let Some(Value::Array(others)) = content.get_mut("alt_aliases") {
+        others.retain(|other| other.as_str() != Some(alias.as_str()));
+    }
+    if content == before {
+        return Ok(());
+    }
+    let content = super::raw(&Value::Object(content))?;
+    let draft = Draft::state(
+        TimelineEventType::RoomCanonicalAlias,
+        String::new(),
+        content,
+    );
+    send(rooms, &room.id, user, &draft, None).await?;
     Ok(())
 }

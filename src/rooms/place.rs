@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ruma::{OwnedEventId, events::TimelineEventType};
 
 use super::{
-    ATTEMPTS_MAX, Error, Rooms,
+    ATTEMPTS_MAX, Error, Rooms, backfill,
     before::{merge, state_after, state_before, widened},
     pdus::{Event, StateSlice},
     persist::{Accepted, Pending, Plan, Written, is_local},
@@ -212,11 +212,17 @@ async fn plan(
         Some(nid) => nid,
         None => one_nid(rooms).await?,
     };
+    let is_above_gap = verdict == Verdict::Accepted && !event.missing.is_empty();
+    if is_above_gap {
+        // What is missing may come later, and has its place below.
+        plan.head.seq += backfill::GAP;
+    }
     let mut flags = verdict.flag();
     for (is_so, flag) in [
         (is_local(rooms, &pdu.sender), flag::LOCAL),
         (partial, flag::PARTIAL),
         (is_redacted, flag::REDACTED),
+        (is_above_gap, flag::GAP),
     ] {
         flags |= if is_so { flag } else { 0 };
     }

@@ -53,6 +53,11 @@ impl Stored {
         self.flags & flag::PARTIAL != 0
     }
 
+    /// Whether what came right before it was missing.
+    pub fn is_above_gap(&self) -> bool {
+        self.flags & flag::GAP != 0
+    }
+
     /// Whether the body is pruned.
     pub fn is_redacted(&self) -> bool {
         self.flags & flag::REDACTED != 0

@@ -241,9 +241,10 @@ pub(super) async fn was_joined(
 /// Leaves out what lies below a hole: numbers are given one after the other, so that where some are
 /// left free something is missing, or was for a time.
 fn cut_at_hole(events: &mut Vec<Event>) -> bool {
-    let hole = events.windows(2).position(|pair| {
-        let seqs = pair[0].stored.seq.zip(pair[1].stored.seq);
-        seqs.is_some_and(|(upper, lower)| upper - lower > 1)
+    let hole = (0..events.len()).find(|at| {
+        let seq = |at: usize| events.get(at).and_then(|event| event.stored.seq);
+        let seqs = seq(*at).zip(seq(at + 1));
+        events[*at].stored.is_above_gap() || seqs.is_some_and(|(upper, lower)| upper - lower > 1)
     });
     if let Some(at) = hole {
         events.truncate(at + 1);

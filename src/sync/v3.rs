@@ -169,7 +169,8 @@ async fn look(scope: Scope<'_>, mine: &[UserRoom], told_typing: i64) -> Result<A
                 let state = json!({ "knock_state": { "events": membership::invite::shown(scope.rooms, row).await? } });
                 answer.knock.insert(room_id, state);
             }
-            _ if !row.forgotten && (scope.since > 0 || scope.filter.room.include_leave) => {
+            // Who forgot a room is told that it is left, so that other clients forget it as well.
+            _ if scope.since > 0 || (scope.filter.room.include_leave && !row.forgotten) => {
                 answer
                     .leave
                     .insert(room_id, Value::Object(other::left(scope, row).await?));

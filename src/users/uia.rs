@@ -177,9 +177,11 @@ async fn run(
                 .or_else(|| text("user"));
             let named = named.and_then(|name| login::parse_user(ctx, name));
             let password = text("password").unwrap_or_default();
-            // The user named must be the one who asks.
-            let who = named.as_deref().filter(|named| *named == user);
-            match login::check_password(ctx, who, password).await {
+            // The user named must be the one who asks. Nobody learns whether it was the other's password.
+            if named.as_deref().is_some_and(|named| named != user) {
+                return Err(Error::WrongCredentials);
+            }
+            match login::check_password(ctx, named.as_deref(), password).await {
                 Ok(_) => Ok(Ok(json!({}))),
                 Err(Error::WrongCredentials | Error::Deactivated) => {
                     Ok(Err(("M_FORBIDDEN", "wrong password")))

@@ -31,7 +31,8 @@ pub async fn leave(
     if !matches!(row.membership, 1 | 2 | 5) {
         return Ok(());
     }
-    let ours = we_are_in(rooms, room_id).await?;
+    // A room that everybody has left is ours as well, if it was of this server alone.
+    let ours = we_are_in(rooms, room_id).await? || is_empty(rooms, room).await?;
     let known = current(rooms, room_id, user).await?;
     let in_graph = matches!(
         known,
@@ -62,6 +63,16 @@ pub async fn leave(
         }
     };
     end_out_of_band(rooms, room, user_nid, &event).await
+}
+
+/// Whether we hold a room that nobody is in, of any server.
+async fn is_empty(rooms: &Rooms, room: RoomNid) -> Result<bool, Error> {
+    let Some(held) = rooms.find(room).await? else {
+        return Ok(false);
+    };
+    let mut conn = rooms.ctx().db.conn().await?;
+    let servers = storage::memberships::list_servers(&mut conn, held.nid).await?;
+    Ok(servers.is_empty())
 }
 
 /// A leave event that no room has, for the clients of a user whose invitation ends here.

@@ -31,7 +31,7 @@ use crate::{
         version::{RoomVersion, SUPPORTED},
     },
     rooms::{
-        Error, Rooms, membership,
+        Error, Rooms, backfill, membership,
         missing::{self, lacking},
         outliers, partial,
         persist::{Accepted, Plan, Written},
@@ -48,8 +48,6 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_mins(5);
 /// Servers that a peer may say are in a room.
 const SERVERS_MAX: usize = 20_000;
-/// Numbers left free for what we missed, so that it can be put in its place later.
-const GAP_SEQ: i64 = 1 << 24;
 
 /// Joins through the first of `via` that can and will help.
 pub async fn join(
@@ -381,7 +379,7 @@ async fn write_join(
     plan.set_state(rooms, before).await?;
     plan.head.extremities.clear();
     if gap {
-        plan.head.seq += GAP_SEQ;
+        plan.head.seq += backfill::GAP;
     }
     let ids = &rooms.ctx().db.ids;
     let skey = ids.skey("m.room.member", join.sender.as_str()).await?.0;

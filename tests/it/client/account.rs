@@ -84,6 +84,16 @@ async fn passwords_change_and_accounts_close_after_authentication() {
     tried["auth"] = auth("wrong password");
     let (status, body) = alice.post("/account/password", tried).await;
     assert_eq!((status, &body["errcode"]), (401, &json!("M_FORBIDDEN")));
+    let _ = server.user("bob").await;
+    let mut tried = change.clone();
+    tried["auth"] = auth("password of bob");
+    tried["auth"]["identifier"]["user"] = json!("bob");
+    let (status, body) = alice.post("/account/password", tried).await;
+    assert_eq!(
+        (status, &body["errcode"]),
+        (403, &json!("M_FORBIDDEN")),
+        "another user"
+    );
     let mut done = change;
     done["auth"] = auth("password of alice");
     let (status, body) = alice.post("/account/password", done).await;

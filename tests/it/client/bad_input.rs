@@ -117,6 +117,15 @@ async fn bad_requests_get_the_specified_errors() {
             "{what}: {said}"
         );
     }
+    let request = http.post(server.url("/_matrix/client/v3/register"));
+    let answer = request
+        .body(&b"{\"test\":\"a\x81\"}"[..])
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status().as_u16(), 400);
+    let said: Value = answer.json().await.unwrap();
+    assert_eq!(said["errcode"], "M_NOT_JSON", "not UTF-8");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -224,6 +224,9 @@ async fn broken_keys_are_refused() {
         let (status, answer) = alice.post(path, body.clone()).await;
         assert_eq!(status, 400, "{path} {body}: {answer}");
     }
+    let lacking = json!({ "device_keys": { "user_id": alice.id, "device_id": "D" } });
+    let (_, answer) = alice.post("/keys/upload", lacking).await;
+    assert_eq!(answer["errcode"], "M_BAD_JSON");
     upload(&alice, 1).await;
     let other = json!({ "one_time_keys": { "signed_curve25519:K0000": { "key": "another" } } });
     assert_eq!(

@@ -41,6 +41,31 @@ async fn membership_follows_the_rules() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_invitation_can_be_refused_when_nobody_is_left_and_forgetting_is_told() {
+    let server = Server::start().await;
+    let alice = server.user("alice").await;
+    let mut bob = server.user("bob").await;
+    let room = alice.create_room(json!({ "invite": [bob.id] })).await;
+    bob.is_invited(&room).await;
+    let leave = format!("/rooms/{}/leave", enc(&room));
+    let forget = format!("/rooms/{}/forget", enc(&room));
+    assert_eq!(alice.post(&leave, json!({})).await.0, 200);
+    assert_eq!(bob.post(&leave, json!({})).await.0, 200);
+    let since = bob.since.clone().unwrap();
+    let sync = bob.sync(0).await;
+    let events = &sync["rooms"]["leave"][&room]["timeline"]["events"];
+    assert_eq!(events[0]["content"]["membership"], "leave", "{sync}");
+
+    // Another client of Bob's, which has not seen the end of the invitation yet.
+    assert_eq!(bob.post(&forget, json!({})).await.0, 200);
+    let (_, sync) = bob.get(&format!("/sync?since={since}")).await;
+    assert!(sync["rooms"]["leave"][&room].is_object(), "{sync}");
+    let filter = enc(&json!({ "room": { "include_leave": true } }).to_string());
+    let (_, sync) = bob.get(&format!("/sync?filter={filter}")).await;
+    assert!(sync["rooms"]["leave"].is_null(), "{sync}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn knocking_asks_to_be_let_in() {
     let server = Server::start().await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);
@@ -153,6 +178,13 @@ async fn aliases_and_the_directory_lead_to_rooms() {
     assert_eq!(status, 200);
     let (status, body) = bob.get(&path).await;
     assert_eq!((status, &body["errcode"]), (404, &json!("M_NOT_FOUND")));
+    let canonical = format!("/rooms/{}/state/m.room.canonical_alias", enc(&room));
+    let (status, body) = alice.get(&canonical).await;
+    assert_eq!(
+        (status, body),
+        (200, json!({})),
+        "the room names it no more"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::rig::{
     enc,
     scripted::{
-        Scripted,
+        Answer, Scripted,
         event::{Event, canonical},
         room::Room,
         server_and_peer,
@@ -136,4 +136,56 @@ async fn old_servers_join_and_leave_in_the_first_version_of_the_api() {
         assert_eq!((status, &answer[0]), (200, &json!(200)), "{answer}");
         assert_eq!(answer[1]["state"].is_array(), membership == "join");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_stops_above_a_hole_and_paging_fills_it() {
+    let (_folder, _, server, peer) = server_and_peer().await;
+    let mut alice = server.user("alice").await;
+    let bob = peer.user("bob");
+    let theirs = peer.room("11", &bob);
+    alice.join_via(&theirs.id, &peer.name).await;
+    alice.say(&theirs.id, "before the hole").await;
+    peer.hears("before the hole").await;
+    alice.hears("before the hole").await;
+    let since = alice.since.clone().unwrap();
+
+    for n in 0..4 {
+        theirs.message(&bob, &format!("in the hole {n}"));
+    }
+    let lowest = theirs.message(&bob, "above the hole");
+    let newest = theirs.message(&bob, "the newest");
+    let some = Answer::ok(json!({ "events": [lowest.json()] }));
+    peer.route_to("get_missing_events", some);
+    let results = peer.send(&server, &[&newest]).await;
+    assert_eq!(results[&newest.id], json!({}), "{results}");
+    alice.hears("the newest").await;
+
+    let (_, sync) = alice.get(&format!("/sync?since={since}")).await;
+    let timeline = &sync["rooms"]["join"][&theirs.id]["timeline"];
+    let bodies = |events: &Value| -> Vec<Value> {
+        let events = events.as_array().unwrap().iter();
+        events
+            .map(|event| event["content"]["body"].clone())
+            .collect()
+    };
+    assert_eq!(timeline["limited"], true, "{timeline}");
+    assert_eq!(
+        bodies(&timeline["events"]),
+        ["above the hole", "the newest"]
+    );
+    let path = format!(
+        "/rooms/{}/messages?dir=b&limit=5&from={}",
+        enc(&theirs.id),
+        enc(timeline["prev_batch"].as_str().unwrap())
+    );
+    let (_, page) = alice.get(&path).await;
+    let filled = [
+        "in the hole 3",
+        "in the hole 2",
+        "in the hole 1",
+        "in the hole 0",
+        "before the hole",
+    ];
+    assert_eq!(bodies(&page["chunk"]), filled);
 }
