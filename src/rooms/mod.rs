@@ -17,6 +17,7 @@ pub mod partial;
 pub mod place;
 pub mod presence;
 pub mod purge;
+pub mod push;
 pub mod receipts;
 pub mod receive;
 pub mod remote;
@@ -221,6 +222,8 @@ struct Inner {
     directory: user_directory::Progress,
     /// What application services are to hear.
     feed: feed::Feed,
+    /// What push gateways are to hear.
+    push: push::Push,
     /// What peers told of their spaces.
     peers: spaces::Peers,
     /// Who sent an event under which transaction id, for the echo to the same device.
@@ -305,6 +308,7 @@ impl Rooms {
             presence: presence::Presences::default(),
             directory: user_directory::Progress::default(),
             feed: feed::Feed::new(&ctx.appservices),
+            push: push::Push::new(),
             peers: spaces::Peers::default(),
             echoes: Cache::builder()
                 .max_capacity(ECHOES_MAX)

@@ -332,7 +332,8 @@ pub async fn delete_rest(conn: &mut PgConnection, room: RoomNid, limit: i64) -> 
         "unread_void",
         "appservice_queue",
         "appservice_invite",
-        "appservice_room"
+        "appservice_room",
+        "push_queue"
     );
     Ok(deleted)
 }
