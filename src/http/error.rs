@@ -236,6 +236,7 @@ impl From<users::Error> for ApiError {
             Error::KeyTooLarge => bad("M_KEY_TOO_LARGE"),
             Error::NotSettable(_) => Self::new(StatusCode::METHOD_NOT_ALLOWED, "M_BAD_JSON", &text),
             Error::Invalid(_) | Error::NoGateway(_) | Error::Parameter(_) => bad("M_INVALID_PARAM"),
+            Error::UnknownAddress => bad("M_THREEPID_NOT_FOUND"),
             Error::Missing(_) => bad("M_MISSING_PARAM"),
             Error::Interactive(challenge) => Self {
                 status: StatusCode::UNAUTHORIZED,

@@ -12,6 +12,7 @@ pub mod feed;
 pub mod inbox;
 pub mod listing;
 pub mod membership;
+pub mod notifications;
 pub mod notify;
 pub mod partial;
 pub mod place;

@@ -20,6 +20,7 @@ pub mod locks;
 pub mod media;
 pub mod memberships;
 pub mod news;
+pub mod notifications;
 pub mod openid_tokens;
 pub mod outbox;
 pub mod partial;

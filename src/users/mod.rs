@@ -72,6 +72,9 @@ pub enum Error {
     /// No push gateway is there.
     #[error(transparent)]
     NoGateway(crate::federation::gateway::NoGateway),
+    /// Nothing is sent to that address.
+    #[error("no e-mail is sent: the address is not known to be yours")]
+    UnknownAddress,
     /// What the client had to send and did not.
     #[error("missing parameters: {0}")]
     Missing(String),

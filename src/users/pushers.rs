@@ -96,6 +96,9 @@ fn read(
         &["app_display_name", "device_display_name", "lang", "data"],
     )?;
     let kind = text(body, "kind")?;
+    if kind == "email" {
+        return Err(Error::UnknownAddress);
+    }
     if kind != "http" {
         return Err(Error::Invalid("kind is \"http\" or null"));
     }

@@ -1,10 +1,10 @@
-//! Push rules and pushers.
+//! Push rules, pushers, and what was notified.
 
 use axum::{Router, extract::State};
 use ruma::api::client::push::{
-    delete_pushrule, get_pushers, get_pushrule, get_pushrule_actions, get_pushrule_enabled,
-    get_pushrules_all, get_pushrules_global_scope, set_pusher, set_pushrule, set_pushrule_actions,
-    set_pushrule_enabled,
+    delete_pushrule, get_notifications, get_pushers, get_pushrule, get_pushrule_actions,
+    get_pushrule_enabled, get_pushrules_all, get_pushrules_global_scope, set_pusher, set_pushrule,
+    set_pushrule_actions, set_pushrule_enabled,
 };
 use serde_json::{Map, Value, json};
 
@@ -12,10 +12,12 @@ use crate::{
     http::{
         App,
         error::ApiError,
+        limits::Kind,
         mount,
         reply::Object,
         request::{Asking, Authenticated, Body},
     },
+    rooms::notifications::{self, Wanted},
     users::{push_rules, pushers},
 };
 
@@ -31,7 +33,29 @@ pub(super) fn routes() -> Router<App> {
     let router = mount::<get_pushrule_actions::v3::Request, _, _>(router, get_pushrule_actions);
     let router = mount::<set_pushrule_actions::v3::Request, _, _>(router, set_pushrule_actions);
     let router = mount::<get_pushers::v3::Request, _, _>(router, get_pushers);
-    mount::<set_pusher::v3::Request, _, _>(router, set_pusher)
+    let router = mount::<set_pusher::v3::Request, _, _>(router, set_pusher);
+    mount::<get_notifications::v3::Request, _, _>(router, get_notifications)
+}
+
+/// `GET /_matrix/client/v3/notifications`
+async fn get_notifications(
+    State(app): State<App>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<get_notifications::v3::Request>,
+) -> Result<Object, ApiError> {
+    app.limits.check_user(Kind::Push, &session)?;
+    let wanted = Wanted {
+        from: request.from.as_deref(),
+        limit: request.limit.map(u64::from),
+        highlights: request.only.as_deref() == Some("highlight"),
+    };
+    let (entries, next) = notifications::page(&app.rooms, &session, wanted).await?;
+    let mut body = json!({ "notifications": entries });
+    if let Some(next) = next {
+        body["next_token"] = json!(next);
+    }
+    Ok(Object(body))
 }
 
 /// `GET /_matrix/client/v3/pushers`
@@ -51,6 +75,7 @@ async fn set_pusher(
     Asking(session): Asking,
     Body(body): Body<Map<String, Value>>,
 ) -> Result<Object, ApiError> {
+    app.limits.check_user(Kind::Push, &session)?;
     pushers::set(&app.ctx, &session, &body).await?;
     Ok(Object(json!({})))
 }

@@ -114,23 +114,32 @@ async fn of_events(
     let stored = storage::events::list_pairs(&mut conn, &pairs).await?;
     drop(conn);
     let since = now_ms() - KEEP_MS;
+    let mut events: BTreeMap<RoomNid, Vec<Event>> = BTreeMap::new();
     for stored in stored {
-        let (Some(room), Some(pos)) = (found.get(&stored.room), stored.pos) else {
+        if let Some(room) = found.get(&stored.room)
+            && stored.received_ts > since
+            && !stored.is_redacted()
+        {
+            let event = Event::parse(&room.version, stored)?;
+            events.entry(room.nid).or_default().push(event);
+        }
+    }
+    for (nid, events) in events {
+        let Some(room) = found.get(&nid) else {
             continue;
         };
-        if stored.received_ts < since || stored.is_redacted() {
-            continue;
-        }
-        let event = Event::parse(&room.version, stored)?;
-        let told = of_event(rooms, room, &event, listeners).await?;
-        for (listener, actions) in told {
-            heard
-                .rows
-                .push(queued(&listener, &event.pdu, &actions, |row| {
-                    row.pos = pos;
-                    row.room = room.nid;
+        // One look for all of them: they are asked for one by one.
+        rooms.states_before(room, &events).await?;
+        for event in &events {
+            let told = of_event(rooms, room, event, listeners).await?;
+            let rows = told.iter().map(|(listener, actions)| {
+                queued(listener, &event.pdu, actions, |row| {
+                    row.pos = event.stored.pos.unwrap_or_default();
+                    row.room = nid;
                     row.event = event.stored.nid.0;
-                }));
+                })
+            });
+            heard.rows.extend(rows);
         }
     }
     Ok(())

@@ -87,6 +87,7 @@ fn wrong(good: &Value) -> Vec<(Value, &'static str)> {
     with("/app_id", json!("x".repeat(65)), "M_INVALID_PARAM");
     with("/pushkey", json!("ü".repeat(257)), "M_INVALID_PARAM");
     with("/kind", json!("smoke"), "M_INVALID_PARAM");
+    with("/kind", json!("email"), "M_THREEPID_NOT_FOUND");
     with("/lang", json!(["de"]), "M_INVALID_PARAM");
     wrong
 }
