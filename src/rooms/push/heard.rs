@@ -26,6 +26,12 @@ use crate::{
     },
 };
 
+/// Rooms that are looked at in one go: all who listen there are read.
+const ROOMS_MAX: usize = 100;
+/// Notices that may come of one go, but for a single event: in a large room each event is one for
+/// everybody.
+const NOTICES_MAX: usize = 20_000;
+
 /// Who listens, for some news.
 #[derive(Debug, Default)]
 struct Listeners {
@@ -33,12 +39,19 @@ struct Listeners {
     by_user: HashMap<UserNid, Vec<Listener>>,
 }
 
-/// What is to be told of some news to the pushers of some shares of the users.
-pub(super) async fn listen(rooms: &Rooms, news: &[News], shares: &[i16]) -> Result<Heard, Error> {
+/// What is to be told of some news to the pushers of some shares of the users, and of how much of the
+/// news that is.
+pub(super) async fn listen(
+    rooms: &Rooms,
+    news: &[News],
+    shares: &[i16],
+) -> Result<(Heard, usize), Error> {
+    let news = in_few_rooms(news);
     let listeners = listeners(rooms, news, shares).await?;
+    let news = listeners.few_notices(news);
     let mut heard = Heard::default();
     if listeners.by_room.is_empty() && listeners.by_user.is_empty() {
-        return Ok(heard);
+        return Ok((heard, news.len()));
     }
     for news in news {
         let row_user = Some(UserNid(news.row.user));
@@ -54,7 +67,32 @@ pub(super) async fn listen(rooms: &Rooms, news: &[News], shares: &[i16]) -> Resu
     of_events(rooms, news, &listeners, &mut heard).await?;
     of_invites(rooms, news, &listeners, &mut heard).await?;
     heard.rows.sort_by_key(|row| row.pos);
-    Ok(heard)
+    Ok((heard, news.len()))
+}
+
+/// The part of the news that is of a few rooms.
+fn in_few_rooms(news: &[News]) -> &[News] {
+    let mut seen = BTreeSet::new();
+    let cut = news.iter().position(|news| {
+        news.row.kind == LogKind::Event && seen.insert(news.row.room) && seen.len() > ROOMS_MAX
+    });
+    &news[..cut.unwrap_or(news.len())]
+}
+
+impl Listeners {
+    /// The part of the news of which not too many notices come.
+    fn few_notices<'a>(&self, news: &'a [News]) -> &'a [News] {
+        let mut notices = 0;
+        let cut = news.iter().position(|news| {
+            let its = self.by_room.get(&RoomNid(news.row.room));
+            let its = its.filter(|_| news.row.kind == LogKind::Event);
+            notices += its.map_or(0, Vec::len);
+            notices > NOTICES_MAX
+        });
+        // One is always looked at.
+        let cut = cut.map_or(news.len(), |cut| cut.max(1));
+        &news[..cut.min(news.len())]
+    }
 }
 
 async fn listeners(rooms: &Rooms, news: &[News], shares: &[i16]) -> Result<Listeners, Error> {
@@ -326,7 +364,50 @@ mod tests {
     use ruma::push::Action;
     use serde_json::{Value, json};
 
-    use super::tweaks;
+    use super::{Listeners, NOTICES_MAX, ROOMS_MAX, in_few_rooms, tweaks};
+    use crate::storage::{LogEntry, LogKind, RoomNid, UserNid, news::News, push_queue::Listener};
+
+    /// An event in a room.
+    fn event(room: i64) -> News {
+        let entry = LogEntry {
+            kind: LogKind::Event,
+            room,
+            user: 1,
+            reference: 1,
+        };
+        News {
+            row: entry.at(1),
+            sender: None,
+            target: None,
+        }
+    }
+
+    #[test]
+    fn what_is_much_is_looked_at_in_parts() {
+        let many: Vec<News> = (1..=500).map(event).collect();
+        assert_eq!(in_few_rooms(&many).len(), ROOMS_MAX);
+        let one: Vec<News> = (1..=500).map(|_| event(7)).collect();
+        assert_eq!(in_few_rooms(&one).len(), 500);
+
+        let mut listeners = Listeners::default();
+        assert_eq!(listeners.few_notices(&one).len(), 500);
+        let listener = Listener {
+            pusher: 1,
+            user: UserNid(1),
+            share: 1,
+            room: RoomNid(7),
+            membership: None,
+        };
+        listeners
+            .by_room
+            .insert(RoomNid(7), vec![listener; NOTICES_MAX / 10]);
+        assert_eq!(listeners.few_notices(&one).len(), 10);
+        listeners
+            .by_room
+            .insert(RoomNid(7), vec![listener; NOTICES_MAX * 2]);
+        assert_eq!(listeners.few_notices(&one).len(), 1);
+        assert!(listeners.few_notices(&[]).is_empty());
+    }
 
     #[test]
     fn tweaks_are_an_object_with_true_where_nothing_is_said() {

@@ -144,9 +144,14 @@ async fn advance(rooms: &Rooms) -> Result<bool, Error> {
     };
     let kinds = [LogKind::Event, LogKind::OutOfBand, LogKind::Receipt];
     let mut conn = rooms.ctx().db.conn().await?;
-    let (news, upto) = news::list(&mut conn, (after, horizon), &kinds).await?;
+    let (news, mut upto) = news::list(&mut conn, (after, horizon), &kinds).await?;
     drop(conn);
-    let heard = heard::listen(rooms, &news, &shares).await?;
+    let (heard, count) = heard::listen(rooms, &news, &shares).await?;
+    if count < news.len()
+        && let Some(last) = news[..count].last()
+    {
+        upto = last.row.pos;
+    }
     // Noted now and then also where nothing is queued, so that a restart begins near here.
     if !heard.is_empty() || upto / news::SPAN != after / news::SPAN {
         queue(rooms, &shares, heard, upto).await?;
