@@ -90,6 +90,8 @@ pub struct Config {
     pub presence: Presence,
     /// Media.
     pub media: Media,
+    /// Push notifications.
+    pub push: Push,
     /// Logging.
     pub log: Log,
     /// Which servers we have to do with.
@@ -217,6 +219,25 @@ pub struct Media {
     pub unauthenticated: bool,
 }
 
+/// Push notifications.
+#[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "switches of an administrator, each for itself"
+)]
+pub struct Push {
+    /// Whether anything is sent.
+    pub enabled: bool,
+    /// Whether gateways are told who sent what where, and not only the ids of event and room.
+    pub include_content: bool,
+    /// Whether the badge counts rooms with something unread; else: what is unread.
+    pub group_unread_count_by_room: bool,
+    /// Milliseconds by which a notice is delayed at most, each by others.
+    pub jitter_ms: u32,
+    /// Whether gateways may be called without TLS.
+    pub allow_http: bool,
+}
+
 /// Logging.
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -297,6 +318,13 @@ impl Default for Config {
                 max_upload_bytes: 100 << 20,
                 user_quota_bytes: None,
                 unauthenticated: false,
+            },
+            push: Push {
+                enabled: true,
+                include_content: false,
+                group_unread_count_by_room: true,
+                jitter_ms: 0,
+                allow_http: false,
             },
             log: Log {
                 level: "info".to_owned(),

@@ -42,12 +42,12 @@ const PAUSE_LONGEST_MS: i64 = 60_000;
 
 /// Calls peers. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Client(Arc<Inner>);
+pub struct Client(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     gate: Gate,
-    transport: Transport,
+    pub(super) transport: Transport,
     resolver: Resolver,
     own: Arc<SigningKeys>,
     budget: Budget,
@@ -486,7 +486,7 @@ fn remote(status: http::StatusCode, body: &[u8]) -> Error {
 }
 
 /// An error with its causes: reqwest's own text hides them.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -4,6 +4,7 @@ pub mod body;
 pub mod client;
 pub mod destinations;
 pub mod gate;
+pub mod gateway;
 pub mod guard;
 pub mod keys;
 pub mod notary;

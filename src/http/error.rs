@@ -237,7 +237,9 @@ impl From<users::Error> for ApiError {
             Error::ProfileTooLarge(_) => bad("M_PROFILE_TOO_LARGE"),
             Error::KeyTooLarge => bad("M_KEY_TOO_LARGE"),
             Error::NotSettable(_) => Self::new(StatusCode::METHOD_NOT_ALLOWED, "M_BAD_JSON", &text),
-            Error::Invalid(_) => bad("M_INVALID_PARAM"),
+            Error::Invalid(_) | Error::NoGateway(_) | Error::Parameter(_) => bad("M_INVALID_PARAM"),
+            Error::UnknownAddress => bad("M_THREEPID_NOT_FOUND"),
+            Error::Missing(_) => bad("M_MISSING_PARAM"),
             Error::Interactive(challenge) => Self {
                 status: StatusCode::UNAUTHORIZED,
                 body: challenge.body(),

@@ -13,7 +13,8 @@ use crate::{
     devices,
     federation::sender::Sender,
     rooms::{
-        self, News, Rooms, deletion, feed, inbox, partial, presence, purge, search, user_directory,
+        self, News, Rooms, deletion, feed, inbox, partial, presence, purge, push, search,
+        user_directory,
     },
     storage::{self, LogKind, LogRow},
 };
@@ -51,6 +52,7 @@ pub fn start(rooms: &Rooms, sender: &Sender, stop: &CancellationToken) {
     spawn(Box::pin(keep_directory(rooms.clone())));
     spawn(Box::pin(enter_words(rooms.clone())));
     spawn(Box::pin(feed::run(rooms.clone())));
+    spawn(Box::pin(push::run(rooms.clone())));
 }
 
 /// How often the user directory looks for what to do when nothing happens.
@@ -243,6 +245,8 @@ async fn sweep_once(rooms: &Rooms) -> Result<(), storage::Error> {
     let unused = now - KEEP_CONNECTIONS_MS;
     while storage::sliding::delete_unused(&mut conn, unused, SWEEP_ROWS).await? > 0 {}
     storage::room_deletions::delete_done(&mut conn, now - KEEP_DELETIONS_MS).await?;
+    let untold = now - push::KEEP_MS;
+    while storage::push_queue::delete_before(&mut conn, untold, SWEEP_ROWS).await? > 0 {}
     let received = now - KEEP_RECEIVED_MS;
     while storage::outbox::delete_received(&mut conn, received, SWEEP_ROWS).await? > 0 {}
     sweep_stream(&mut conn, rooms.ctx().db.stream.horizon(), now).await

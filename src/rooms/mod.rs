@@ -12,11 +12,13 @@ pub mod feed;
 pub mod inbox;
 pub mod listing;
 pub mod membership;
+pub mod notifications;
 pub mod notify;
 pub mod partial;
 pub mod place;
 pub mod presence;
 pub mod purge;
+pub mod push;
 pub mod receipts;
 pub mod receive;
 pub mod remote;
@@ -225,6 +227,8 @@ struct Inner {
     directory: user_directory::Progress,
     /// What application services are to hear.
     feed: feed::Feed,
+    /// What push gateways are to hear.
+    push: push::Push,
     /// What peers told of their spaces.
     peers: spaces::Peers,
     /// Who sent an event under which transaction id, for the echo to the same device.
@@ -309,6 +313,7 @@ impl Rooms {
             presence: presence::Presences::default(),
             directory: user_directory::Progress::default(),
             feed: feed::Feed::new(&ctx.appservices),
+            push: push::Push::new(),
             peers: spaces::Peers::default(),
             echoes: Cache::builder()
                 .max_capacity(ECHOES_MAX)

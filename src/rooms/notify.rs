@@ -205,6 +205,26 @@ pub async fn actions(
     Ok(notified)
 }
 
+/// What an invitation into a room that we do not hold is to the user of ours whom it is for: actions,
+/// where it notifies.
+pub async fn actions_of_invite(
+    rooms: &Rooms,
+    invite: &Pdu,
+    user: UserNid,
+) -> Result<Option<Vec<Action>>, Error> {
+    let Some((_, own)) = own_rules(rooms, &[user.0]).await?.pop() else {
+        return Ok(None);
+    };
+    let reader = Reader {
+        user_id: &own.user_id,
+        display_name: None,
+    };
+    let subject = Subject::new(invite);
+    let actions = own.rules.actions(&subject, &Place::default(), reader);
+    let notifies = actions.iter().any(Action::should_notify);
+    Ok((notifies && !own.ignored.contains(&invite.sender)).then(|| actions.to_vec()))
+}
+
 /// Users of ours that an event mentions and who have something to do with the room.
 async fn mentioned(rooms: &Rooms, event: &Subject<'_>, state: &Entries) -> Result<Vec<i64>, Error> {
     let own = rooms.ctx().server_name();

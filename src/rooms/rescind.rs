@@ -66,7 +66,7 @@ async fn end(rooms: &Rooms, room: RoomNid, pdu: &Pdu) -> Result<(), Error> {
     };
     if is_over {
         let shown = format!("[{}]", to_client(pdu, Shape::Sync, Map::new()).get());
-        set_out_of_band(rooms, room, user, (membership, sender), Some(&shown)).await?;
+        set_out_of_band(rooms, room, user, (membership, sender), Some(&shown), None).await?;
     }
     Ok(())
 }

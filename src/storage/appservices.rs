@@ -98,56 +98,6 @@ pub async fn update_failures(
     Ok(before.fetch_optional(conn).await?.unwrap_or(0))
 }
 
-/// Something in the log that services may want to hear of.
-#[derive(Clone, Copy, Debug)]
-pub struct News {
-    /// The row.
-    pub row: LogRow,
-    /// Event: who sent it.
-    pub sender: Option<UserNid>,
-    /// Event: whose membership it is.
-    pub target: Option<UserNid>,
-}
-
-/// What a span of the log tells of events, and of other kinds that are asked for.
-pub async fn list_news(
-    conn: &mut PgConnection,
-    (after, upto): (Pos, Pos),
-    kinds: &[LogKind],
-    limit: i64,
-) -> Result<Vec<News>, Error> {
-    let kinds: Vec<i16> = kinds.iter().map(|kind| *kind as i16).collect();
-    let rows = sqlx::query!(
-        r#"SELECT s.pos, s.kind, s.room_nid, s.user_nid, s.ref,
-             e.sender_nid AS "sender_nid?", e.skey_nid AS "skey_nid?"
-           FROM stream_log s
-           LEFT JOIN event e ON s.kind = 1 AND e.room_nid = s.room_nid AND e.event_nid = s.ref
-           WHERE s.pos > $1 AND s.pos <= $2 AND s.kind = ANY ($3)
-           ORDER BY s.pos LIMIT $4"#,
-        after,
-        upto,
-        &kinds,
-        limit
-    )
-    .fetch_all(conn)
-    .await?;
-    let known = rows.into_iter().filter_map(|row| {
-        let entry = LogEntry {
-            kind: LogKind::of(row.kind)?,
-            room: row.room_nid,
-            user: row.user_nid,
-            reference: row.r#ref,
-        };
-        let target = row.skey_nid.filter(|skey| *skey < 0);
-        Some(News {
-            row: entry.at(row.pos),
-            sender: row.sender_nid.map(UserNid),
-            target: target.map(|skey| UserNid(-skey)),
-        })
-    });
-    Ok(known.collect())
-}
-
 /// Something that waits for a service.
 #[derive(Clone, Debug)]
 pub struct Queued {

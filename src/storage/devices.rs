@@ -109,10 +109,11 @@ pub async fn update_seen(
     Ok(())
 }
 
-/// Deletes a device with all that waits for it. Its tokens go by `tokens::delete_of_device`.
+/// Deletes a device with all that waits for it, and its pushers. Its tokens go by `tokens::delete_of_device`.
 pub async fn delete(conn: &mut PgConnection, user: UserNid, device_no: i32) -> Result<(), Error> {
     sqlx::query!(
-        "WITH told AS (DELETE FROM sliding_connection WHERE user_nid = $1 AND device_no = $2)
+        "WITH told AS (DELETE FROM sliding_connection WHERE user_nid = $1 AND device_no = $2),
+           pushers AS (DELETE FROM pusher WHERE user_nid = $1 AND device_no = $2)
          DELETE FROM to_device WHERE user_nid = $1 AND device_no = $2",
         user.0,
         device_no

@@ -137,23 +137,64 @@ pub async fn upsert_out_of_band(
     user: UserNid,
     room: RoomNid,
     (membership, sender): (i16, UserNid),
-    stripped: Option<&[u8]>,
+    (stripped, invite_id): (Option<&[u8]>, Option<&str>),
 ) -> Result<(), Error> {
     sqlx::query!(
-        "INSERT INTO user_room (user_nid, room_nid, membership, sender_nid, stripped, pos)
-         VALUES ($1, $2, $3, $4, $5, 0)
+        "INSERT INTO user_room (user_nid, room_nid, membership, sender_nid, stripped, invite_id, pos)
+         VALUES ($1, $2, $3, $4, $5, $6, 0)
          ON CONFLICT ON CONSTRAINT user_room_pkey DO UPDATE SET membership = EXCLUDED.membership,
-           sender_nid = EXCLUDED.sender_nid, stripped = EXCLUDED.stripped, event_nid = NULL,
-           forgotten = false",
+           sender_nid = EXCLUDED.sender_nid, stripped = EXCLUDED.stripped,
+           invite_id = EXCLUDED.invite_id, event_nid = NULL, forgotten = false",
         user.0,
         room.0,
         membership,
         sender.0,
-        stripped
+        stripped,
+        invite_id
     )
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// An invitation into a room that we do not hold.
+#[derive(Clone, Debug)]
+pub struct Invite {
+    /// Room.
+    pub room: RoomNid,
+    /// Who is invited.
+    pub user: UserNid,
+    /// Stripped state, a JSON array.
+    pub stripped: String,
+    /// Id of the event.
+    pub event_id: Option<String>,
+}
+
+/// Invitations into rooms that we do not hold which wait for an answer, of those (room, user).
+pub async fn list_invites(
+    conn: &mut PgConnection,
+    pairs: &[(i64, i64)],
+) -> Result<Vec<Invite>, Error> {
+    let (rooms, users): (Vec<i64>, Vec<i64>) = pairs.iter().copied().unzip();
+    let rows = sqlx::query!(
+        r#"SELECT u.room_nid, u.user_nid, u.stripped AS "stripped!", u.invite_id
+           FROM unnest($1::bigint[], $2::bigint[]) AS w (room, usr)
+           JOIN user_room u ON u.user_nid = w.usr AND u.room_nid = w.room
+           WHERE u.membership = 2 AND u.event_nid IS NULL AND u.stripped IS NOT NULL"#,
+        &rooms,
+        &users
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter().map(|row| {
+        Ok(Invite {
+            room: RoomNid(row.room_nid),
+            user: UserNid(row.user_nid),
+            stripped: decode_body("user_room", &row.stripped)?,
+            event_id: row.invite_id,
+        })
+    });
+    rows.collect()
 }
 
 /// Sets the position of a change made by [`upsert_out_of_band`].

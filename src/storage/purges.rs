@@ -334,7 +334,8 @@ pub async fn delete_rest(conn: &mut PgConnection, room: RoomNid, limit: i64) -> 
         "appservice_invite",
         "appservice_room",
         "search_doc",
-        "search_todo"
+        "search_todo",
+        "push_queue"
     );
     Ok(deleted)
 }

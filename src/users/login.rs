@@ -77,6 +77,7 @@ pub async fn deactivate(ctx: &Context, user: &UserId, erase: bool) -> Result<(),
     let nid = ctx.db.ids.user(user).await?;
     let mut tx = ctx.db.begin().await?;
     storage::users::deactivate(&mut tx, nid, erase).await?;
+    storage::pushers::delete_of_user(&mut tx, nid).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -9,6 +9,7 @@ pub mod openid;
 pub mod passwords;
 pub mod profile;
 pub mod push_rules;
+pub mod pushers;
 pub mod registration;
 pub mod tokens;
 pub mod uia;
@@ -66,6 +67,18 @@ pub enum Error {
     /// What the client sent is not what it has to be.
     #[error("{0}")]
     Invalid(&'static str),
+    /// A parameter is not what it has to be.
+    #[error("parameter {0} is not of its type, or too long")]
+    Parameter(&'static str),
+    /// No push gateway is there.
+    #[error(transparent)]
+    NoGateway(crate::federation::gateway::NoGateway),
+    /// Nothing is sent to that address.
+    #[error("no e-mail is sent: the address is not known to be yours")]
+    UnknownAddress,
+    /// What the client had to send and did not.
+    #[error("missing parameters: {0}")]
+    Missing(String),
     /// More authentication is needed.
     #[error("user-interactive authentication is needed")]
     Interactive(Box<uia::Challenge>),

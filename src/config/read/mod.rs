@@ -4,6 +4,7 @@ mod appservice;
 mod federation;
 mod media;
 mod outbound;
+mod push;
 
 use std::{
     collections::HashSet,
@@ -49,6 +50,7 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
             federation: source_ref.flag("presence.federation", defaults.presence.federation),
         },
         media: media::read(source_ref, &defaults.media),
+        push: push::read(source_ref, defaults.push),
         log: log(source_ref, defaults.log),
         federation: federation::read(source_ref),
         outbound: outbound::read(source_ref),

@@ -26,9 +26,7 @@ use ruma::{OwnedServerName, ServerName, api::federation::transactions::edu::Edu,
 use serde_json::value::RawValue;
 use tokio::sync::broadcast::error::RecvError;
 
-use self::{
-    acks::Acks, lanes::Lanes, measured::Measured, peer::Peer, queue::Queue, shares::Shares,
-};
+use self::{acks::Acks, lanes::Lanes, measured::Measured, peer::Peer, queue::Queue};
 use super::Client;
 use crate::{
     clock::now_ms,
@@ -66,7 +64,7 @@ struct Inner {
     acks: Acks,
     measured: Measured,
     /// Peers that this node sends to.
-    shares: Shares,
+    shares: storage::shares::Shares,
     peers: Mutex<Peers>,
     /// Events up to this position were handed out.
     seen: AtomicI64,
@@ -112,7 +110,7 @@ impl Sender {
             lanes: Lanes::new(),
             acks: Acks::default(),
             measured: Measured::default(),
-            shares: Shares::default(),
+            shares: shares::none(),
             peers: Mutex::default(),
             seen: AtomicI64::new(0),
             reasons: Cache::new(REASONS_MAX),

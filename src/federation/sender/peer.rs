@@ -80,7 +80,7 @@ impl Peer {
 
     /// Whether this node sends what the peer is owed; if not, it sends EDUs of the moment only.
     fn is_ours(&self) -> bool {
-        self.sender.0.shares.has(self.server)
+        !self.sender.is_elsewhere(self.server)
     }
 
     /// Ends the task, where nothing speaks against it.

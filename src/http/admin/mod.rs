@@ -2,6 +2,7 @@
 
 mod destinations;
 mod federation;
+mod pushers;
 mod register;
 mod registration_tokens;
 mod room_deletion;
@@ -23,6 +24,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/_synapse/admin/v1/server_version", get(version))
         .merge(destinations::routes())
         .merge(federation::routes())
+        .merge(pushers::routes())
         .merge(register::routes())
         .merge(registration_tokens::routes())
         .merge(rooms::routes())

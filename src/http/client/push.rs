@@ -1,15 +1,24 @@
-//! Push rules.
+//! Push rules, pushers, and what was notified.
 
 use axum::{Router, extract::State};
 use ruma::api::client::push::{
-    delete_pushrule, get_pushrule, get_pushrule_actions, get_pushrule_enabled, get_pushrules_all,
-    get_pushrules_global_scope, set_pushrule, set_pushrule_actions, set_pushrule_enabled,
+    delete_pushrule, get_notifications, get_pushers, get_pushrule, get_pushrule_actions,
+    get_pushrule_enabled, get_pushrules_all, get_pushrules_global_scope, set_pusher, set_pushrule,
+    set_pushrule_actions, set_pushrule_enabled,
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::{
-    http::{App, error::ApiError, mount, reply::Object, request::Authenticated},
-    users::push_rules,
+    http::{
+        App,
+        error::ApiError,
+        limits::Kind,
+        mount,
+        reply::Object,
+        request::{Asking, Authenticated, Body},
+    },
+    rooms::notifications::{self, Wanted},
+    users::{push_rules, pushers},
 };
 
 pub(super) fn routes() -> Router<App> {
@@ -22,7 +31,53 @@ pub(super) fn routes() -> Router<App> {
     let router = mount::<get_pushrule_enabled::v3::Request, _, _>(router, get_pushrule_enabled);
     let router = mount::<set_pushrule_enabled::v3::Request, _, _>(router, set_pushrule_enabled);
     let router = mount::<get_pushrule_actions::v3::Request, _, _>(router, get_pushrule_actions);
-    mount::<set_pushrule_actions::v3::Request, _, _>(router, set_pushrule_actions)
+    let router = mount::<set_pushrule_actions::v3::Request, _, _>(router, set_pushrule_actions);
+    let router = mount::<get_pushers::v3::Request, _, _>(router, get_pushers);
+    let router = mount::<set_pusher::v3::Request, _, _>(router, set_pusher);
+    mount::<get_notifications::v3::Request, _, _>(router, get_notifications)
+}
+
+/// `GET /_matrix/client/v3/notifications`
+async fn get_notifications(
+    State(app): State<App>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<get_notifications::v3::Request>,
+) -> Result<Object, ApiError> {
+    app.limits.check_user(Kind::Push, &session)?;
+    let wanted = Wanted {
+        from: request.from.as_deref(),
+        limit: request.limit.map(u64::from),
+        highlights: request.only.as_deref() == Some("highlight"),
+    };
+    let (entries, next) = notifications::page(&app.rooms, &session, wanted).await?;
+    let mut body = json!({ "notifications": entries });
+    if let Some(next) = next {
+        body["next_token"] = json!(next);
+    }
+    Ok(Object(body))
+}
+
+/// `GET /_matrix/client/v3/pushers`
+async fn get_pushers(
+    State(app): State<App>,
+    Authenticated { session, .. }: Authenticated<get_pushers::v3::Request>,
+) -> Result<Object, ApiError> {
+    let pushers = pushers::list(&app.ctx, session.user_nid).await?;
+    Ok(Object(json!({ "pushers": pushers })))
+}
+
+/// `POST /_matrix/client/v3/pushers/set`
+///
+/// Read by hand: what is missing has an error of its own.
+async fn set_pusher(
+    State(app): State<App>,
+    Asking(session): Asking,
+    Body(body): Body<Map<String, Value>>,
+) -> Result<Object, ApiError> {
+    app.limits.check_user(Kind::Push, &session)?;
+    pushers::set(&app.ctx, &session, &body).await?;
+    Ok(Object(json!({})))
 }
 
 /// `GET /_matrix/client/v3/pushrules/`

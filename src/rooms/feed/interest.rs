@@ -6,7 +6,7 @@ use moka::{policy::EvictionPolicy, sync::Cache};
 use ruma::RoomAliasId;
 
 use super::{Error, Rooms, nobody};
-use crate::storage::{self, LogKind, RoomNid, UserNid, appservices::News};
+use crate::storage::{self, LogKind, RoomNid, UserNid, news::News};
 
 /// Services, by their place in the configuration.
 pub(super) type Which = Arc<[usize]>;

@@ -34,15 +34,12 @@ use crate::{
     },
     storage::{
         self, LogKind, Pos, RoomNid, UserNid,
-        appservices::{News, Queued, Standing},
+        appservices::{Queued, Standing},
         memberships,
+        news::{News, SPAN},
     },
 };
 
-/// Positions of the log that are looked at in one go.
-const SPAN: Pos = 50_000;
-/// Rows of the log that are looked at in one go.
-const NEWS_MAX: usize = 500;
 /// Rooms of a user that are looked at to find who hears of it.
 const ROOMS_MAX: i64 = 200;
 /// Rooms where somebody types, of which a service is still to be told.
@@ -205,16 +202,9 @@ async fn advance(rooms: &Rooms, known: &Standings) -> Result<bool, Error> {
     let standings = storage::appservices::list(&mut conn, &nids).await?;
     let least = standings.iter().map(|standing| standing.pos).min();
     let after = seen.max(least.unwrap_or(horizon));
-    let mut upto = horizon.min(after + SPAN);
     let kinds = kinds(rooms, known);
-    let limit = i64::try_from(NEWS_MAX).unwrap_or(i64::MAX);
-    let news = storage::appservices::list_news(&mut conn, (after, upto), &kinds, limit).await?;
+    let (news, upto) = storage::news::list(&mut conn, (after, horizon), &kinds).await?;
     drop(conn);
-    if news.len() == NEWS_MAX
-        && let Some(last) = news.last()
-    {
-        upto = last.row.pos;
-    }
     let failing: BTreeSet<i32> = standings
         .iter()
         .filter(|standing| standing.failures > 0)

@@ -1,6 +1,6 @@
 //! Leaving a room, refusing an invitation, taking back a knock.
 
-use ruma::{RoomId, UserId, events::room::member::MembershipState};
+use ruma::{EventId, RoomId, UserId, events::room::member::MembershipState};
 use serde_json::{Map, json};
 
 use super::{
@@ -97,16 +97,17 @@ pub(in super::super) async fn end_out_of_band(
     event: &str,
 ) -> Result<(), Error> {
     let shown = format!("[{event}]");
-    set_out_of_band(rooms, room, user, (3, user), Some(&shown)).await
+    set_out_of_band(rooms, room, user, (3, user), Some(&shown), None).await
 }
 
-/// Sets an invite, a knock, or the end of one, of a room that we do not hold.
+/// Sets an invite (with its event id), a knock, or the end of one, of a room that we do not hold.
 pub(in super::super) async fn set_out_of_band(
     rooms: &Rooms,
     room: RoomNid,
     user: UserNid,
     (membership, sender): (i16, UserNid),
     stripped: Option<&str>,
+    invite_id: Option<&EventId>,
 ) -> Result<(), Error> {
     let body = stripped.map(storage::codec::encode_body);
     let mut tx = rooms.ctx().db.begin().await?;
@@ -115,7 +116,7 @@ pub(in super::super) async fn set_out_of_band(
         user,
         room,
         (membership, sender),
-        body.as_deref(),
+        (body.as_deref(), invite_id.map(EventId::as_str)),
     )
     .await?;
     let entry = LogEntry {

@@ -81,6 +81,7 @@ pub async fn knock(
                     nid,
                     (5, nid),
                     Some(&stripped),
+                    None,
                 )
                 .await;
             }

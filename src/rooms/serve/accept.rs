@@ -336,6 +336,8 @@ pub async fn invite(
     let stripped = strip((rooms, offer.origin), preview, &version, own.get()).await;
     let sender = ids.user(&pdu.sender).await?;
     feed::keep_invite(rooms, (room, user), (&target, &pdu), &stripped).await?;
-    membership::leave::set_out_of_band(rooms, room, user, (2, sender), Some(&stripped)).await?;
+    let state = (2, sender);
+    let id = Some(&*pdu.event_id);
+    membership::leave::set_out_of_band(rooms, room, user, state, Some(&stripped), id).await?;
     to_raw(&object)
 }

@@ -1,0 +1,2 @@
+INSERT INTO pusher (user_nid, device_no, kind, app_id, pushkey, app_display_name, device_display_name, profile_tag, lang, data, gateway, enabled, set_ts) VALUES (1, 1, 'http', 'de.amt.bote', 'key', 'Bote', 'Telefon', '', 'de', '{"url":"https://push.example/_matrix/push/v1/notify"}', 'push.example', true, 1700000000000);
+INSERT INTO push_queue (pusher_id, pos, room_nid, event_nid, event_id, ts, high, tweaks) VALUES (1, 20, 1, 1024, '$e', 1700000000000, true, '{}');
