@@ -170,7 +170,8 @@ impl From<rooms::Error> for ApiError {
             | Error::RefusedServers(_)
             | Error::Withheld => Self::forbidden(&text),
             Error::Invalid(_) => Self::new(bad, "M_BAD_JSON", &text),
-            Error::StillThere(_) => Self::new(bad, "M_UNKNOWN", &text),
+            Error::StillThere(_) | Error::NoThreadThere => Self::new(bad, "M_UNKNOWN", &text),
+            Error::DuplicateAnnotation => Self::new(bad, "M_DUPLICATE_ANNOTATION", &text),
             Error::InvalidParam(_) => Self::invalid_param(&text),
             Error::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", &text),
             Error::UnsupportedVersion(_) => Self::new(bad, "M_UNSUPPORTED_ROOM_VERSION", &text),

@@ -21,7 +21,10 @@ use crate::{
         client::{Shape, to_client},
         pdu::Pdu,
     },
-    rooms::{Event, Rooms, render::Extras, resident::Room, state, state::Entries, visibility},
+    rooms::{
+        Event, Rooms, relations::bundle::Bundles, render::Extras, resident::Room, state,
+        state::Entries, visibility,
+    },
     storage::{Pos, RoomNid, UserNid, sync::Span},
     users::tokens::Session,
 };
@@ -88,16 +91,37 @@ pub(super) async fn assemble_all(
             .map(|(room, nids)| (room.as_ref(), nids.clone()))
             .collect();
         scope.rooms.prepare_pdus(&wanted).await?;
-        let members = members(scope, &chunk).await?;
+        let facts = Facts {
+            members: members(scope, &chunk).await?,
+            bundles: bundles(scope, &chunk).await?,
+        };
         for candidate in chunk {
             let nid = candidate.timeline.room.nid;
-            let part = assemble(scope, candidate, &members).await?;
+            let part = assemble(scope, candidate, &facts).await?;
             if !part.is_empty() {
                 parts.push((nid, part));
             }
         }
     }
     Ok(parts)
+}
+
+/// What is looked up for many rooms at once.
+struct Facts {
+    members: Members,
+    bundles: Bundles,
+}
+
+/// What is told beside events, of timelines that begin anew or leave something out: else a client has
+/// seen, or sees, what relates to them (specification, "Aggregations of child events").
+async fn bundles(scope: Scope<'_>, candidates: &[Candidate]) -> Result<Bundles, Error> {
+    let limit = scope.limit();
+    let groups: Vec<(&Room, &[Event])> = candidates
+        .iter()
+        .filter(|one| one.fresh || scope.full_state || one.timeline.is_limited(limit))
+        .map(|one| (&*one.timeline.room, &*one.timeline.events))
+        .collect();
+    Ok(Bundles::load(scope.rooms, scope.session, &groups).await?)
 }
 
 /// Events of the current state that the answer for a room is made from.
@@ -146,7 +170,7 @@ async fn members(scope: Scope<'_>, candidates: &[Candidate]) -> Result<Members, 
 async fn assemble(
     scope: Scope<'_>,
     candidate: Candidate,
-    members: &Members,
+    facts: &Facts,
 ) -> Result<Map<String, Value>, Error> {
     let Candidate {
         mut timeline,
@@ -167,7 +191,12 @@ async fn assemble(
         None => current.clone(),
     };
     let shown = shown(scope, &room, &viewer, events).await?;
-    let extras = Extras::load(rooms, &room, &shown, Some(session)).await?;
+    let mut extras = Extras::load(rooms, &room, &shown, Some(session)).await?;
+    let to = (session, &viewer);
+    extras.relations = facts
+        .bundles
+        .tell(rooms, &room, to, &shown, Shape::Sync)
+        .await?;
     let timeline: Vec<Box<RawValue>> = shown
         .iter()
         .map(|event| extras.render(rooms, session, event, Shape::Sync))
@@ -193,8 +222,8 @@ async fn assemble(
     let state = state_section(scope, &room, (base, target), &shown, fresh).await?;
     let field = scope.state_after.unwrap_or("state");
     answer.insert(field.to_owned(), json!({ "events": state }));
-    if let Some(counts) = members.counts.get(&room.nid) {
-        let summary = summary(scope, *counts, members.heroes.get(&room.nid)).await?;
+    if let Some(counts) = facts.members.counts.get(&room.nid) {
+        let summary = summary(scope, *counts, facts.members.heroes.get(&room.nid)).await?;
         answer.insert("summary".to_owned(), summary);
     }
     Ok(answer)

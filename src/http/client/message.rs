@@ -21,6 +21,7 @@ use crate::{
     http::{App, error::ApiError, limits::Kind, mount, reply::Object, request::Authenticated},
     rooms::{
         Event, Rooms,
+        relations::bundle,
         render::Extras,
         resident::Room,
         send::{self, Txn},
@@ -118,7 +119,9 @@ pub(super) async fn render(
     session: &Session,
     events: &[Event],
 ) -> Result<Vec<Box<RawValue>>, ApiError> {
-    let extras = Extras::load(rooms, room, events, Some(session)).await?;
+    let mut extras = Extras::load(rooms, room, events, Some(session)).await?;
+    let added = (&mut extras, events);
+    bundle::add(rooms, room, session, added, Shape::Timeline).await?;
     Ok(events
         .iter()
         .map(|event| extras.render(rooms, session, event, Shape::Timeline))

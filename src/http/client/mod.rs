@@ -18,6 +18,7 @@ mod profile;
 mod push;
 mod read_marker;
 mod receipt;
+mod relations;
 mod room;
 mod session;
 mod space;
@@ -25,6 +26,7 @@ mod state;
 mod sync;
 mod tag;
 mod thirdparty;
+mod threads;
 mod to_device;
 mod typing;
 mod user_directory;
@@ -54,6 +56,7 @@ pub(super) fn routes() -> Router<App> {
         push::routes,
         read_marker::routes,
         receipt::routes,
+        relations::routes,
         room::routes,
         session::routes,
         space::routes,
@@ -61,6 +64,7 @@ pub(super) fn routes() -> Router<App> {
         sync::routes,
         tag::routes,
         thirdparty::routes,
+        threads::routes,
         to_device::routes,
         typing::routes,
         user_directory::routes,

@@ -217,11 +217,13 @@ async fn get_context(
                 .map(|pdu| to_client(pdu, Shape::Timeline, Map::new())),
         );
     }
-    let event = render(&rooms, room, &session, std::slice::from_ref(&around.event)).await?;
+    let shown = render(&rooms, room, &session, &all).await?;
+    let (earlier, later) = shown.split_at(before.len());
+    let (later, event) = later.split_at(after.len());
     Ok(Object(json!({
         "event": event.first(),
-        "events_before": render(&rooms, room, &session, &before).await?,
-        "events_after": render(&rooms, room, &session, &after).await?,
+        "events_before": earlier,
+        "events_after": later,
         "start": timeline::token(start),
         "end": timeline::token(end + 1),
         "state": state,

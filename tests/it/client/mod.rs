@@ -7,6 +7,7 @@ pub(crate) mod keys;
 pub(crate) mod media;
 pub(crate) mod presence;
 mod push;
+mod relations;
 mod rooms;
 mod sliding;
 pub(crate) mod spaces;
