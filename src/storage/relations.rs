@@ -209,23 +209,38 @@ pub async fn is_child(conn: &mut PgConnection, room: RoomNid, key: Uuid) -> Resu
     Ok(found.fetch_one(conn).await?)
 }
 
-/// Of some events (first halves of their ids) those that others relate to: of these senders, and in
-/// these ways, where they are given.
+/// An event that others are asked to relate to.
+#[derive(Clone, Copy, Debug)]
+pub struct Related {
+    /// Room.
+    pub room: i64,
+    /// Event.
+    pub nid: i64,
+    /// First half of its id.
+    pub key: Uuid,
+}
+
+/// Of some events those that others relate to: of these senders, and in these ways, where they are
+/// given.
 pub async fn related_by(
     conn: &mut PgConnection,
-    room: RoomNid,
-    parents: &[Uuid],
+    events: &[Related],
     (senders, rels): (Option<&[i64]>, Option<&[i32]>),
-) -> Result<Vec<Uuid>, Error> {
+) -> Result<Vec<i64>, Error> {
+    let rooms: Vec<i64> = events.iter().map(|event| event.room).collect();
+    let nids: Vec<i64> = events.iter().map(|event| event.nid).collect();
+    let keys: Vec<Uuid> = events.iter().map(|event| event.key).collect();
     Ok(sqlx::query_scalar!(
-        r#"SELECT w.parent AS "parent!" FROM unnest($2::uuid[]) AS w (parent)
+        r#"SELECT w.nid AS "nid!"
+           FROM unnest($1::bigint[], $2::bigint[], $3::uuid[]) AS w (room, nid, key)
            WHERE EXISTS (
              SELECT 1 FROM relation r
-             WHERE r.room_nid = $1 AND r.parent_key = w.parent
-               AND ($3::bigint[] IS NULL OR r.sender_nid = ANY($3))
-               AND ($4::int[] IS NULL OR r.rel_nid = ANY($4)))"#,
-        room.0,
-        parents,
+             WHERE r.room_nid = w.room AND r.parent_key = w.key
+               AND ($4::bigint[] IS NULL OR r.sender_nid = ANY($4))
+               AND ($5::int[] IS NULL OR r.rel_nid = ANY($5)))"#,
+        &rooms,
+        &nids,
+        &keys,
         senders,
         rels
     )

@@ -22,8 +22,13 @@ use crate::{
         pdu::Pdu,
     },
     rooms::{
-        Event, Rooms, relations::bundle::Bundles, render::Extras, resident::Room, state,
-        state::Entries, visibility,
+        Event, Rooms,
+        relations::{bundle::Bundles, filter::Related},
+        render::Extras,
+        resident::Room,
+        state,
+        state::Entries,
+        visibility,
     },
     storage::{Pos, RoomNid, UserNid, sync::Span},
     users::tokens::Session,
@@ -35,6 +40,8 @@ pub(super) struct Scope<'a> {
     pub(super) rooms: &'a Rooms,
     pub(super) session: &'a Session,
     pub(super) filter: &'a FilterDefinition,
+    /// What the filter says of relations of events of timelines.
+    pub(super) related: &'a Related,
     /// Whose messages and invitations the user does not want.
     pub(super) ignored: &'a HashSet<OwnedUserId>,
     pub(super) since: Pos,
@@ -94,6 +101,7 @@ pub(super) async fn assemble_all(
         let facts = Facts {
             members: members(scope, &chunk).await?,
             bundles: bundles(scope, &chunk).await?,
+            related: related(scope, &chunk).await?,
         };
         for candidate in chunk {
             let nid = candidate.timeline.room.nid;
@@ -110,6 +118,20 @@ pub(super) async fn assemble_all(
 struct Facts {
     members: Members,
     bundles: Bundles,
+    /// Events that the filter lets through for what relates to them; `None`: all.
+    related: Option<HashSet<i64>>,
+}
+
+/// Events that the filter lets through for what relates to them.
+async fn related(
+    scope: Scope<'_>,
+    candidates: &[Candidate],
+) -> Result<Option<HashSet<i64>>, Error> {
+    let groups: Vec<(&Room, &[Event])> = candidates
+        .iter()
+        .map(|one| (&*one.timeline.room, &*one.timeline.events))
+        .collect();
+    Ok(scope.related.find(scope.rooms, &groups).await?)
 }
 
 /// What is told beside events, of timelines that begin anew or leave something out: else a client has
@@ -190,7 +212,10 @@ async fn assemble(
         Some(snap) => rooms.state_of(room.nid, snap).await?.entries,
         None => current.clone(),
     };
-    let shown = shown(scope, &room, &viewer, events).await?;
+    let mut shown = shown(scope, &room, &viewer, events).await?;
+    if let Some(related) = &facts.related {
+        shown.retain(|event| related.contains(&event.stored.nid.0));
+    }
     let mut extras = Extras::load(rooms, &room, &shown, Some(session)).await?;
     let to = (session, &viewer);
     extras.relations = facts
@@ -239,7 +264,9 @@ async fn shown(
     let mut shown = visibility::filter_for(scope.rooms, room, viewer, events).await?;
     shown.retain(|event| {
         let is_heard = event.pdu.is_state() || !scope.ignored.contains(&event.pdu.sender);
-        is_heard && filter::passes(&scope.filter.room.timeline, &event.pdu)
+        is_heard
+            && filter::passes(&scope.filter.room.timeline, &event.pdu)
+            && scope.related.passes(&event.pdu)
     });
     Ok(shown)
 }

@@ -33,6 +33,7 @@ async fn get_supported_versions(_: Public<get_supported_versions::Request>) -> O
     Object(json!({
         "versions": VERSIONS,
         "unstable_features": {
+            "org.matrix.msc3874": true,
             "org.matrix.msc4222": true,
             "org.matrix.simplified_msc3575": true,
         },

@@ -2,6 +2,7 @@
 //! event, and what may.
 
 pub mod bundle;
+pub mod filter;
 pub mod old;
 pub mod threads;
 

@@ -433,6 +433,51 @@ async fn relations_are_paged_filtered_followed_and_seen_by_who_may() {
     let (found, _) = relations(&alice, &room, &begin, "/m.annotation?recurse=true").await;
     assert_eq!(found, [&*thumb]);
 
+    let filtered = async |filter: Value| {
+        let page = enc(&filter.to_string());
+        let path = format!(
+            "/rooms/{}/messages?dir=b&limit=100&filter={page}",
+            enc(&room)
+        );
+        let (status, body) = alice.get(&path).await;
+        assert_eq!(status, 200, "{body}");
+        let stored = json!({ "room": { "timeline": filter } });
+        let path = format!("/user/{}/filter", enc(&alice.id));
+        let (_, stored) = alice.post(&path, stored).await;
+        let synced = stored["filter_id"].as_str().unwrap();
+        let (_, synced) = alice.get(&format!("/sync?filter={synced}")).await;
+        let ids = |list: &Value| -> Vec<String> {
+            let events = list.as_array().unwrap().iter();
+            let ids = events.map(|event| event["event_id"].as_str().unwrap().to_owned());
+            ids.collect()
+        };
+        let page = ids(&body["chunk"]);
+        let mut synced = ids(&synced["rooms"]["join"][&room]["timeline"]["events"]);
+        synced.reverse();
+        assert_eq!(page, synced, "{filter}");
+        page
+    };
+    let by = |rel_types: Value, senders: Value| json!({ "limit": 100, "related_by_rel_types": rel_types, "related_by_senders": senders });
+    assert_eq!(
+        filtered(by(json!(["m.thread"]), json!(null))).await,
+        [&*begin]
+    );
+    assert_eq!(
+        filtered(by(json!(null), json!([alice.id]))).await,
+        [&*far, &*thumb]
+    );
+    let none: [&str; 0] = [];
+    assert_eq!(
+        filtered(by(json!(["m.thread"]), json!([alice.id]))).await,
+        none
+    );
+    let way = "org.matrix.msc3874.rel_types";
+    let found = filtered(json!({ "limit": 100, way: ["m.replace", "m.annotation"] })).await;
+    assert_eq!(found, [&*thumb, &*edit]);
+    let way = "org.matrix.msc3874.not_rel_types";
+    let filter = json!({ "limit": 100, "types": ["x.other", "m.reaction"], way: ["m.thread"] });
+    assert_eq!(filtered(filter).await, [&*thumb]);
+
     // A page that is shown has what is told beside its events.
     let path = format!(
         "/../v1/rooms/{}/relations/{}/m.thread",
