@@ -45,7 +45,7 @@ INSERT INTO search_todo (event_nid, room_nid)
 SELECT e.event_nid, e.room_nid FROM event e JOIN ev_type t ON t.type_nid = e.type_nid
 WHERE t.name IN ('m.room.message', 'm.room.name', 'm.room.topic') AND e.room_seq IS NOT NULL AND e.flags & 8 = 0;
 
-COMMENT ON COLUMN event.flags IS 'Bits: 1 outlier, 2 rejected, 4 soft-failed, 8 redacted, 16 state before lacks members, 32 sent by a local user, 64 accepted after all and not shown yet, 128 backfilled, 256 notifies by default rules, 512 highlights by them for everybody, 1024 moves the room up in lists, 4096 has words to search';
+COMMENT ON COLUMN event.flags IS 'Bits: 1 outlier, 2 rejected, 4 soft-failed, 8 redacted, 16 state before lacks members, 32 sent by a local user, 64 accepted after all and not shown yet, 128 backfilled, 256 notifies by default rules, 512 highlights by them for everybody, 1024 moves the room up in lists, 4096 has words to search, 8192 what came right before was missing';
 
 -- As before, but what can be searched (4096) is noted, and found no more once it is redacted.
 DROP FUNCTION append_events;
@@ -65,7 +65,8 @@ CREATE FUNCTION append_events(
   n_user bigint[], n_room bigint[], n_seq bigint[], n_notify smallint[], n_high smallint[],
   x_room bigint[], x_id text[], x_child bigint[],
   d_room bigint[], d_target text[], d_event bigint[], d_applied boolean[],
-  p_room bigint[], p_event bigint[], p_state boolean[], p_body bytea[]
+  p_room bigint[], p_event bigint[], p_state boolean[], p_body bytea[],
+  l_event bigint[], l_parent uuid[], l_rel int[], l_root text[], l_key uuid[], l_edit bigint[]
 ) RETURNS TABLE (what smallint, a bigint, b bigint) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -185,6 +186,8 @@ BEGIN
     -- After that: who enters an event holds its row.
     DELETE FROM search_doc d USING unnest(p_room, p_event) AS w (room, event)
     WHERE d.room_nid = w.room AND d.event_nid = w.event AND NOT w.room = ANY (bad);
+    PERFORM unrelate(array_agg(w.room), array_agg(w.event))
+    FROM unnest(p_room, p_event) AS w (room, event) WHERE NOT w.room = ANY (bad);
   END IF;
   IF cardinality(m_room) > 0 THEN
     SELECT last_value INTO before FROM stream_pos_seq;
@@ -247,6 +250,14 @@ BEGIN
   GROUP BY w.room, w.thread
   ON CONFLICT ON CONSTRAINT thread_pkey DO UPDATE
     SET last_seq = greatest(t.last_seq, EXCLUDED.last_seq), notif = EXCLUDED.notif, high = EXCLUDED.high;
+
+  IF cardinality(l_event) > 0 THEN
+    PERFORM relate(array_agg(w.room), array_agg(w.nid), array_agg(w.seq), array_agg(w.sender), array_agg(w.typ),
+      array_agg(l.parent), array_agg(l.rel), array_agg(l.root), array_agg(l.key), array_agg(l.edit))
+    FROM unnest(l_event, l_parent, l_rel, l_root, l_key, l_edit) AS l (event, parent, rel, root, key, edit)
+    JOIN unnest(e_nid, e_room, e_seq, e_sender, e_type) AS w (nid, room, seq, sender, typ) ON w.nid = l.event
+    WHERE w.seq IS NOT NULL AND NOT w.room = ANY (bad) AND NOT w.nid = ANY (p_event);
+  END IF;
 
   -- Positions last: from here to the commit every sync waits for us.
   SELECT array_agg(CASE WHEN w.seq IS NULL OR w.room = ANY (bad) OR w.flags & 128 <> 0 THEN NULL

@@ -9,6 +9,7 @@ pub mod keys;
 pub mod pdu;
 pub mod push;
 pub mod redact;
+pub mod relation;
 pub mod resolve_v1;
 pub mod version;
 

@@ -51,8 +51,25 @@ pub fn start(rooms: &Rooms, sender: &Sender, stop: &CancellationToken) {
     spawn(Box::pin(resync_devices(rooms.clone())));
     spawn(Box::pin(keep_directory(rooms.clone())));
     spawn(Box::pin(enter_words(rooms.clone())));
+    spawn(Box::pin(relate_old(rooms.clone())));
     spawn(Box::pin(feed::run(rooms.clone())));
     spawn(Box::pin(push::run(rooms.clone())));
+}
+
+/// How often rooms are looked for whose older events are to be looked through: another node may have
+/// begun with one and not come to its end.
+const RELATE_EVERY: Duration = Duration::from_mins(10);
+
+/// Writes the relations of events from before relations were kept.
+async fn relate_old(rooms: Rooms) {
+    loop {
+        match rooms::relations::old::advance(&rooms).await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "relations of older events were not written"),
+        }
+        tokio::time::sleep(RELATE_EVERY).await;
+    }
 }
 
 /// How often the user directory looks for what to do when nothing happens.

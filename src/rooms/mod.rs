@@ -21,6 +21,7 @@ pub mod purge;
 pub mod push;
 pub mod receipts;
 pub mod receive;
+pub mod relations;
 pub mod remote;
 pub mod render;
 pub mod resident;
@@ -135,6 +136,12 @@ pub enum Error {
     /// None of us can vouch for a restricted join.
     #[error("this server cannot authorise the join")]
     UnableToAuthorise,
+    /// The user has annotated the event so already.
+    #[error("you have sent this annotation of the event already")]
+    DuplicateAnnotation,
+    /// A thread begins at an event that relates to none.
+    #[error("a thread cannot begin at an event that relates to another")]
+    NoThreadThere,
     /// The event would be larger than the specification allows.
     #[error("event too large: {0}")]
     TooLarge(String),

@@ -8,15 +8,9 @@ use std::{
 };
 
 use moka::sync::Cache;
-use ruma::{EventId, OwnedEventId, OwnedUserId, events::StateEventType, push::Action};
-use uuid::Uuid;
+use ruma::{OwnedUserId, events::StateEventType, push::Action};
 
-use super::{
-    Error, Rooms,
-    pdus::{Event, hash_of},
-    resident::Room,
-    state::Entries,
-};
+use super::{Error, Rooms, pdus::Event, resident::Room, state::Entries};
 use crate::{
     event::{
         auth::Power,
@@ -26,12 +20,14 @@ use crate::{
             subject::{Place, Reader, Subject},
         },
     },
-    storage::{self, UserNid, append::flag, events::split_hash},
+    storage::{self, UserNid, append::flag},
     users::push_rules,
 };
 
 /// Mentions that are looked at in one event.
 const MENTIONS_MAX: usize = 100;
+/// Users whom one ignores that are looked at for what is told beside events.
+const IGNORED_MAX: usize = 1_000;
 /// Compiled rules in memory.
 const RULES_MAX: u64 = 200_000;
 
@@ -77,47 +73,6 @@ pub(super) struct Notice {
     pub(super) flags: i32,
     /// What it is for single users: (user, notifies, highlights).
     pub(super) users: Vec<(i64, bool, bool)>,
-}
-
-/// How an event relates to another, as far as threads go by it (specification, "Threading").
-#[derive(Debug, Default)]
-pub(super) struct Relation {
-    /// Root of its thread.
-    pub(super) thread: Option<(Uuid, String)>,
-    /// What it relates to in another way.
-    pub(super) parent: Option<Uuid>,
-}
-
-/// The relation of an event, whoever may see what it relates to.
-pub(super) fn relation(pdu: &Pdu) -> Relation {
-    #[derive(serde::Deserialize)]
-    struct Content {
-        #[serde(rename = "m.relates_to")]
-        relates_to: RelatesTo,
-    }
-    #[derive(serde::Deserialize)]
-    struct RelatesTo {
-        rel_type: String,
-        event_id: OwnedEventId,
-    }
-    let key = |id: &EventId| hash_of(id).map(|hash| split_hash(&hash).0);
-    // Most events relate to nothing, which costs no parsing then.
-    let named = pdu.content.get().contains("m.relates_to") && !pdu.is_state();
-    let found = named.then(|| pdu.content_as::<Content>()).flatten();
-    let Some(RelatesTo { rel_type, event_id }) = found.map(|content| content.relates_to) else {
-        return Relation::default();
-    };
-    if rel_type == "m.thread" {
-        Relation {
-            thread: key(&event_id).map(|key| (key, event_id.to_string())),
-            parent: None,
-        }
-    } else {
-        Relation {
-            thread: None,
-            parent: key(&event_id),
-        }
-    }
 }
 
 /// What an event that is put on top of a state does to unread counts.
@@ -304,6 +259,15 @@ async fn own_rules(rooms: &Rooms, users: &[i64]) -> Result<Vec<(i64, Arc<Own>)>,
         found.push((user, own));
     }
     Ok(found)
+}
+
+/// Numbers of those whom a user of ours ignores.
+pub(super) async fn ignored_by(rooms: &Rooms, user: UserNid) -> Result<Vec<i64>, Error> {
+    let own = own_rules(rooms, &[user.0]).await?;
+    let ignored = own.iter().flat_map(|(_, own)| &own.ignored);
+    let ignored: Vec<&ruma::UserId> = ignored.take(IGNORED_MAX).map(|user| &**user).collect();
+    let nids = rooms.ctx().db.ids.users_of(&ignored).await?;
+    Ok(nids.into_iter().map(|nid| nid.0).collect())
 }
 
 /// The power of the sender, and what it takes to notify the room.

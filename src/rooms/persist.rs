@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::{
     Error, Rooms, notify,
     pdus::hash_of,
+    relations,
     resident::{Head, Room},
     search,
     state::State,
@@ -112,7 +113,6 @@ impl Plan {
                 self.head.seq
             })
         });
-        let relation = notify::relation(&pdu);
         if let Some(seq) = seq.filter(|_| given_seq.is_none() && flags & flag::REDACTED == 0) {
             flags |= self.count(rooms, &pdu, seq).await?;
         }
@@ -134,9 +134,7 @@ impl Plan {
             tail,
             kind: ids.event_type(&kind).await?.0,
             flags,
-            thread: relation.thread.as_ref().map(|(key, _)| *key),
-            root: relation.thread.map(|(_, id)| id),
-            parent: relation.parent,
+            relation: relations::row(rooms, nid, &pdu).await?,
             prev: encode_nids(prev),
             auth: encode_nids(auth),
             body: encode_body(&pdu.json),

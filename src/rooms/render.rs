@@ -25,6 +25,8 @@ pub struct Extras {
     because: HashMap<String, Arc<Pdu>>,
     /// The viewer's membership at each event whose state is known.
     memberships: HashMap<i64, MembershipState>,
+    /// What is told beside events of those that relate to them ([`super::relations::bundle`]).
+    pub(crate) relations: HashMap<i64, Map<String, Value>>,
 }
 
 impl Extras {
@@ -81,6 +83,7 @@ impl Extras {
             previous,
             because,
             memberships,
+            relations: HashMap::new(),
         })
     }
 
@@ -120,6 +123,9 @@ impl Extras {
             unsigned.insert("prev_content".to_owned(), content);
             unsigned.insert("prev_sender".to_owned(), json!(previous.sender));
             unsigned.insert("replaces_state".to_owned(), json!(previous.event_id));
+        }
+        if let Some(relations) = self.relations.get(&event.stored.nid.0) {
+            unsigned.insert("m.relations".to_owned(), json!(relations));
         }
         if let Some(redaction) = self.because.get(pdu.event_id.as_str()) {
             let redaction = to_client(redaction, Shape::Timeline, Map::new());

@@ -18,7 +18,7 @@ use super::{
     persist::{Accepted, Plan, Written, is_local},
     place::{self, Incoming, Verdict},
     policy_server::{self, Judged},
-    presence,
+    presence, relations,
     resident::{Head, Room},
 };
 use crate::{
@@ -76,6 +76,7 @@ pub async fn send(
         Some(txn) => Some(rooms.0.underway.claim(txn.0).await),
         None => None,
     };
+    let _annotates = relations::claim(rooms, sender, draft).await;
     let is_second = claim.as_ref().is_some_and(|claim| claim.is_second);
     for attempt in 0..ATTEMPTS_MAX {
         if (attempt > 0 || is_second)
@@ -93,6 +94,18 @@ pub async fn send(
             room = rooms.whole(room_id).await?;
         }
         if let Some(event_id) = same_state(rooms, &room, sender, draft).await? {
+            return Ok(Sent {
+                event_id,
+                pos: None,
+            });
+        }
+        if let Err(error) = relations::check(rooms, &room, sender, draft).await {
+            // What is repeated is no second one.
+            let event_id = match txn {
+                Some(txn) => find_repeated(rooms, txn).await?,
+                None => None,
+            };
+            let event_id = event_id.ok_or(error)?;
             return Ok(Sent {
                 event_id,
                 pos: None,

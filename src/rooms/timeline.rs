@@ -36,7 +36,7 @@ pub fn token(seq: i64) -> String {
     format!("t{seq}")
 }
 
-async fn place(rooms: &Rooms, room: &Room, token: &str) -> Result<i64, Error> {
+pub(super) async fn place(rooms: &Rooms, room: &Room, token: &str) -> Result<i64, Error> {
     let bad = || Error::InvalidParam("not a paging token".to_owned());
     if let Some(seq) = token.strip_prefix('t') {
         return seq.parse().map_err(|_| bad());
@@ -63,6 +63,28 @@ pub struct Paging<'a> {
     pub limit: i64,
 }
 
+/// Between which numbers (`room_seq`) the events of a page are.
+pub(super) async fn range(
+    rooms: &Rooms,
+    room: &Room,
+    paging: Paging<'_>,
+) -> Result<(i64, i64), Error> {
+    let from = match paging.from {
+        Some(from) => place(rooms, room, from).await?,
+        None if paging.backwards => i64::MAX,
+        None => i64::MIN + 1,
+    };
+    let to = match paging.to {
+        Some(to) => Some(place(rooms, room, to).await?),
+        None => None,
+    };
+    Ok(if paging.backwards {
+        (to.map_or(i64::MIN, |to| to.saturating_sub(1)), from)
+    } else {
+        (from.saturating_sub(1), to.unwrap_or(i64::MAX))
+    })
+}
+
 /// A page of the history of a room, as far as a user may see it.
 pub async fn page(
     rooms: &Rooms,
@@ -71,21 +93,8 @@ pub async fn page(
     paging: Paging<'_>,
 ) -> Result<Page, Error> {
     let (room, viewer) = visibility::enter(rooms, room_id, user).await?;
-    let from = match paging.from {
-        Some(from) => place(rooms, &room, from).await?,
-        None if paging.backwards => i64::MAX,
-        None => i64::MIN + 1,
-    };
-    let to = match paging.to {
-        Some(to) => Some(place(rooms, &room, to).await?),
-        None => None,
-    };
+    let range = range(rooms, &room, paging).await?;
     let limit = paging.limit.clamp(1, PAGE_MAX);
-    let range = if paging.backwards {
-        (to.map_or(i64::MIN, |to| to - 1), from)
-    } else {
-        (from - 1, to.unwrap_or(i64::MAX))
-    };
     let mut found = read(rooms, &room, range, paging.backwards, limit).await?;
     if paging.backwards {
         for _ in 0..FILLS_MAX {

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::{
     Error,
+    relations::RelationRow,
     stream::{LogEntry, LogKind, LogRow, Pos},
 };
 
@@ -113,12 +114,8 @@ pub struct EventRow {
     pub kind: i32,
     /// See [`flag`].
     pub flags: i32,
-    /// Root of the thread that it names: key and id.
-    pub thread: Option<Uuid>,
-    /// Its id.
-    pub root: Option<String>,
-    /// Key of an event that it relates to in another way.
-    pub parent: Option<Uuid>,
+    /// How it relates to another.
+    pub relation: Option<RelationRow>,
     /// Known predecessors, encoded.
     pub prev: Vec<u8>,
     /// Auth events, encoded (state events).
@@ -208,6 +205,9 @@ pub struct Outcome {
 }
 
 macro_rules! column {
+    ($rows:expr, |$row:ident| $value:expr) => {
+        &$rows.iter().map(|$row| $value).collect::<Vec<_>>() as &[_]
+    };
     ($rows:expr, $field:tt) => {
         &$rows
             .iter()
@@ -238,12 +238,17 @@ pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Resu
         pruned,
         ..
     } = batch;
+    let relations: Vec<&RelationRow> = events
+        .iter()
+        .filter_map(|event| event.relation.as_ref())
+        .collect();
     let rows = sqlx::query!(
         r#"SELECT what AS "what!", a AS "a!", b AS "b!"
            FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
              $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33,
              $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50,
-             $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66)"#,
+             $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, $67,
+             $68, $69, $70, $71, $72)"#,
         now_ms,
         column!(rooms, room),
         column!(rooms, rev),
@@ -266,9 +271,18 @@ pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Resu
         column!(events, tail),
         column!(events, kind),
         column!(events, flags),
-        column!(events, thread) as &[Option<Uuid>],
-        column!(events, root) as &[Option<String>],
-        column!(events, parent) as &[Option<Uuid>],
+        column!(events, |row| row
+            .relation
+            .as_ref()
+            .and_then(RelationRow::thread)) as &[Option<Uuid>],
+        column!(events, |row| row
+            .relation
+            .as_ref()
+            .and_then(|row| row.root.clone())) as &[Option<String>],
+        column!(events, |row| row
+            .relation
+            .as_ref()
+            .and_then(RelationRow::outside)) as &[Option<Uuid>],
         column!(events, prev),
         column!(events, auth),
         column!(events, body),
@@ -309,7 +323,13 @@ pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Resu
         column!(pruned, 0),
         column!(pruned, 1),
         column!(pruned, 2),
-        column!(pruned, 3)
+        column!(pruned, 3),
+        column!(relations, child),
+        column!(relations, parent),
+        column!(relations, rel),
+        column!(relations, root) as &[Option<String>],
+        column!(relations, key) as &[Option<Uuid>],
+        column!(relations, edit_ts) as &[Option<i64>]
     )
     .fetch_all(conn)
     .await?;

@@ -331,6 +331,22 @@ impl Ids {
         Ok(TypeNid(nid))
     }
 
+    /// The number of an event type, if it ever was seen.
+    pub async fn find_event_type(&self, name: &str) -> Result<Option<TypeNid>, Error> {
+        if let Some(nid) = self.types.get(name) {
+            return Ok(Some(nid));
+        }
+        let found = sqlx::query_scalar!("SELECT type_nid FROM ev_type WHERE name = $1", name)
+            .fetch_optional(&self.pool)
+            .await?
+            .map(TypeNid);
+        if let Some(nid) = found {
+            self.types.insert(name.to_owned(), nid);
+            self.type_names.insert(nid, name.to_owned());
+        }
+        Ok(found)
+    }
+
     /// The number of a pair of event type and state key, given one when it is new.
     pub async fn skey(&self, kind: &str, key: &str) -> Result<SKeyNid, Error> {
         if kind == MEMBER {

@@ -31,6 +31,8 @@ pub mod push_rules;
 pub mod pushers;
 pub mod receipts;
 pub mod registration_tokens;
+pub mod relation_todo;
+pub mod relations;
 pub mod room_blocks;
 pub mod room_deletions;
 pub mod room_list;

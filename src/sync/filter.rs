@@ -4,10 +4,13 @@ use ruma::api::client::filter::{
     Filter as EventFilter, FilterDefinition, RoomEventFilter, UrlFilter,
 };
 
+use serde::Deserialize;
+
 use super::Error;
 use crate::{
     context::Context,
     event::pdu::Pdu,
+    rooms::relations::filter::Related,
     users::{account_data, tokens::Session},
 };
 
@@ -21,16 +24,31 @@ pub(super) async fn load(
     ctx: &Context,
     session: &Session,
     given: Option<&str>,
-) -> Result<FilterDefinition, Error> {
+) -> Result<(FilterDefinition, Related), Error> {
     let bad = |error: &dyn std::fmt::Display| Error::BadFilter(error.to_string());
     let json = match given {
-        None => return Ok(FilterDefinition::default()),
+        None => return Ok((FilterDefinition::default(), Related::default())),
         Some(json) if json.starts_with('{') => json.to_owned(),
         Some(id) => account_data::filter(ctx, session, id)
             .await
             .map_err(|error| bad(&error))?,
     };
-    serde_json::from_str(&json).map_err(|error| bad(&error))
+    let filter = serde_json::from_str(&json).map_err(|error| bad(&error))?;
+    let more: More = serde_json::from_str(&json).map_err(|error| bad(&error))?;
+    Ok((filter, more.room.timeline))
+}
+
+/// What the type of filters lacks.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct More {
+    room: MoreOfRoom,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct MoreOfRoom {
+    timeline: Related,
 }
 
 /// Events of a room in one answer.

@@ -21,7 +21,15 @@ use crate::{
         client::{Shape, to_client},
         pdu::Pdu,
     },
-    rooms::{Event, Rooms, render::Extras, resident::Room, state, state::Entries, visibility},
+    rooms::{
+        Event, Rooms,
+        relations::{bundle::Bundles, filter::Related},
+        render::Extras,
+        resident::Room,
+        state,
+        state::Entries,
+        visibility,
+    },
     storage::{Pos, RoomNid, UserNid, sync::Span},
     users::tokens::Session,
 };
@@ -32,6 +40,8 @@ pub(super) struct Scope<'a> {
     pub(super) rooms: &'a Rooms,
     pub(super) session: &'a Session,
     pub(super) filter: &'a FilterDefinition,
+    /// What the filter says of relations of events of timelines.
+    pub(super) related: &'a Related,
     /// Whose messages and invitations the user does not want.
     pub(super) ignored: &'a HashSet<OwnedUserId>,
     pub(super) since: Pos,
@@ -88,16 +98,52 @@ pub(super) async fn assemble_all(
             .map(|(room, nids)| (room.as_ref(), nids.clone()))
             .collect();
         scope.rooms.prepare_pdus(&wanted).await?;
-        let members = members(scope, &chunk).await?;
+        let facts = Facts {
+            members: members(scope, &chunk).await?,
+            bundles: bundles(scope, &chunk).await?,
+            related: related(scope, &chunk).await?,
+        };
         for candidate in chunk {
             let nid = candidate.timeline.room.nid;
-            let part = assemble(scope, candidate, &members).await?;
+            let part = assemble(scope, candidate, &facts).await?;
             if !part.is_empty() {
                 parts.push((nid, part));
             }
         }
     }
     Ok(parts)
+}
+
+/// What is looked up for many rooms at once.
+struct Facts {
+    members: Members,
+    bundles: Bundles,
+    /// Events that the filter lets through for what relates to them; `None`: all.
+    related: Option<HashSet<i64>>,
+}
+
+/// Events that the filter lets through for what relates to them.
+async fn related(
+    scope: Scope<'_>,
+    candidates: &[Candidate],
+) -> Result<Option<HashSet<i64>>, Error> {
+    let groups: Vec<(&Room, &[Event])> = candidates
+        .iter()
+        .map(|one| (&*one.timeline.room, &*one.timeline.events))
+        .collect();
+    Ok(scope.related.find(scope.rooms, &groups).await?)
+}
+
+/// What is told beside events, of timelines that begin anew or leave something out: else a client has
+/// seen, or sees, what relates to them (specification, "Aggregations of child events").
+async fn bundles(scope: Scope<'_>, candidates: &[Candidate]) -> Result<Bundles, Error> {
+    let limit = scope.limit();
+    let groups: Vec<(&Room, &[Event])> = candidates
+        .iter()
+        .filter(|one| one.fresh || scope.full_state || one.timeline.is_limited(limit))
+        .map(|one| (&*one.timeline.room, &*one.timeline.events))
+        .collect();
+    Ok(Bundles::load(scope.rooms, scope.session, &groups).await?)
 }
 
 /// Events of the current state that the answer for a room is made from.
@@ -146,7 +192,7 @@ async fn members(scope: Scope<'_>, candidates: &[Candidate]) -> Result<Members, 
 async fn assemble(
     scope: Scope<'_>,
     candidate: Candidate,
-    members: &Members,
+    facts: &Facts,
 ) -> Result<Map<String, Value>, Error> {
     let Candidate {
         mut timeline,
@@ -166,8 +212,16 @@ async fn assemble(
         Some(snap) => rooms.state_of(room.nid, snap).await?.entries,
         None => current.clone(),
     };
-    let shown = shown(scope, &room, &viewer, events).await?;
-    let extras = Extras::load(rooms, &room, &shown, Some(session)).await?;
+    let mut shown = shown(scope, &room, &viewer, events).await?;
+    if let Some(related) = &facts.related {
+        shown.retain(|event| related.contains(&event.stored.nid.0));
+    }
+    let mut extras = Extras::load(rooms, &room, &shown, Some(session)).await?;
+    let to = (session, &viewer);
+    extras.relations = facts
+        .bundles
+        .tell(rooms, &room, to, &shown, Shape::Sync)
+        .await?;
     let timeline: Vec<Box<RawValue>> = shown
         .iter()
         .map(|event| extras.render(rooms, session, event, Shape::Sync))
@@ -193,8 +247,8 @@ async fn assemble(
     let state = state_section(scope, &room, (base, target), &shown, fresh).await?;
     let field = scope.state_after.unwrap_or("state");
     answer.insert(field.to_owned(), json!({ "events": state }));
-    if let Some(counts) = members.counts.get(&room.nid) {
-        let summary = summary(scope, *counts, members.heroes.get(&room.nid)).await?;
+    if let Some(counts) = facts.members.counts.get(&room.nid) {
+        let summary = summary(scope, *counts, facts.members.heroes.get(&room.nid)).await?;
         answer.insert("summary".to_owned(), summary);
     }
     Ok(answer)
@@ -210,7 +264,9 @@ async fn shown(
     let mut shown = visibility::filter_for(scope.rooms, room, viewer, events).await?;
     shown.retain(|event| {
         let is_heard = event.pdu.is_state() || !scope.ignored.contains(&event.pdu.sender);
-        is_heard && filter::passes(&scope.filter.room.timeline, &event.pdu)
+        is_heard
+            && filter::passes(&scope.filter.room.timeline, &event.pdu)
+            && scope.related.passes(&event.pdu)
     });
     Ok(shown)
 }

@@ -133,7 +133,8 @@ impl Timeline {
         self.is_limited(limit) || self.events.iter().any(is_member)
     }
 
-    fn is_limited(&self, limit: usize) -> bool {
+    /// Whether there is more below than what is told.
+    pub(super) fn is_limited(&self, limit: usize) -> bool {
         self.cut || self.events.len() > limit
     }
 

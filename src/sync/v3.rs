@@ -49,7 +49,7 @@ pub async fn sync(
     request: &Request,
     stopping: &CancellationToken,
 ) -> Result<String, Error> {
-    let filter = load(rooms.ctx(), session, request.filter.as_deref()).await?;
+    let (filter, related) = load(rooms.ctx(), session, request.filter.as_deref()).await?;
     let since: Option<Token> = request.since.as_deref().map(str::parse).transpose()?;
     let stream = &rooms.ctx().db.stream;
     if let Some(since) = since {
@@ -70,6 +70,7 @@ pub async fn sync(
             rooms,
             session,
             filter: &filter,
+            related: &related,
             ignored: &mine.ignored,
             since: since.map_or(0, |since| since.pos.min(upto)),
             upto,

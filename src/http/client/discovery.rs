@@ -33,6 +33,7 @@ async fn get_supported_versions(_: Public<get_supported_versions::Request>) -> O
     Object(json!({
         "versions": VERSIONS,
         "unstable_features": {
+            "org.matrix.msc3874": true,
             "org.matrix.msc3881": true,
             "org.matrix.msc4155": true,
             "org.matrix.msc4222": true,

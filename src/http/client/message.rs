@@ -1,6 +1,9 @@
 //! Sending events and paging back.
 
-use axum::{Router, extract::State};
+use axum::{
+    Router,
+    extract::{Query, State, rejection::QueryRejection},
+};
 use ruma::{
     api::{
         Direction,
@@ -21,6 +24,7 @@ use crate::{
     http::{App, error::ApiError, limits::Kind, mount, reply::Object, request::Authenticated},
     rooms::{
         Event, Rooms, StateSlice,
+        relations::{bundle, filter::Related},
         render::Extras,
         resident::Room,
         send::{self, Txn},
@@ -78,13 +82,33 @@ fn redacts(content: &RawValue) -> Result<Option<ruma::OwnedEventId>, ApiError> {
         .map_err(|error| ApiError::bad_json(&error.to_string()))
 }
 
+/// The part of the query that the request type drops.
+#[derive(serde::Deserialize)]
+pub(super) struct Filtered {
+    filter: Option<String>,
+}
+
+/// What the filter of a request says of relations.
+pub(super) fn related(
+    filtered: Result<Query<Filtered>, QueryRejection>,
+) -> Result<Related, ApiError> {
+    let Query(filtered) = filtered.map_err(|error| ApiError::invalid_param(&error.body_text()))?;
+    let related = filtered.filter.map(|json| serde_json::from_str(&json));
+    let related = related.transpose();
+    Ok(related
+        .map_err(|error| ApiError::invalid_param(&error.to_string()))?
+        .unwrap_or_default())
+}
+
 /// `GET /_matrix/client/v3/rooms/{roomId}/messages`
 async fn get_message_events(
     State(rooms): State<Rooms>,
+    filtered: Result<Query<Filtered>, QueryRejection>,
     Authenticated {
         session, request, ..
     }: Authenticated<get_message_events::v3::Request>,
 ) -> Result<Object, ApiError> {
+    let related = related(filtered)?;
     let paging = Paging {
         from: request.from.as_deref(),
         to: request.to.as_deref(),
@@ -94,11 +118,12 @@ async fn get_message_events(
             .unwrap_or(timeline::PAGE_MAX),
     };
     let page = timeline::page(&rooms, &request.room_id, &session.user_id, paging).await?;
-    let events: Vec<Event> = page
+    let mut events: Vec<Event> = page
         .events
         .into_iter()
         .filter(|event| crate::sync::filter::passes(&request.filter, &event.pdu))
         .collect();
+    related.retain(&rooms, &page.room, &mut events).await?;
     let chunk = render(&rooms, &page.room, &session, &events).await?;
     let mut answer = json!({ "start": page.start, "chunk": chunk });
     if let Some(end) = page.end {
@@ -118,7 +143,9 @@ pub(super) async fn render(
     session: &Session,
     events: &[Event],
 ) -> Result<Vec<Box<RawValue>>, ApiError> {
-    let extras = Extras::load(rooms, room, events, Some(session)).await?;
+    let mut extras = Extras::load(rooms, room, events, Some(session)).await?;
+    let added = (&mut extras, events);
+    bundle::add(rooms, room, session, added, Shape::Timeline).await?;
     Ok(events
         .iter()
         .map(|event| extras.render(rooms, session, event, Shape::Timeline))

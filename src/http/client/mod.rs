@@ -18,6 +18,7 @@ mod profile;
 mod push;
 mod read_marker;
 mod receipt;
+mod relations;
 mod room;
 mod search;
 mod session;
@@ -26,6 +27,7 @@ mod state;
 mod sync;
 mod tag;
 mod thirdparty;
+mod threads;
 mod to_device;
 mod typing;
 mod user_directory;
@@ -55,6 +57,7 @@ pub(super) fn routes() -> Router<App> {
         push::routes,
         read_marker::routes,
         receipt::routes,
+        relations::routes,
         room::routes,
         search::routes,
         session::routes,
@@ -63,6 +66,7 @@ pub(super) fn routes() -> Router<App> {
         sync::routes,
         tag::routes,
         thirdparty::routes,
+        threads::routes,
         to_device::routes,
         typing::routes,
         user_directory::routes,

@@ -18,7 +18,7 @@ use ruma::{
 };
 use serde_json::{Map, Value, json, value::RawValue};
 
-use super::message::{lazy_members, render};
+use super::message::{Filtered, lazy_members, related, render};
 use crate::{
     event::{
         build::Draft,
@@ -179,6 +179,7 @@ async fn room_aliases(
 /// `GET /_matrix/client/v3/rooms/{roomId}/context/{eventId}`
 async fn get_context(
     State(rooms): State<Rooms>,
+    filtered: Result<Query<Filtered>, QueryRejection>,
     Authenticated {
         session, request, ..
     }: Authenticated<get_context::v3::Request>,
@@ -190,8 +191,11 @@ async fn get_context(
     let around = timeline::around(&rooms, room_id, &session.user_id, event_id, limit).await?;
     let room = &around.room;
     let passes = |event: &rooms::Event| crate::sync::filter::passes(&request.filter, &event.pdu);
-    let before: Vec<_> = around.before.into_iter().filter(passes).collect();
-    let after: Vec<_> = around.after.into_iter().filter(passes).collect();
+    let mut before: Vec<_> = around.before.into_iter().filter(passes).collect();
+    let mut after: Vec<_> = around.after.into_iter().filter(passes).collect();
+    let related = related(filtered)?;
+    related.retain(&rooms, room, &mut before).await?;
+    related.retain(&rooms, room, &mut after).await?;
     let here = around.event.stored.seq.unwrap_or_default();
     let start = before
         .last()
@@ -217,11 +221,13 @@ async fn get_context(
                 .map(|pdu| to_client(pdu, Shape::Timeline, Map::new())),
         );
     }
-    let event = render(&rooms, room, &session, std::slice::from_ref(&around.event)).await?;
+    let shown = render(&rooms, room, &session, &all).await?;
+    let (earlier, later) = shown.split_at(before.len());
+    let (later, event) = later.split_at(after.len());
     Ok(Object(json!({
         "event": event.first(),
-        "events_before": render(&rooms, room, &session, &before).await?,
-        "events_after": render(&rooms, room, &session, &after).await?,
+        "events_before": earlier,
+        "events_after": later,
         "start": timeline::token(start),
         "end": timeline::token(end + 1),
         "state": state,

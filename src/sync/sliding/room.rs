@@ -17,7 +17,10 @@ use super::{
 };
 use crate::{
     event::client::Shape,
-    rooms::{self, Event, membership, render::Extras, resident::Room, state::Entries, visibility},
+    rooms::{
+        self, Event, membership, relations::bundle::Bundles, render::Extras, resident::Room,
+        state::Entries, visibility,
+    },
     storage::{self, Pos, RoomNid, UserNid, memberships::UserRoom, sync::Span},
 };
 
@@ -211,6 +214,8 @@ fn is_member(kind: &str) -> bool {
 #[derive(Default)]
 struct Facts {
     members: Members,
+    /// What is told beside events.
+    bundles: Bundles,
     /// Notifications and highlights.
     unread: HashMap<RoomNid, (i64, i64)>,
 }
@@ -240,6 +245,7 @@ impl Facts {
         let user = view.session.user_nid;
         let mut facts = Self {
             members: Members::read(view.rooms, user, (&counted, &unnamed)).await?,
+            bundles: bundles(view, candidates).await?,
             ..Self::default()
         };
         let mut conn = view.rooms.ctx().db.conn().await?;
@@ -252,6 +258,19 @@ impl Facts {
     }
 }
 
+/// What is told beside events, of timelines that begin anew or leave something out.
+async fn bundles(view: &View<'_>, candidates: &[Candidate<'_>]) -> Result<Bundles, Error> {
+    let groups: Vec<(&Room, &[Event])> = candidates
+        .iter()
+        .filter(|one| {
+            let is_anew = one.timeline.told.is_none() || one.wish.is_expanded();
+            is_anew || one.timeline.is_limited(one.wish.limit())
+        })
+        .map(|one| (&*one.timeline.room, &*one.timeline.events))
+        .collect();
+    Ok(Bundles::load(view.rooms, view.session, &groups).await?)
+}
+
 async fn tell(view: &View<'_>, candidate: Candidate<'_>, facts: &Facts) -> Result<Part, Error> {
     let Candidate { wish, mut timeline } = candidate;
     let (events, edge) = timeline.take(wish.limit());
@@ -260,7 +279,12 @@ async fn tell(view: &View<'_>, candidate: Candidate<'_>, facts: &Facts) -> Resul
     let current = viewer.entries(&room);
     let mut shown = visibility::filter_for(view.rooms, &room, &viewer, events).await?;
     shown.retain(|event| event.pdu.is_state() || !view.ignored.contains(&event.pdu.sender));
-    let extras = Extras::load(view.rooms, &room, &shown, Some(view.session)).await?;
+    let mut extras = Extras::load(view.rooms, &room, &shown, Some(view.session)).await?;
+    let to = (view.session, &viewer);
+    extras.relations = facts
+        .bundles
+        .tell(view.rooms, &room, to, &shown, Shape::Sync)
+        .await?;
     let timeline: Vec<Box<RawValue>> = shown
         .iter()
         .map(|event| extras.render(view.rooms, view.session, event, Shape::Sync))

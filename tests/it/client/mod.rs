@@ -9,6 +9,7 @@ mod notifications;
 pub(crate) mod presence;
 mod push;
 mod pushers;
+mod relations;
 mod rooms;
 mod search;
 mod sliding;

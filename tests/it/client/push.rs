@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::rig::{enc, server::Server, user::User};
+use crate::rig::{Dice, enc, server::Server, user::User};
 
 /// Ids of the rules of a kind, as a user sees them.
 async fn ids(user: &User, kind: &str) -> Vec<String> {
@@ -169,23 +169,6 @@ async fn rules_are_made_moved_changed_and_deleted_and_every_client_hears_of_it()
     assert_eq!(ids(&alice, "content").await, ["b", "d", "c"]);
 }
 
-/// Numbers that look random and come again.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        // xorshift64
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 11).unwrap() % sides
-    }
-
-    fn one_in(&mut self, sides: usize) -> bool {
-        self.roll(sides) == 0
-    }
-}
-
 /// What a user has set, as the model knows it.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches")]
@@ -205,6 +188,8 @@ struct Said {
     thread: Option<String>,
     sender: usize,
     is_redacted: bool,
+    /// Relates to another, so that no thread may begin there.
+    is_related: bool,
     /// By user: counts as notification, as highlight.
     counts: Vec<(i64, i64)>,
 }
@@ -322,8 +307,9 @@ impl Model {
         if !self.said.is_empty() {
             let target = &self.said[self.dice.roll(self.said.len())];
             let (id, inside) = (target.id.clone(), target.thread.clone());
+            let may_begin = inside.is_some() || !target.is_related;
             let relation = match self.dice.roll(8) {
-                0..=2 => {
+                0..=2 if may_begin => {
                     let root = inside.unwrap_or(id);
                     thread = Some(root.clone());
                     Some(("m.thread", root))
@@ -355,7 +341,7 @@ impl Model {
         }
         self.txn += 1;
         let path = format!("/rooms/{}/send/{kind}/n{}", enc(&self.room), self.txn);
-        let (status, body) = self.users[sender].put(&path, content).await;
+        let (status, body) = self.users[sender].put(&path, content.clone()).await;
         assert_eq!(status, 200, "{body}");
         let everybody = draft.mentions_room && sender == ALICE && !draft.is_notice;
         let counts_for_all = everybody || !(draft.is_notice || draft.is_reaction || draft.is_edit);
@@ -372,6 +358,7 @@ impl Model {
             thread,
             sender,
             is_redacted: false,
+            is_related: !content["m.relates_to"].is_null(),
             counts,
         });
     }
