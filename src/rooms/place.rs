@@ -180,17 +180,8 @@ async fn plan(
     let mut plan = Plan::new(room, tip);
     let pdu = &event.pdu;
     let found = state_before(rooms, room, tip, event).await?;
-    let (mut before, prev, partial) = (found.state, found.prev, found.partial);
-    if before.snap == 0 && before.entries == tip.state.entries {
-        before = tip.state.clone();
-    }
-    if before.snap == 0 && !before.entries.is_empty() {
-        let snap = one_nid(rooms).await?;
-        let entries = std::mem::take(&mut before.entries);
-        let (stored, rows) = nearest(tip, &entries).replace(room.nid.0, snap, entries);
-        plan.store_state(rows);
-        before = stored;
-    }
+    let (prev, partial) = (found.prev, found.partial);
+    let before = kept(rooms, room, tip, found.state, &mut plan).await?;
     let slice = if partial {
         let widened = widened(rooms, room, &before, pdu).await?;
         slice_for(rooms, room, &widened, pdu).await?
@@ -217,15 +208,14 @@ async fn plan(
         // What is missing may come later, and has its place below.
         plan.head.seq += backfill::GAP;
     }
-    let mut flags = verdict.flag();
-    for (is_so, flag) in [
+    let flags = [
         (is_local(rooms, &pdu.sender), flag::LOCAL),
         (partial, flag::PARTIAL),
         (is_redacted, flag::REDACTED),
         (is_above_gap, flag::GAP),
-    ] {
-        flags |= if is_so { flag } else { 0 };
-    }
+    ];
+    let flags = flags.iter().filter(|(is_so, _)| *is_so);
+    let flags = flags.fold(verdict.flag(), |flags, (_, flag)| flags | flag);
     plan.add(
         rooms,
         Accepted {
@@ -251,6 +241,27 @@ async fn plan(
         redactions(rooms, room, &mut plan, (nid, &pdu), &slice).await?;
     }
     Ok((plan, verdict, nid))
+}
+
+/// The state before an event with a number, stored with it where it is new.
+async fn kept(
+    rooms: &Rooms,
+    room: &Room,
+    tip: &Head,
+    mut before: State,
+    plan: &mut Plan,
+) -> Result<State, Error> {
+    if before.snap == 0 && before.entries == tip.state.entries {
+        before = tip.state.clone();
+    }
+    if before.snap == 0 && !before.entries.is_empty() {
+        let snap = one_nid(rooms).await?;
+        let entries = std::mem::take(&mut before.entries);
+        let (stored, rows) = nearest(tip, &entries).replace(room.nid.0, snap, entries);
+        plan.store_state(rows);
+        before = stored;
+    }
+    Ok(before)
 }
 
 /// Check 6: whether the current state does not allow what the state before it does.
