@@ -8,7 +8,11 @@ use std::{
 };
 
 use moka::sync::Cache;
-use ruma::{OwnedUserId, events::StateEventType, push::Action};
+use ruma::{
+    OwnedUserId,
+    events::{StateEventType, room::member::MembershipState},
+    push::Action,
+};
 
 use super::{Error, Rooms, pdus::Event, resident::Room, state::Entries};
 use crate::{
@@ -21,7 +25,7 @@ use crate::{
         },
     },
     storage::{self, UserNid, append::flag},
-    users::push_rules,
+    users::{invite_permission::Wishes, push_rules},
 };
 
 /// Mentions that are looked at in one event.
@@ -153,7 +157,13 @@ pub async fn actions(
             display_name: name.as_deref(),
         };
         let actions = own.rules.actions(&subject, &place, reader);
-        if actions.iter().any(Action::should_notify) && !own.ignored.contains(&pdu.sender) {
+        let notifies = actions.iter().any(Action::should_notify);
+        if !notifies || own.ignored.contains(&pdu.sender) {
+            continue;
+        }
+        let is_invited =
+            pdu.target() == Some(&own.user_id) && pdu.membership() == Some(MembershipState::Invite);
+        if !is_invited || is_wanted(rooms, pdu, UserNid(nid)).await? {
             notified.push((UserNid(nid), actions.to_vec()));
         }
     }
@@ -177,7 +187,17 @@ pub async fn actions_of_invite(
     let subject = Subject::new(invite);
     let actions = own.rules.actions(&subject, &Place::default(), reader);
     let notifies = actions.iter().any(Action::should_notify);
-    Ok((notifies && !own.ignored.contains(&invite.sender)).then(|| actions.to_vec()))
+    if !notifies || !is_wanted(rooms, invite, user).await? {
+        return Ok(None);
+    }
+    Ok(Some(actions.to_vec()))
+}
+
+/// Whether a user wants the invitation that is for them.
+async fn is_wanted(rooms: &Rooms, invite: &Pdu, user: UserNid) -> Result<bool, Error> {
+    let mut conn = rooms.ctx().db.conn().await?;
+    let wishes = Wishes::read(&mut conn, user).await?;
+    Ok(wishes.want_invitation(&invite.sender))
 }
 
 /// Users of ours that an event mentions and who have something to do with the room.

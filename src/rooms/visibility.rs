@@ -398,10 +398,60 @@ async fn before(rooms: &Rooms, room: &Room, nid: i64) -> Result<Option<(i64, Sta
     let mut conn = rooms.ctx().db.conn().await?;
     let stored = storage::events::list(&mut conn, room.nid, &[nid]).await?;
     drop(conn);
-    let Some((seq, snap)) = stored.first().and_then(|s| s.seq.zip(s.snap)) else {
+    state_before(rooms, stored.first()).await
+}
+
+async fn state_before(
+    rooms: &Rooms,
+    stored: Option<&storage::events::Stored>,
+) -> Result<Option<(i64, State)>, Error> {
+    let Some(stored) = stored else {
         return Ok(None);
     };
-    Ok(Some((seq, rooms.state_of(room.nid, snap).await?)))
+    let Some((seq, snap)) = stored.seq.zip(stored.snap) else {
+        return Ok(None);
+    };
+    Ok(Some((seq, rooms.state_of(stored.room, snap).await?)))
+}
+
+/// Finds out for many rooms at once what [`filter_for`] asks of each, with one query where none of
+/// them is in memory.
+pub async fn prepare(rooms: &Rooms, of: &[Arc<Room>]) -> Result<(), Error> {
+    let skey = visibility_skey(rooms).await?.unwrap_or(0);
+    let newest = of.iter().filter_map(|room| {
+        let newest = room.head().state.get(skey)?;
+        (!rooms.0.open.contains_key(&newest)).then_some((room, newest))
+    });
+    let newest: Vec<(&Arc<Room>, i64)> = newest.collect();
+    if newest.is_empty() {
+        return Ok(());
+    }
+    let pairs: Vec<(i64, i64)> = newest
+        .iter()
+        .map(|(room, nid)| (room.nid.0, *nid))
+        .collect();
+    let mut conn = rooms.ctx().db.conn().await?;
+    let stored = storage::events::list_pairs(&mut conn, &pairs).await?;
+    drop(conn);
+    let stored = stored.into_iter().map(|stored| (stored.nid.0, stored));
+    let mut stored: HashMap<i64, storage::events::Stored> = stored.collect();
+    for (room, newest) in newest {
+        let Some(event) = stored.remove(&newest) else {
+            continue;
+        };
+        let before = state_before(rooms, Some(&event)).await?;
+        let pdu = Event::parse(&room.version, event)?.pdu;
+        let is_first = before.is_none_or(|(_, before)| before.get(skey).is_none());
+        // Where it was changed in between, that is looked at when it is asked for.
+        if is_first {
+            let open = !matches!(
+                self::of(Some(&pdu)),
+                HistoryVisibility::Invited | HistoryVisibility::Joined
+            );
+            rooms.0.open.insert(newest, open);
+        }
+    }
+    Ok(())
 }
 
 /// Whether everybody in a room may see all of its history.

@@ -65,6 +65,23 @@ pub struct Ids {
 /// `m.room.member`, whose number the schema fixes.
 pub const TYPE_MEMBER: TypeNid = TypeNid(1);
 const MEMBER: &str = "m.room.member";
+/// State events of which a room has one, which are looked for in any room.
+const SINGLE: [&str; 14] = [
+    "m.room.avatar",
+    "m.room.canonical_alias",
+    "m.room.create",
+    "m.room.encryption",
+    "m.room.guest_access",
+    "m.room.history_visibility",
+    "m.room.join_rules",
+    "m.room.name",
+    "m.room.policy",
+    "m.room.power_levels",
+    "m.room.retention",
+    "m.room.server_acl",
+    "m.room.tombstone",
+    "m.room.topic",
+];
 
 impl Ids {
     pub(super) fn new(pool: PgPool) -> Self {
@@ -386,6 +403,10 @@ impl Ids {
             && let Ok(user) = <&UserId>::try_from(key)
         {
             return Ok(self.find_user(user).await?.map(|nid| SKeyNid(-nid.0)));
+        }
+        if key.is_empty() && SINGLE.contains(&kind) {
+            // Asked for with every room: better a number that no room has than a query for each.
+            return Ok(Some(self.skey(kind, key).await?));
         }
         if let Some(kind_nid) = self.types.get(kind)
             && let Some(nid) = self.skeys.get(&(kind_nid, key.to_owned()))

@@ -401,22 +401,23 @@ pub async fn delete_before(conn: &mut PgConnection, ts: i64, limit: i64) -> Resu
     Ok(done.rows_affected())
 }
 
-/// Rooms that a user is in, and how many invitations wait for an answer.
+/// Rooms that a user is in, and who sent the invitations that wait for an answer.
 pub async fn list_rooms(
     conn: &mut PgConnection,
     user: UserNid,
-) -> Result<(Vec<i64>, usize), Error> {
+) -> Result<(Vec<i64>, Vec<UserNid>), Error> {
     let rows = sqlx::query!(
-        "SELECT room_nid, membership FROM user_room
+        "SELECT room_nid, membership, sender_nid FROM user_room
          WHERE user_nid = $1 AND membership IN (1, 2) LIMIT $2",
         user.0,
         ROOMS_MAX
     )
     .fetch_all(conn)
     .await?;
-    let count = rows.len();
-    let joined = rows.into_iter().filter(|row| row.membership == 1);
-    let joined: Vec<i64> = joined.map(|row| row.room_nid).collect();
-    let invited = count - joined.len();
-    Ok((joined, invited))
+    let (joined, invited): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.membership == 1);
+    let senders = invited.iter().filter_map(|row| row.sender_nid.map(UserNid));
+    Ok((
+        joined.iter().map(|row| row.room_nid).collect(),
+        senders.collect(),
+    ))
 }

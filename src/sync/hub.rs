@@ -64,6 +64,7 @@ impl Hub {
         let id = waiters.next;
         waiters.wakes.insert(id, wake.clone());
         waiters.by_user.entry(user.0).or_default().insert(id);
+        waiters.count();
         drop(waiters);
         Waiter {
             hub: self.clone(),
@@ -86,6 +87,8 @@ impl Hub {
                 wake.notify_one();
             }
         }
+        let count = u64::try_from(woken.len()).unwrap_or(u64::MAX);
+        metrics::counter!("sync_woken_total").increment(count);
     }
 
     /// Wakes clients in rooms where not too many wait, and those of some users.
@@ -105,6 +108,16 @@ impl Hub {
         for wake in waiters.wakes.values() {
             wake.notify_one();
         }
+        let count = u64::try_from(waiters.wakes.len()).unwrap_or(u64::MAX);
+        metrics::counter!("sync_woken_total").increment(count);
+    }
+}
+
+impl Waiters {
+    /// Tells how many wait.
+    fn count(&self) {
+        let count = u32::try_from(self.wakes.len()).unwrap_or(u32::MAX);
+        metrics::gauge!("sync_waiting").set(count);
     }
 }
 
@@ -129,6 +142,7 @@ impl Drop for Waiter {
     fn drop(&mut self) {
         let mut waiters = self.hub.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiters.wakes.remove(&self.id);
+        waiters.count();
         let waiters = &mut *waiters;
         remove(&mut waiters.by_user, self.user, self.id);
         for room in &self.rooms {

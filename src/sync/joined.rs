@@ -98,6 +98,8 @@ pub(super) async fn assemble_all(
             .map(|(room, nids)| (room.as_ref(), nids.clone()))
             .collect();
         scope.rooms.prepare_pdus(&wanted).await?;
+        let of: Vec<Arc<Room>> = needed.iter().map(|(room, _)| room.clone()).collect();
+        visibility::prepare(scope.rooms, &of).await?;
         let facts = Facts {
             members: members(scope, &chunk).await?,
             bundles: bundles(scope, &chunk).await?,

@@ -7,20 +7,13 @@ use std::{
     time::Duration,
 };
 
-use ruma::{
-    OwnedUserId,
-    events::{TimelineEventType, room::member::MembershipState},
-};
+use ruma::events::{TimelineEventType, room::member::MembershipState};
 
 use super::Error;
 use crate::{
     rooms::{Event, Rooms, resident::Room, state::Entries},
     storage::{self, Pos, RoomNid, UserNid, memberships::UserRoom, sync::Span},
-    users::{
-        invite_permission::{self, Permission, Verdict},
-        push_rules,
-        tokens::Session,
-    },
+    users::{invite_permission::Wishes, tokens::Session},
 };
 
 /// How often the rooms of a user are read that change meanwhile.
@@ -30,10 +23,8 @@ const TURNS_MAX: usize = 3;
 pub(super) struct Mine {
     /// All rooms, in order of position.
     pub(super) rooms: Vec<UserRoom>,
-    /// Whose messages and invitations the user does not want (`m.ignored_user_list`).
-    pub(super) ignored: HashSet<OwnedUserId>,
-    /// Whose invitations the user wants.
-    permission: Permission,
+    /// What the user has said of others.
+    pub(super) wishes: Wishes,
     /// What is told goes up to here.
     pub(super) upto: Pos,
 }
@@ -41,7 +32,7 @@ pub(super) struct Mine {
 impl Mine {
     /// Takes out invitations that the user is not told of.
     pub(super) async fn without_unwanted(mut self, rooms: &Rooms) -> Result<Self, Error> {
-        if self.ignored.is_empty() && self.permission.is_open() {
+        if self.wishes.want_all() {
             return Ok(self);
         }
         let invitations = self.rooms.iter().filter(|room| room.membership == 2);
@@ -50,9 +41,7 @@ impl Mine {
         let unwanted: HashSet<i64> = senders
             .into_iter()
             .zip(ids)
-            .filter(|(_, id)| {
-                self.ignored.contains(id) || self.permission.verdict(id) != Verdict::Allow
-            })
+            .filter(|(_, id)| !self.wishes.want_invitation(id))
             .map(|(nid, _)| nid.0)
             .collect();
         let is_unwanted =
@@ -79,22 +68,10 @@ impl Mine {
                 let _ = tokio::time::timeout(Duration::from_secs(1), reached).await;
                 continue;
             }
-            let kinds = [
-                push_rules::IGNORED,
-                invite_permission::STABLE,
-                invite_permission::LISTS,
-            ];
-            let kinds = kinds.map(ToOwned::to_owned);
-            let wishes = storage::account_data::list_kinds(&mut conn, user, &kinds).await?;
-            let lists = wishes
-                .iter()
-                .filter(|(kind, _)| kind == push_rules::IGNORED);
+            let wishes = Wishes::read(&mut conn, user).await?;
             return Ok(Self {
                 rooms: mine,
-                ignored: lists
-                    .flat_map(|(_, list)| push_rules::ignored(list))
-                    .collect(),
-                permission: invite_permission::from(&wishes),
+                wishes,
                 upto,
             });
         }

@@ -71,7 +71,7 @@ pub async fn sync(
             session,
             filter: &filter,
             related: &related,
-            ignored: &mine.ignored,
+            ignored: &mine.wishes.ignored,
             since: since.map_or(0, |since| since.pos.min(upto)),
             upto,
             full_state: request.full_state,

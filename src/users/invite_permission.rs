@@ -1,15 +1,22 @@
 //! Whose invitations a user wants (specification "Invite permission", and MSC4155 with lists).
 
-use ruma::UserId;
+use std::collections::HashSet;
+
+use ruma::{OwnedUserId, UserId};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use sqlx::PgConnection;
 
-use crate::{context::Context, federation::rules::matches, storage, storage::UserNid};
+use super::push_rules;
+use crate::{
+    federation::rules::matches,
+    storage::{self, UserNid},
+};
 
 /// Account data of the specification.
-pub const STABLE: &str = "m.invite_permission_config";
+const STABLE: &str = "m.invite_permission_config";
 /// Account data of MSC4155.
-pub const LISTS: &str = "org.matrix.msc4155.invite_permission_config";
+const LISTS: &str = "org.matrix.msc4155.invite_permission_config";
 
 /// Patterns that are looked at in a list, and bytes of one.
 const PATTERNS_MAX: usize = 500;
@@ -17,7 +24,7 @@ const PATTERN_BYTES_MAX: usize = 255;
 
 /// What is done with an invitation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
+enum Verdict {
     /// The user is told.
     Allow,
     /// It is taken, and the user is not told.
@@ -28,7 +35,7 @@ pub enum Verdict {
 
 /// What a user has set. By default everybody may invite.
 #[derive(Clone, Debug, Default)]
-pub struct Permission {
+struct Permission {
     blocks_all: bool,
     lists: Lists,
 }
@@ -48,7 +55,7 @@ const VERDICTS: [(Verdict, &str); 3] = [
 
 impl Permission {
     /// Reads both forms; what is not as it should be is as if it were not there.
-    pub fn new(stable: Option<&str>, lists: Option<&str>) -> Self {
+    fn new(stable: Option<&str>, lists: Option<&str>) -> Self {
         #[derive(Default, Deserialize)]
         struct Stable {
             #[serde(default)]
@@ -70,14 +77,14 @@ impl Permission {
     }
 
     /// Whether everybody may invite.
-    pub fn is_open(&self) -> bool {
+    fn is_open(&self) -> bool {
         let lists = self.lists.users.iter().chain(&self.lists.servers);
         !self.blocks_all && lists.into_iter().all(Vec::is_empty)
     }
 
     /// What is done with an invitation by a user: what is said of the user comes first, then what is
     /// said of the server, then what is said of all.
-    pub fn verdict(&self, sender: &UserId) -> Verdict {
+    fn verdict(&self, sender: &UserId) -> Verdict {
         let server = sender.server_name().as_str();
         for (lists, text) in [
             (&self.lists.users, sender.as_str()),
@@ -112,21 +119,44 @@ fn patterns(lists: &Map<String, Value>, name: &str) -> Vec<String> {
         .collect()
 }
 
-/// What a user of ours has set.
-pub async fn of(ctx: &Context, user: UserNid) -> Result<Permission, storage::Error> {
-    let mut conn = ctx.db.conn().await?;
-    let kinds = [STABLE, LISTS].map(ToOwned::to_owned);
-    let found = storage::account_data::list_kinds(&mut conn, user, &kinds).await?;
-    Ok(from(&found))
+/// What a user has said of others.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    /// Whose messages and invitations they do not want (`m.ignored_user_list`).
+    pub ignored: HashSet<OwnedUserId>,
+    permission: Permission,
 }
 
-/// The same from account data: (type, content).
-pub fn from(data: &[(String, String)]) -> Permission {
-    let of = |kind: &str| {
-        let mut of_kind = data.iter().filter(|(of, _)| of == kind);
-        of_kind.next().map(|(_, content)| content.as_str())
-    };
-    Permission::new(of(STABLE), of(LISTS))
+impl Wishes {
+    /// Reads them, in one query.
+    pub async fn read(conn: &mut PgConnection, user: UserNid) -> Result<Self, storage::Error> {
+        let kinds = [push_rules::IGNORED, STABLE, LISTS].map(ToOwned::to_owned);
+        let data = storage::account_data::list_kinds(conn, user, &kinds).await?;
+        let of = |kind: &str| {
+            let mut of_kind = data.iter().filter(|(of, _)| of == kind);
+            of_kind.next().map(|(_, content)| content.as_str())
+        };
+        let ignored = of(push_rules::IGNORED).map(push_rules::ignored);
+        Ok(Self {
+            ignored: ignored.into_iter().flatten().collect(),
+            permission: Permission::new(of(STABLE), of(LISTS)),
+        })
+    }
+
+    /// Whether the user is told of every invitation.
+    pub fn want_all(&self) -> bool {
+        self.ignored.is_empty() && self.permission.is_open()
+    }
+
+    /// Whether the user is told of an invitation by somebody.
+    pub fn want_invitation(&self, sender: &UserId) -> bool {
+        !self.ignored.contains(sender) && self.permission.verdict(sender) == Verdict::Allow
+    }
+
+    /// Whether an invitation by somebody is refused.
+    pub fn refuse_invitation(&self, sender: &UserId) -> bool {
+        self.permission.verdict(sender) == Verdict::Block
+    }
 }
 
 #[cfg(test)]

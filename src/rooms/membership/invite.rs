@@ -28,10 +28,7 @@ use crate::{
     },
     federation::gate::Way,
     storage::memberships::UserRoom,
-    users::{
-        invite_permission::{self, Verdict},
-        registration,
-    },
+    users::{invite_permission::Wishes, registration},
 };
 
 /// Invites a user (`POST /invite`).
@@ -65,11 +62,12 @@ pub async fn check_wanted(rooms: &Rooms, sender: &UserId, target: &UserId) -> Re
     let Some(user) = rooms.ctx().db.ids.find_user(target).await? else {
         return Ok(());
     };
-    let permission = invite_permission::of(rooms.ctx(), user).await?;
-    match permission.verdict(sender) {
-        Verdict::Block => Err(Error::InviteBlocked(target.to_owned())),
-        Verdict::Allow | Verdict::Ignore => Ok(()),
+    let mut conn = rooms.ctx().db.conn().await?;
+    let wishes = Wishes::read(&mut conn, user).await?;
+    if wishes.refuse_invitation(sender) {
+        return Err(Error::InviteBlocked(target.to_owned()));
     }
+    Ok(())
 }
 
 /// The same for what a client wants to send, if it is an invitation of a user of ours.

@@ -15,6 +15,7 @@ use crate::{
         push_queue::{self, Done, Due, Waiting},
         unread,
     },
+    users::invite_permission::Wishes,
 };
 
 /// Pushers that are under way at once.
@@ -228,9 +229,15 @@ async fn send(rooms: &Rooms, due: &Due, notice: &Notice) -> Sent {
 /// invitations.
 async fn badge(rooms: &Rooms, user: UserNid) -> Result<i32, Error> {
     let mut conn = rooms.ctx().db.conn().await?;
-    let (joined, invited) = push_queue::list_rooms(&mut conn, user).await?;
+    let (joined, inviters) = push_queue::list_rooms(&mut conn, user).await?;
     let parts = unread::list(&mut conn, user, &joined).await?;
+    let wishes = Wishes::read(&mut conn, user).await?;
     drop(conn);
+    let inviters = rooms.ctx().db.ids.user_ids_of(&inviters).await?;
+    let invited = inviters
+        .iter()
+        .filter(|by| wishes.want_invitation(by))
+        .count();
     let mut by_room: HashMap<i64, i64> = HashMap::new();
     for part in parts {
         *by_room.entry(part.room.0).or_default() += part.notify.max(0);

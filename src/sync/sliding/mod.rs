@@ -129,7 +129,7 @@ pub async fn sync(
             since: token.map_or(0, |token| token.pos.min(upto)),
             typing: token.map_or(0, |token| token.typing),
             upto,
-            ignored: &mine.ignored,
+            ignored: &mine.wishes.ignored,
             direct: OnceCell::new(),
             skeys: Mutex::default(),
         };

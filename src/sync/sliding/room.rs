@@ -96,6 +96,10 @@ pub(super) async fn answer(view: &View<'_>, wishes: Vec<Wish<'_>>) -> Result<Vec
         .map(|candidate| (candidate.timeline.room.as_ref(), needs(view, candidate)))
         .collect();
     view.rooms.prepare_pdus(&needed).await?;
+    let of = candidates
+        .iter()
+        .map(|candidate| candidate.timeline.room.clone());
+    visibility::prepare(view.rooms, &of.collect::<Vec<_>>()).await?;
     let facts = Facts::load(view, &candidates).await?;
     for candidate in candidates {
         match tell(view, candidate, &facts).await {

@@ -6,7 +6,9 @@ mod js_sdk;
 mod nio;
 mod nodes;
 mod operating;
+mod statements;
 mod synapse;
+mod waiting;
 
 use std::process::Command;
 

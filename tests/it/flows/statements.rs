@@ -1,0 +1,120 @@
+//! How many statements the paths take that users wait for (docs/performance.md). They do not grow
+//! with the rooms of a user.
+
+use serde_json::{Value, json};
+
+use crate::rig::{server::Server, user::User};
+
+/// A server that logs each statement with the route of the request that it is for.
+async fn talkative() -> Server {
+    let mut server = Server::start().await;
+    let level = "warn,sqlx::query=debug,amtsbote::http=info";
+    server.reconfigure("level = \"warn\"", &format!("level = \"{level}\""));
+    server.kill();
+    server.restart().await;
+    server
+}
+
+/// Statements so far of requests whose route ends like this.
+fn statements(server: &Server, route: &str) -> usize {
+    let of_route = format!("{route}\"}}");
+    let log = server.log();
+    let lines = log.lines().filter(|line| line.contains("sqlx::query"));
+    lines.filter(|line| line.contains(&of_route)).count()
+}
+
+/// A user in that many rooms with somebody else, who said something in each.
+async fn with_rooms(server: &Server, name: &str, count: usize) -> (User, User, Vec<String>) {
+    let user = server.user(name).await;
+    let other = server.user(&format!("{name}-other")).await;
+    let mut rooms = Vec::new();
+    for _ in 0..count {
+        let room = user
+            .create_room(json!({ "preset": "public_chat", "name": "room" }))
+            .await;
+        other.join(&room).await;
+        other.say(&room, "hello").await;
+        rooms.push(room);
+    }
+    (user, other, rooms)
+}
+
+const SLIDING: &str = "/org.matrix.simplified_msc3575/sync";
+
+/// A sliding sync of a list of all rooms: the position and the answer's rooms.
+async fn slide(user: &User, pos: Option<&str>) -> (String, Value) {
+    let list = json!({
+        "ranges": [[0, 99]], "timeline_limit": 5,
+        "required_state": [["m.room.name", ""], ["m.room.member", "$LAZY"]],
+    });
+    let body = json!({
+        "lists": { "all": list },
+        "extensions": {
+            "to_device": { "enabled": true }, "e2ee": { "enabled": true },
+            "account_data": { "enabled": true }, "receipts": { "enabled": true },
+        },
+    });
+    let query = pos.map_or_else(String::new, |pos| format!("?pos={pos}"));
+    let path = format!("/../unstable{SLIDING}{query}");
+    let (status, answer) = user.call(reqwest::Method::POST, &path, Some(body)).await;
+    assert_eq!(status, 200, "{answer}");
+    (
+        answer["pos"].as_str().unwrap().to_owned(),
+        answer["rooms"].clone(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn syncs_take_as_many_statements_for_many_rooms_as_for_few() {
+    let server = talkative().await;
+    let mut counted = Vec::new();
+    // The first of a server that has just started also looks up what it asks for everywhere.
+    for (name, count) in [("first", 1), ("few", 3), ("many", 15)] {
+        let (mut user, other, rooms) = with_rooms(&server, name, count).await;
+        let measured = |before: usize| statements(&server, "/v3/sync") - before;
+        let before = statements(&server, "/v3/sync");
+        let sync = user.sync(0).await;
+        assert_eq!(sync["rooms"]["join"].as_object().unwrap().len(), count);
+        let first = measured(before);
+
+        let before = statements(&server, "/v3/sync");
+        user.sync(0).await;
+        let quiet = measured(before);
+
+        other.say(&rooms[0], "one").await;
+        let before = statements(&server, "/v3/sync");
+        user.hears("one").await;
+        let one = measured(before);
+
+        for room in &rooms {
+            other.say(room, "all").await;
+        }
+        user.hears("all").await;
+        user.sync(0).await;
+        let (pos, listed) = slide(&user, None).await;
+        assert_eq!(listed.as_object().unwrap().len(), count);
+        let before = statements(&server, SLIDING);
+        let (pos, _) = slide(&user, Some(&pos)).await;
+        let nothing = statements(&server, SLIDING) - before;
+        for room in &rooms {
+            other.say(room, "more").await;
+        }
+        let before = statements(&server, SLIDING);
+        let (_, told) = slide(&user, Some(&pos)).await;
+        assert_eq!(told.as_object().unwrap().len(), count);
+        let slid = statements(&server, SLIDING) - before;
+        counted.push([first, quiet, one, nothing, slid]);
+    }
+    println!("first, quiet, one message, sliding quiet, sliding all rooms: {counted:?}");
+    let [_, few, many] = counted[..] else {
+        unreachable!()
+    };
+    assert_eq!(
+        few, many,
+        "first, quiet, one message, sliding quiet, all rooms"
+    );
+    let most = [21, 11, 12, 10, 13];
+    let within = many.iter().zip(most).all(|(count, most)| *count <= most);
+    assert!(within, "{many:?} of at most {most:?}");
+    assert!(many.iter().all(|count| *count > 0), "nothing was logged");
+}
