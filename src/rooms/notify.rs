@@ -157,8 +157,8 @@ pub async fn actions(
             display_name: name.as_deref(),
         };
         let actions = own.rules.actions(&subject, &place, reader);
-        let notifies = actions.iter().any(Action::should_notify);
-        if !notifies || own.ignored.contains(&pdu.sender) {
+        let is_told = actions.iter().any(Action::should_notify);
+        if !is_told || own.ignored.contains(&pdu.sender) {
             continue;
         }
         let is_invited =

@@ -22,7 +22,7 @@ use crate::{
         pdu::Pdu,
     },
     rooms::{
-        Event, Rooms,
+        self, Event, Rooms,
         relations::{bundle::Bundles, filter::Related},
         render::Extras,
         resident::Room,
@@ -107,9 +107,13 @@ pub(super) async fn assemble_all(
         };
         for candidate in chunk {
             let nid = candidate.timeline.room.nid;
-            let part = assemble(scope, candidate, &facts).await?;
-            if !part.is_empty() {
-                parts.push((nid, part));
+            match assemble(scope, candidate, &facts).await {
+                Ok(part) if part.is_empty() => {}
+                Ok(part) => parts.push((nid, part)),
+                // Who never was inside sees nothing; nor does who left and forgot the room since
+                // it was looked up, and is told so next time.
+                Err(Error::Rooms(rooms::Error::NotJoined { .. })) => {}
+                Err(error) => return Err(error),
             }
         }
     }

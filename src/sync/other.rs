@@ -40,29 +40,24 @@ pub(super) async fn left(scope: Scope<'_>, row: &UserRoom) -> Result<Map<String,
     let told = timeline::told(scope.rooms, &[(row.room, scope.since)]).await?;
     let wanted = [(row.room, scope.since == 0)];
     let found = candidates(scope, &wanted, told).await?;
-    match assemble_all(scope, found).await {
-        Ok(mut parts) => {
-            let mut answer = parts.pop().map_or_else(Map::new, |(_, part)| part);
-            answer.remove("summary");
-            Ok(answer)
-        }
-        // Somebody who never was inside sees the end of the invitation and nothing else.
-        Err(Error::Rooms(crate::rooms::Error::NotJoined { .. })) => {
-            let own = match row.event {
-                Some(event) => scope.rooms.pdus(&room, &[event]).await?,
-                None => Vec::new(),
-            };
-            let events: Vec<Box<RawValue>> = own
-                .iter()
-                .map(|pdu| to_client(pdu, Shape::Sync, Map::new()))
-                .collect();
-            let mut answer = Map::new();
-            let timeline = json!({ "events": events, "limited": false });
-            answer.insert("timeline".to_owned(), timeline);
-            Ok(answer)
-        }
-        Err(error) => Err(error),
+    if let Some((_, mut answer)) = assemble_all(scope, found).await?.pop() {
+        answer.remove("summary");
+        return Ok(answer);
     }
+    // Who never was inside, or forgot the room, sees the end of the invitation or of their stay and
+    // nothing else.
+    let own = match row.event {
+        Some(event) => scope.rooms.pdus(&room, &[event]).await?,
+        None => Vec::new(),
+    };
+    let events: Vec<Box<RawValue>> = own
+        .iter()
+        .map(|pdu| to_client(pdu, Shape::Sync, Map::new()))
+        .collect();
+    let mut answer = Map::new();
+    let timeline = json!({ "events": events, "limited": false });
+    answer.insert("timeline".to_owned(), timeline);
+    Ok(answer)
 }
 
 /// Receipts by room, as content of one `m.receipt` event each.
