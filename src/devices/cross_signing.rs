@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{BYTES_MAX, Error};
 use crate::{
     context::Context,
-    storage::{Tx, device_keys},
+    storage::{Tx, UserNid, device_keys},
     users::{announce, tokens::Session},
 };
 
@@ -96,25 +96,29 @@ pub async fn sign(ctx: &Context, session: &Session, body: &Value) -> Result<Valu
         return Err(Error::Invalid("too many keys in one request".to_owned()));
     }
     let mut failures: Map<String, Value> = Map::new();
-    let mut own = Vec::new();
+    let (mut own, mut others) = (Vec::new(), Vec::new());
     let mut tx = ctx.db.begin().await?;
     for (user, keys) in signed {
         for (target, key) in keys.as_object().into_iter().flatten() {
-            if let Err(why) = sign_one(ctx, &mut tx, session, (user, target), key).await? {
-                let of_user = failures.entry(user.clone()).or_insert_with(|| json!({}));
-                of_user[target] = json!({ "errcode": "M_INVALID_SIGNATURE", "error": why });
-            } else if user == session.user_id.as_str() {
-                own.push(target.as_str());
+            match sign_one(ctx, &mut tx, session, (user, target), key).await? {
+                Err(why) => {
+                    let of_user = failures.entry(user.clone()).or_insert_with(|| json!({}));
+                    of_user[target] = json!({ "errcode": "M_INVALID_SIGNATURE", "error": why });
+                }
+                Ok(owner) if owner == session.user_nid => own.push(target.as_str()),
+                Ok(owner) => others.push(owner.0),
             }
         }
     }
     tell(ctx, &mut tx, session, &own).await?;
+    if !others.is_empty() {
+        announce::signatures(&mut tx, session.user_nid, &others).await?;
+    }
     tx.commit().await?;
     Ok(json!({ "failures": failures }))
 }
 
-/// Tells of signatures that were added: everybody of those on the user's own devices and keys,
-/// the user's other devices of those on others, which nobody else sees.
+/// Tells everybody of signatures that were added to the user's own devices and keys.
 async fn tell(ctx: &Context, tx: &mut Tx, session: &Session, signed: &[&str]) -> Result<(), Error> {
     let owner = (&*session.user_id, session.user_nid);
     let known = device_keys::list(tx, &[session.user_nid.0]).await?;
@@ -126,19 +130,17 @@ async fn tell(ctx: &Context, tx: &mut Tx, session: &Session, signed: &[&str]) ->
     if !keys.is_empty() {
         announce::signing_keys(ctx, tx, owner).await?;
     }
-    if signed.is_empty() {
-        announce::own_devices(tx, session.user_nid).await?;
-    }
     Ok(())
 }
 
+/// Adds the signatures of the asking user on one key; whose key that is, or what is wrong.
 async fn sign_one(
     ctx: &Context,
     tx: &mut Tx,
     session: &Session,
     (user, target): (&str, &str),
     key: &Value,
-) -> Result<Result<(), &'static str>, Error> {
+) -> Result<Result<UserNid, &'static str>, Error> {
     let Some(owner) = <&UserId>::try_from(user).ok() else {
         return Ok(Err("no user id"));
     };
@@ -162,5 +164,5 @@ async fn sign_one(
         let by = (session.user_nid, key_id.as_str(), signature);
         device_keys::upsert_signature(tx, (owner, target), by).await?;
     }
-    Ok(Ok(()))
+    Ok(Ok(owner))
 }

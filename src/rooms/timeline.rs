@@ -206,8 +206,8 @@ pub async fn around(
     let (room, viewer, event) = event(rooms, room_id, user, event_id).await?;
     let seq = event.stored.seq.ok_or(Error::EventNotFound)?;
     let limit = limit.clamp(0, PAGE_MAX);
-    let mut before = read(rooms, &room, (i64::MIN, seq), true, limit / 2 + limit % 2).await?;
-    let mut after = read(rooms, &room, (seq, i64::MAX), false, limit / 2).await?;
+    let mut before = read(rooms, &room, (i64::MIN, seq), true, limit / 2).await?;
+    let mut after = read(rooms, &room, (seq, i64::MAX), false, limit - limit / 2).await?;
     // What is beyond a hole does not stand around the event.
     let seq_of = |event: Option<&Event>| event.and_then(|event| event.stored.seq).unwrap_or(seq);
     let range = (seq_of(before.last()), seq_of(after.last()));

@@ -152,6 +152,15 @@ pub async fn joined(rooms: &Rooms, room_id: &RoomId, user: &UserId) -> Result<Ar
     }
 }
 
+/// The room, if the user may see what it is now: is in it, or anybody may look in.
+pub async fn present(rooms: &Rooms, room_id: &RoomId, user: &UserId) -> Result<Arc<Room>, Error> {
+    let (room, viewer) = enter(rooms, room_id, user).await?;
+    match viewer.access {
+        Access::Joined | Access::Peek => Ok(room),
+        Access::Left(_) => Err(not_joined(user, room_id)),
+    }
+}
+
 /// How a user stands to a room; [`Error::NotJoined`] when they may not read it at all.
 pub async fn viewer(rooms: &Rooms, room: &Room, user: &UserId) -> Result<Viewer, Error> {
     let head = room.head();

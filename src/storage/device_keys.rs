@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{Error, UserNid};
+use super::{Error, Pos, UserNid};
 
 /// Keys of one device: (user, device id, name, JSON as uploaded).
 pub type DeviceKeys = (i64, String, Option<String>, String);
@@ -243,6 +243,24 @@ pub async fn upsert_signature(
         signer.0,
         key_id,
         signature
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Notes where the signer of keys of some users is told of that.
+pub async fn update_signature_positions(
+    conn: &mut PgConnection,
+    signer: UserNid,
+    owners: &[i64],
+    pos: Pos,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE key_signature SET pos = $3 WHERE signer_nid = $1 AND user_nid = ANY ($2)",
+        signer.0,
+        owners,
+        pos
     )
     .execute(conn)
     .await?;

@@ -97,6 +97,29 @@ pub async fn list(
     .await?)
 }
 
+/// Rooms in which a user read on, each after its own position.
+pub async fn list_read(
+    conn: &mut PgConnection,
+    user: UserNid,
+    rooms: &[(RoomNid, Pos)],
+    upto: Pos,
+) -> Result<Vec<i64>, Error> {
+    let nids: Vec<i64> = rooms.iter().map(|(room, _)| room.0).collect();
+    let since: Vec<i64> = rooms.iter().map(|(_, since)| *since).collect();
+    Ok(sqlx::query_scalar!(
+        "SELECT DISTINCT r.room_nid
+         FROM unnest($2::bigint[], $3::bigint[]) AS w (room, since)
+         JOIN receipt r ON r.room_nid = w.room AND r.user_nid = $1
+         WHERE r.pos > w.since AND r.pos <= $4",
+        user.0,
+        &nids,
+        &since,
+        upto
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
 /// Receipts that rows of the log at those positions, or newer ones in their place, tell of.
 pub async fn list_at(
     conn: &mut PgConnection,

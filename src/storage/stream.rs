@@ -53,6 +53,8 @@ pub enum LogKind {
     PushRules = 7,
     /// One-time key counts.
     KeyCounts = 8,
+    /// Signatures of a user on keys of others, which only that user sees.
+    Signatures = 9,
     /// Caches of other nodes (tokens, accounts).
     Invalidate = 10,
     /// Membership of a local user in a room that we do not hold (invite, knock, their end).
@@ -78,6 +80,7 @@ impl LogKind {
             6 => Self::Profile,
             7 => Self::PushRules,
             8 => Self::KeyCounts,
+            9 => Self::Signatures,
             10 => Self::Invalidate,
             11 => Self::OutOfBand,
             12 => Self::Whole,

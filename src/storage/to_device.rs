@@ -145,7 +145,8 @@ pub async fn list_rooms(conn: &mut PgConnection, user: i64) -> Result<Vec<i64>, 
 }
 
 /// Users whose devices a user has to look at anew after `since`, with whether they still share a
-/// room: changed keys of those who do, and members who came or went in the user's rooms.
+/// room: changed keys of those who do, members who came or went in the user's rooms, and those
+/// whose keys the user signed.
 pub async fn list_changed(
     conn: &mut PgConnection,
     user: UserNid,
@@ -172,9 +173,13 @@ pub async fn list_changed(
                AND m.membership IN (1, 3, 4)
            ), candidate AS (
              SELECT user_nid, true AS moved FROM moved
-             UNION ALL
+             UNION
              SELECT user_nid, false FROM device_change d WHERE pos > $2 AND pos <= $3
                AND NOT EXISTS (SELECT 1 FROM moved WHERE moved.user_nid = d.user_nid)
+             UNION
+             SELECT user_nid, false FROM key_signature s
+             WHERE signer_nid = $1 AND pos > $2 AND pos <= $3
+               AND NOT EXISTS (SELECT 1 FROM moved WHERE moved.user_nid = s.user_nid)
            ), seen AS (
              SELECT c.user_nid, c.moved,
                (c.user_nid = $1 OR EXISTS (SELECT 1 FROM member m JOIN mine USING (room_nid)

@@ -190,6 +190,7 @@ async fn follow_log(hub: Hub, rooms: Rooms) {
                         LogKind::AccountData
                         | LogKind::ToDevice
                         | LogKind::PushRules
+                        | LogKind::Signatures
                         | LogKind::OutOfBand => {
                             users.insert(row.user);
                         }

@@ -77,10 +77,21 @@ pub async fn signing_keys(
     Ok(())
 }
 
-/// Tells a user's own devices to look at keys anew that nobody else sees changed.
-pub async fn own_devices(tx: &mut Tx, user: UserNid) -> Result<(), storage::Error> {
-    storage::to_device::insert_change(tx, user).await?;
-    Ok(())
+/// Tells the devices of a user to look anew at the keys of others that the user signed: nobody
+/// else sees these signatures. The last thing before the commit.
+pub async fn signatures(
+    tx: &mut Tx,
+    signer: UserNid,
+    owners: &[i64],
+) -> Result<(), storage::Error> {
+    let entry = storage::LogEntry {
+        kind: storage::LogKind::Signatures,
+        room: 0,
+        user: signer.0,
+        reference: 0,
+    };
+    let pos = tx.log(entry).await?;
+    device_keys::update_signature_positions(tx, signer, owners, pos).await
 }
 
 /// Tells servers that hear of a user of ours for the first time, since it came into a room with

@@ -299,14 +299,15 @@ async fn get_member_events(
     Ok(Object(json!({ "chunk": chunk })))
 }
 
-/// `GET /_matrix/client/v3/rooms/{roomId}/joined_members`
+/// `GET /_matrix/client/v3/rooms/{roomId}/joined_members`, also for who looks into a room that
+/// anybody may read: clients make their preview of it from that.
 async fn joined_members(
     State(rooms): State<Rooms>,
     Authenticated {
         session, request, ..
     }: Authenticated<joined_members::v3::Request>,
 ) -> Result<Object, ApiError> {
-    visibility::joined(&rooms, &request.room_id, &session.user_id).await?;
+    visibility::present(&rooms, &request.room_id, &session.user_id).await?;
     let room = rooms.whole(&request.room_id).await?;
     let mut conn = rooms.ctx().db.conn().await?;
     let members = storage::memberships::list_in_room(&mut conn, room.nid, &[1]).await?;

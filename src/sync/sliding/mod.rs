@@ -218,11 +218,11 @@ async fn look(
                 },
             );
         }
-        if wish.has_news() {
-            wishes.push(wish);
-        }
+        wishes.push(wish);
     }
     next.tidy();
+    find_read(view, &mut wishes).await?;
+    wishes.retain(Wish::has_news);
     let rooms = room::answer(view, wishes).await?;
     let (extensions, has_news) =
         extensions::look(view, &body.extensions, &seen, (&spans, &rooms)).await?;
@@ -236,6 +236,24 @@ async fn look(
         has_news,
         told: next,
     })
+}
+
+/// Finds the rooms that were told and in which the user has read on since.
+async fn find_read(view: &View<'_>, wishes: &mut [Wish<'_>]) -> Result<(), Error> {
+    let told = wishes.iter();
+    let told = told.filter_map(|wish| Some((wish.listed.room, wish.since?)));
+    let told: Vec<(RoomNid, storage::Pos)> = told.collect();
+    if told.is_empty() {
+        return Ok(());
+    }
+    let mut conn = view.rooms.ctx().db.conn().await?;
+    let user = view.session.user_nid;
+    let read = storage::receipts::list_read(&mut conn, user, &told, view.upto).await?;
+    drop(conn);
+    for wish in wishes {
+        wish.read = wish.since.is_some() && read.contains(&wish.listed.room.0);
+    }
+    Ok(())
 }
 
 /// What is remembered of rooms that the client does not look at now: up to where it was told of
@@ -274,6 +292,7 @@ fn wish<'a>(view: &View<'_>, told: &Told, listed: &'a UserRoom, seen: &Seen) -> 
             wanted,
             since: None,
             more: None,
+            read: false,
         };
     };
     let before = told.wanted.get(room.wanted).cloned().unwrap_or_default();
@@ -285,5 +304,6 @@ fn wish<'a>(view: &View<'_>, told: &Told, listed: &'a UserRoom, seen: &Seen) -> 
         wanted,
         since: Some(since),
         more,
+        read: false,
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Wish<'a> {
     pub(super) since: Option<Pos>,
     /// What was wanted before, where that was less.
     pub(super) more: Option<Wanted>,
+    /// Whether the user has read on in it, here or with another client: counts are told anew.
+    pub(super) read: bool,
 }
 
 impl Wish<'_> {
@@ -44,7 +46,7 @@ impl Wish<'_> {
             Some(since) => {
                 let in_it = self.listed.membership == 1;
                 self.listed.pos > since
-                    || (in_it && (self.listed.last > since || self.more.is_some()))
+                    || (in_it && (self.listed.last > since || self.is_asked_in()))
             }
         }
     }
@@ -52,7 +54,12 @@ impl Wish<'_> {
     /// Whether there is something to tell apart from events.
     fn is_asked(&self, view: &View<'_>) -> bool {
         let is_changed = |since| self.listed.pos > since && self.listed.pos <= view.upto;
-        self.more.is_some() || self.since.is_none_or(is_changed)
+        self.is_asked_in() || self.since.is_none_or(is_changed)
+    }
+
+    /// Whether there is something to tell of a room that the user is in.
+    fn is_asked_in(&self) -> bool {
+        self.more.is_some() || self.read
     }
 
     /// Whether the timeline is told anew because more of it is wanted.

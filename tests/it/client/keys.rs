@@ -124,10 +124,49 @@ async fn messages_to_devices_arrive_once_and_in_order() {
     assert_eq!(texts(&bob.sync(0).await), Vec::<String>::new());
 }
 
+/// Bob signs Alice's master key, which only his devices hear of and see.
+async fn a_signature_is_seen_by_its_signer((alice, bob): (&mut User, &mut User), upload: Value) {
+    let signatures = json!({ &bob.id: { "ed25519:BOB": "of bob" } });
+    let mut signed = upload["master_key"].clone();
+    signed["signatures"] = signatures;
+    let body = json!({ &alice.id: { "FIRST": signed } });
+    alice.sync(0).await;
+    bob.sync(0).await;
+    let (status, answer) = bob.post("/keys/signatures/upload", body).await;
+    assert_eq!((status, &answer["failures"]), (200, &json!({})), "{answer}");
+    let sync = bob.sync(0).await;
+    let changed = &sync["device_lists"]["changed"];
+    assert_eq!(
+        changed,
+        &json!([alice.id]),
+        "who signed looks anew at what was signed: {sync}"
+    );
+    let sync = alice.sync(0).await;
+    assert!(
+        sync["device_lists"]["changed"]
+            .as_array()
+            .is_none_or(Vec::is_empty),
+        "nobody else does: {sync}"
+    );
+    let query = json!({ "device_keys": { &alice.id: [] } });
+    let (_, of_bob) = bob.post("/keys/query", query.clone()).await;
+    let key = &of_bob["master_keys"][&alice.id];
+    assert_eq!(
+        key["signatures"][&bob.id]["ed25519:BOB"], "of bob",
+        "{of_bob}"
+    );
+    let (_, of_alice) = alice.post("/keys/query", query).await;
+    let key = &of_alice["master_keys"][&alice.id];
+    assert!(
+        key["signatures"][&bob.id].is_null(),
+        "only who signed sees it: {of_alice}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_shares_a_room_hears_of_new_devices_and_keys() {
     let server = Server::start().await;
-    let (alice, mut bob) = (server.user("alice").await, server.user("bob").await);
+    let (mut alice, mut bob) = (server.user("alice").await, server.user("bob").await);
     let room = alice.create_room(json!({ "preset": "public_chat" })).await;
     bob.join(&room).await;
     bob.sync(0).await;
@@ -170,25 +209,8 @@ async fn who_shares_a_room_hears_of_new_devices_and_keys() {
         401,
         "another one does"
     );
-    let signatures = json!({ &bob.id: { "ed25519:BOB": "of bob" } });
-    let mut signed = master("FIRST")["master_key"].clone();
-    signed["signatures"] = signatures;
-    let body = json!({ &alice.id: { "FIRST": signed } });
-    let (status, answer) = bob.post("/keys/signatures/upload", body).await;
-    assert_eq!((status, &answer["failures"]), (200, &json!({})), "{answer}");
-    let query = json!({ "device_keys": { &alice.id: [] } });
-    let (_, of_bob) = bob.post("/keys/query", query.clone()).await;
-    let key = &of_bob["master_keys"][&alice.id];
-    assert_eq!(
-        key["signatures"][&bob.id]["ed25519:BOB"], "of bob",
-        "{of_bob}"
-    );
-    let (_, of_alice) = alice.post("/keys/query", query).await;
-    let key = &of_alice["master_keys"][&alice.id];
-    assert!(
-        key["signatures"][&bob.id].is_null(),
-        "only who signed sees it: {of_alice}"
-    );
+    let first = master("FIRST");
+    a_signature_is_seen_by_its_signer((&mut alice, &mut bob), first).await;
 
     let (status, _) = bob
         .post(&format!("/rooms/{}/leave", enc(&room)), json!({}))

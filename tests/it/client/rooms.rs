@@ -1,6 +1,6 @@
 //! Rooms: membership, state, redaction, history, aliases.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::rig::{enc, server::Server};
 
@@ -202,13 +202,14 @@ async fn state_context_and_members_can_be_read() {
     assert_eq!(alice.get(&custom).await, (200, json!({ "x": 1 })));
     let middle = alice.say(&room, "1").await;
     alice.say(&room, "2").await;
+    alice.say(&room, "3").await;
     let (status, body) = alice
-        .get(&format!("{base}/context/{}?limit=2", enc(&middle)))
+        .get(&format!("{base}/context/{}?limit=3", enc(&middle)))
         .await;
-    assert_eq!(
-        (status, &body["events_after"][0]["content"]["body"]),
-        (200, &json!("2"))
-    );
+    let after = body["events_after"].as_array().unwrap().iter();
+    let after: Vec<&Value> = after.map(|event| &event["content"]["body"]).collect();
+    assert_eq!((status, after), (200, vec![&json!("2"), &json!("3")]));
+    assert_eq!(body["events_before"].as_array().unwrap().len(), 1, "{body}");
     let (status, body) = alice.get(&format!("{base}/joined_members")).await;
     assert_eq!((status, body["joined"][&alice.id].is_object()), (200, true));
     let (status, body) = alice.get(&format!("{base}/members")).await;
@@ -220,6 +221,13 @@ async fn state_context_and_members_can_be_read() {
             (403, &json!("M_FORBIDDEN")),
             "{path}"
         );
+    }
+    let visibility = format!("{base}/state/m.room.history_visibility");
+    let open = json!({ "history_visibility": "world_readable" });
+    assert_eq!(alice.put(&visibility, open).await.0, 200);
+    for path in ["/state", "/joined_members"] {
+        let (status, _) = eve.get(&format!("{base}{path}")).await;
+        assert_eq!(status, 200, "anybody may look in: {path}");
     }
 }
 

@@ -448,6 +448,17 @@ async fn extensions_tell_what_is_beside_the_rooms() {
     let answer = client.next(0, &body).await;
     assert_eq!(answer["extensions"]["to_device"]["events"], json!([]));
 
+    // Reading with another client clears the counts of this one.
+    let event = bob.say(&room, "news").await;
+    let answer = client.next(0, &body).await;
+    let count = &answer["rooms"][&room]["notification_count"];
+    assert_eq!(*count, 2, "{answer}");
+    let ((), answer) = tokio::join!(read(&alice, &room, &event), client.next(60_000, &body));
+    let told = &answer["rooms"][&room];
+    assert_eq!(told["notification_count"], 0, "{answer}");
+    assert_eq!(told["timeline"], json!([]), "{answer}");
+    assert!(told["initial"].is_null(), "{answer}");
+
     what_was_not_looked_at(&mut client, (&alice, &bob), (&other, body)).await;
 }
 
