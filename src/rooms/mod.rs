@@ -47,6 +47,7 @@ mod locks;
 mod missing;
 mod older;
 mod once;
+pub mod open_history;
 mod outliers;
 mod pdus;
 mod persist;

@@ -11,11 +11,11 @@ use super::{
     Error, Rooms,
     before::{merge, state_after},
     missing::{self, lacking},
+    open_history,
     persist::Plan,
     receive,
     resident::Room,
     state::State,
-    visibility,
 };
 use crate::event::pdu::Pdu;
 
@@ -106,7 +106,7 @@ pub(super) async fn states(
     plan: &mut Plan,
 ) -> Result<HashMap<i64, i64>, Error> {
     let mut snaps = HashMap::new();
-    if visibility::is_open(rooms, room).await? {
+    if open_history::of_room(rooms, room).await? {
         return Ok(snaps);
     }
     let mut after: HashMap<&OwnedEventId, State> = HashMap::new();

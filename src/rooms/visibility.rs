@@ -26,7 +26,7 @@ use ruma::{
 use serde::Deserialize;
 
 use super::{
-    Error, Rooms,
+    Error, Rooms, open_history,
     pdus::Event,
     resident::Room,
     state::{Entries, State},
@@ -38,8 +38,6 @@ use crate::{
 
 /// Memberships looked back at to find when a user was last joined.
 const MEMBERSHIPS_MAX: usize = 16;
-/// Changes of the history visibility looked back at for the fast path.
-const CHANGES_MAX: usize = 16;
 
 /// How a user stands to a room they may read.
 #[derive(Clone, Debug)]
@@ -234,7 +232,9 @@ pub async fn filter_for(
         event.stored.seq.is_some() && event.pdu.kind.to_string() != super::ends::DUMMY
     });
     let visibility_skey = visibility_skey(rooms).await?.unwrap_or(0);
-    if matches!(viewer.access, Access::Joined) && always_open(rooms, room, visibility_skey).await? {
+    if matches!(viewer.access, Access::Joined)
+        && open_history::always(rooms, room, visibility_skey).await?
+    {
         return Ok(events);
     }
     let keys = [visibility_skey, viewer.skey];
@@ -260,7 +260,7 @@ pub async fn server_may_see(
     events: &[Event],
 ) -> Result<Vec<bool>, Error> {
     let visibility_skey = visibility_skey(rooms).await?.unwrap_or(0);
-    if always_open(rooms, room, visibility_skey).await? {
+    if open_history::always(rooms, room, visibility_skey).await? {
         return Ok(vec![true; events.len()]);
     }
     let server_nid = rooms.ctx().db.ids.server(server).await?;
@@ -368,7 +368,7 @@ fn not_joined(user: &UserId, room_id: &RoomId) -> Error {
     }
 }
 
-async fn visibility_skey(rooms: &Rooms) -> Result<Option<i64>, Error> {
+pub(super) async fn visibility_skey(rooms: &Rooms) -> Result<Option<i64>, Error> {
     let ids = &rooms.ctx().db.ids;
     let skey = ids.find_skey("m.room.history_visibility", "").await?;
     Ok(skey.map(|skey| skey.0))
@@ -403,14 +403,18 @@ async fn last_left(rooms: &Rooms, room: &Room, user: UserNid) -> Result<Option<L
 }
 
 /// Place of a timeline event and the state before it, where both are known.
-async fn before(rooms: &Rooms, room: &Room, nid: i64) -> Result<Option<(i64, State)>, Error> {
+pub(super) async fn before(
+    rooms: &Rooms,
+    room: &Room,
+    nid: i64,
+) -> Result<Option<(i64, State)>, Error> {
     let mut conn = rooms.ctx().db.conn().await?;
     let stored = storage::events::list(&mut conn, room.nid, &[nid]).await?;
     drop(conn);
     state_before(rooms, stored.first()).await
 }
 
-async fn state_before(
+pub(super) async fn state_before(
     rooms: &Rooms,
     stored: Option<&storage::events::Stored>,
 ) -> Result<Option<(i64, State)>, Error> {
@@ -421,84 +425,6 @@ async fn state_before(
         return Ok(None);
     };
     Ok(Some((seq, rooms.state_of(stored.room, snap).await?)))
-}
-
-/// Finds out for many rooms at once what [`filter_for`] asks of each, with one query where none of
-/// them is in memory.
-pub async fn prepare(rooms: &Rooms, of: &[Arc<Room>]) -> Result<(), Error> {
-    let skey = visibility_skey(rooms).await?.unwrap_or(0);
-    let newest = of.iter().filter_map(|room| {
-        let newest = room.head().state.get(skey)?;
-        (!rooms.0.open.contains_key(&newest)).then_some((room, newest))
-    });
-    let newest: Vec<(&Arc<Room>, i64)> = newest.collect();
-    if newest.is_empty() {
-        return Ok(());
-    }
-    let pairs: Vec<(i64, i64)> = newest
-        .iter()
-        .map(|(room, nid)| (room.nid.0, *nid))
-        .collect();
-    let mut conn = rooms.ctx().db.conn().await?;
-    let stored = storage::events::list_pairs(&mut conn, &pairs).await?;
-    drop(conn);
-    let stored = stored.into_iter().map(|stored| (stored.nid.0, stored));
-    let mut stored: HashMap<i64, storage::events::Stored> = stored.collect();
-    for (room, newest) in newest {
-        let Some(event) = stored.remove(&newest) else {
-            continue;
-        };
-        let before = state_before(rooms, Some(&event)).await?;
-        let pdu = Event::parse(&room.version, event)?.pdu;
-        let is_first = before.is_none_or(|(_, before)| before.get(skey).is_none());
-        // Where it was changed in between, that is looked at when it is asked for.
-        if is_first {
-            let open = !matches!(
-                self::of(Some(&pdu)),
-                HistoryVisibility::Invited | HistoryVisibility::Joined
-            );
-            rooms.0.open.insert(newest, open);
-        }
-    }
-    Ok(())
-}
-
-/// Whether everybody in a room may see all of its history.
-pub(super) async fn is_open(rooms: &Rooms, room: &Room) -> Result<bool, Error> {
-    let skey = visibility_skey(rooms).await?.unwrap_or(0);
-    always_open(rooms, room, skey).await
-}
-
-/// Whether the history of a room was never less than shared: then who is joined may see all.
-async fn always_open(rooms: &Rooms, room: &Room, skey: i64) -> Result<bool, Error> {
-    let Some(newest) = room.head().state.get(skey) else {
-        return Ok(true);
-    };
-    if let Some(open) = rooms.0.open.get(&newest) {
-        return Ok(open);
-    }
-    let open = was_open(rooms, room, skey, newest).await?;
-    rooms.0.open.insert(newest, open);
-    Ok(open)
-}
-
-async fn was_open(rooms: &Rooms, room: &Room, skey: i64, newest: i64) -> Result<bool, Error> {
-    let mut nid = newest;
-    for _ in 0..CHANGES_MAX {
-        match of(rooms.pdus(room, &[nid]).await?.first()) {
-            HistoryVisibility::Invited | HistoryVisibility::Joined => return Ok(false),
-            _ => {}
-        }
-        // Before the first one, and before what we hold, `shared` is assumed.
-        let Some((_, before)) = before(rooms, room, nid).await? else {
-            return Ok(true);
-        };
-        match before.get(skey) {
-            Some(earlier) => nid = earlier,
-            None => return Ok(true),
-        }
-    }
-    Ok(false)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::{
         pdu::Pdu,
     },
     rooms::{
-        self, Event, Rooms,
+        self, Event, Rooms, open_history,
         relations::{bundle::Bundles, filter::Related},
         render::Extras,
         resident::Room,
@@ -99,7 +99,7 @@ pub(super) async fn assemble_all(
             .collect();
         scope.rooms.prepare_pdus(&wanted).await?;
         let of: Vec<Arc<Room>> = needed.iter().map(|(room, _)| room.clone()).collect();
-        visibility::prepare(scope.rooms, &of).await?;
+        open_history::prepare(scope.rooms, &of).await?;
         let facts = Facts {
             members: members(scope, &chunk).await?,
             bundles: bundles(scope, &chunk).await?,

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     event::client::Shape,
     rooms::{
-        self, Event, membership, relations::bundle::Bundles, render::Extras, resident::Room,
-        state::Entries, visibility,
+        self, Event, membership, open_history, relations::bundle::Bundles, render::Extras,
+        resident::Room, state::Entries, visibility,
     },
     storage::{self, Pos, RoomNid, UserNid, memberships::UserRoom, sync::Span},
 };
@@ -106,7 +106,7 @@ pub(super) async fn answer(view: &View<'_>, wishes: Vec<Wish<'_>>) -> Result<Vec
     let of = candidates
         .iter()
         .map(|candidate| candidate.timeline.room.clone());
-    visibility::prepare(view.rooms, &of.collect::<Vec<_>>()).await?;
+    open_history::prepare(view.rooms, &of.collect::<Vec<_>>()).await?;
     let facts = Facts::load(view, &candidates).await?;
     for candidate in candidates {
         match tell(view, candidate, &facts).await {
