@@ -47,7 +47,8 @@ WHERE t.name IN ('m.room.message', 'm.room.name', 'm.room.topic') AND e.room_seq
 
 COMMENT ON COLUMN event.flags IS 'Bits: 1 outlier, 2 rejected, 4 soft-failed, 8 redacted, 16 state before lacks members, 32 sent by a local user, 64 accepted after all and not shown yet, 128 backfilled, 256 notifies by default rules, 512 highlights by them for everybody, 1024 moves the room up in lists, 4096 has words to search, 8192 what came right before was missing';
 
--- As before, but what can be searched (4096) is noted, and found no more once it is redacted.
+-- As before, but it writes relations (l_event relates to l_parent), notes what can be searched (4096), and
+-- what is redacted is found no more.
 DROP FUNCTION append_events;
 CREATE FUNCTION append_events(
   now_ms bigint,

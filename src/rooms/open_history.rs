@@ -11,8 +11,8 @@ use crate::storage;
 /// Changes of the history visibility looked back at.
 const CHANGES_MAX: usize = 16;
 
-/// Finds out for many rooms at once what [`visibility::filter_for`] asks of each, with one query where none of
-/// them is in memory.
+/// Finds out for many rooms at once what [`visibility::filter_for`] asks of each, with one query
+/// where none of them is in memory.
 pub async fn prepare(rooms: &Rooms, of: &[Arc<Room>]) -> Result<(), Error> {
     let skey = visibility::visibility_skey(rooms).await?.unwrap_or(0);
     let newest = of.iter().filter_map(|room| {
