@@ -7,6 +7,8 @@ use crate::rig::{appservice::Appservice, enc, eventually, server::Server, user::
 
 /// Clients that are made at the same time.
 const AT_ONCE: usize = 32;
+/// Clients that begin to wait at the same time.
+const COMING: usize = 500;
 /// Memory of the server in KiB while all of them wait.
 const MEMORY_MAX: u64 = 1 << 20;
 
@@ -24,6 +26,14 @@ async fn figure(server: &Server, name: &str) -> u64 {
         .find(|line| line.starts_with(&format!("{name} ")));
     let value = line.and_then(|line| line.split(' ').nth(1));
     value.map_or(0, |value| value.parse().unwrap())
+}
+
+/// A client that waits for news after what it has seen.
+fn wait(user: &User) -> tokio::task::JoinHandle<(u16, serde_json::Value)> {
+    let since = user.since.clone().unwrap();
+    let user = user.again();
+    let path = format!("/sync?timeout=600000&since={since}");
+    tokio::spawn(async move { user.get(&path).await })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,20 +62,15 @@ async fn who_waits_is_woken_by_what_concerns_them_and_by_nothing_else() {
     }
 
     let (two, others) = users.split_at(2);
-    let waiting: Vec<_> = users
-        .iter()
-        .map(|user| {
-            let since = user.since.clone().unwrap();
-            let user = user.again();
-            let path = format!("/sync?timeout=600000&since={since}");
-            tokio::spawn(async move { user.get(&path).await })
+    let mut waiting = Vec::with_capacity(users.len());
+    for some in users.chunks(COMING) {
+        waiting.extend(some.iter().map(wait));
+        eventually("all to wait", async || {
+            let count = figure(&server, "sync_waiting").await;
+            (count == u64::try_from(waiting.len()).unwrap()).then_some(())
         })
-        .collect();
-    eventually("all to wait", async || {
-        let waiting = figure(&server, "sync_waiting").await;
-        (waiting == u64::try_from(users.len()).unwrap()).then_some(())
-    })
-    .await;
+        .await;
+    }
     let memory = server.memory("VmRSS");
     println!("{} clients wait: {memory} KiB", users.len());
     assert!(memory < MEMORY_MAX, "{memory} KiB");
