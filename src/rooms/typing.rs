@@ -86,14 +86,20 @@ impl Typing {
         self.0.changed.subscribe()
     }
 
-    /// Of some rooms those that changed after a serial, with who is typing there.
-    pub fn since(&self, rooms: &[RoomNid], serial: i64) -> Vec<(RoomNid, Vec<OwnedUserId>)> {
+    /// Of some rooms those that changed after a serial and not beyond another, with who is typing
+    /// there.
+    pub fn since(
+        &self,
+        rooms: &[RoomNid],
+        (after, upto): (i64, i64),
+    ) -> Vec<(RoomNid, Vec<OwnedUserId>)> {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = now_ms();
         let mut changed = Vec::new();
         for nid in rooms {
             if let Some(room) = state.rooms.get_mut(nid)
-                && room.serial > serial
+                && room.serial > after
+                && room.serial <= upto
             {
                 room.users.retain(|_, until| *until > now);
                 changed.push((*nid, room.users.keys().cloned().collect()));

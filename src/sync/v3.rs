@@ -79,7 +79,7 @@ pub async fn sync(
         };
         let typing = rooms.typing().serial();
         let told_typing = since.map_or(0, |since| since.typing);
-        let answer = look(scope, &mine.rooms, told_typing).await?;
+        let answer = look(scope, &mine.rooms, (told_typing, typing)).await?;
         let news = encryption::look(scope, since).await?;
         let presence = presence::look(scope, &mine.rooms, &news.met).await?;
         let is_quiet = news.is_empty() && answer.is_empty() && presence.is_empty();
@@ -143,7 +143,7 @@ fn finish(answer: &Answer, news: &News, presence: &[Value], token: Token) -> Str
     .to_string()
 }
 
-async fn look(scope: Scope<'_>, mine: &[UserRoom], told_typing: i64) -> Result<Answer, Error> {
+async fn look(scope: Scope<'_>, mine: &[UserRoom], typing: (i64, i64)) -> Result<Answer, Error> {
     let ids = &scope.rooms.ctx().db.ids;
     let mut answer = Answer::default();
     let wanted: Vec<&UserRoom> = mine.iter().filter(|row| row.pos <= scope.upto).collect();
@@ -155,7 +155,7 @@ async fn look(scope: Scope<'_>, mine: &[UserRoom], told_typing: i64) -> Result<A
         .filter(|row| scope.is_lazy() || !row.partial)
         .collect();
     let data = account_data(scope, &mut answer).await?;
-    join(scope, &joined, (data, told_typing), &mut answer).await?;
+    join(scope, &joined, (data, typing), &mut answer).await?;
     for row in wanted
         .iter()
         .filter(|row| row.pos > scope.since && row.membership != 1)
@@ -205,7 +205,7 @@ async fn account_data(
 async fn join(
     scope: Scope<'_>,
     joined: &[&UserRoom],
-    (mut data, told_typing): (HashMap<RoomNid, Vec<Value>>, i64),
+    (mut data, typing): (HashMap<RoomNid, Vec<Value>>, (i64, i64)),
     answer: &mut Answer,
 ) -> Result<(), Error> {
     let Scope { rooms, filter, .. } = scope;
@@ -218,11 +218,7 @@ async fn join(
     };
     let typing: HashMap<RoomNid, Vec<ruma::OwnedUserId>> =
         if passes_room_type(&filter.room.ephemeral, "m.typing") {
-            rooms
-                .typing()
-                .since(&nids, told_typing)
-                .into_iter()
-                .collect()
+            rooms.typing().since(&nids, typing).into_iter().collect()
         } else {
             HashMap::new()
         };

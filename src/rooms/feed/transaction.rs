@@ -147,8 +147,12 @@ impl Parts<'_> {
 
     async fn typing(&self, typing: &BTreeSet<RoomNid>) -> Result<Vec<Value>, Error> {
         let nids: Vec<RoomNid> = typing.iter().copied().collect();
-        let mut who: BTreeMap<RoomNid, _> =
-            self.rooms.typing().since(&nids, 0).into_iter().collect();
+        let mut who: BTreeMap<RoomNid, _> = self
+            .rooms
+            .typing()
+            .since(&nids, (0, i64::MAX))
+            .into_iter()
+            .collect();
         let ids = self.rooms.ctx().db.ids.room_ids_of(&nids).await?;
         let events = nids.iter().zip(ids).map(|(room, id)| {
             let users = who.remove(room).unwrap_or_default();

@@ -163,7 +163,8 @@ async fn typing(view: &View<'_>, spans: &[(RoomNid, Pos)]) -> Result<(Value, boo
         spans.into_iter().map(|(room, _)| *room).collect()
     };
     let mut typing = view.rooms.typing().since(&nids(known), view.typing);
-    let now = view.rooms.typing().since(&nids(new), 0);
+    let (_, upto) = view.typing;
+    let now = view.rooms.typing().since(&nids(new), (0, upto));
     // Nobody typing in a room that is new is no news.
     typing.extend(now.into_iter().filter(|(_, users)| !users.is_empty()));
     let is_news = !typing.is_empty();

@@ -53,8 +53,8 @@ struct View<'a> {
     session: &'a Session,
     /// Where the client is; 0: at the beginning.
     since: Pos,
-    /// Serial of typing that it knows.
-    typing: i64,
+    /// Serials of typing: the one that it knows, and the one up to which it is told.
+    typing: (i64, i64),
     upto: Pos,
     /// Whose messages and invitations the user does not want.
     ignored: &'a HashSet<OwnedUserId>,
@@ -123,18 +123,18 @@ pub async fn sync(
         let mine = mine.without_unwanted(rooms).await?;
         waiter.watch(mine.joined());
         let upto = mine.upto;
+        let typing = rooms.typing().serial();
         let view = View {
             rooms,
             session,
             since: token.map_or(0, |token| token.pos.min(upto)),
-            typing: token.map_or(0, |token| token.typing),
+            typing: (token.map_or(0, |token| token.typing), typing),
             upto,
             ignored: &mine.wishes.ignored,
             direct: OnceCell::new(),
             skeys: Mutex::default(),
         };
         let listed: Vec<&UserRoom> = mine.rooms.iter().filter(|room| !room.forgotten).collect();
-        let typing = rooms.typing().serial();
         let answer = look(&view, &told, &listed, &request.body).await?;
         let wait = token.is_some() && answer.is_quiet();
         if !wait || tokio::time::Instant::now() >= deadline || stopping.is_cancelled() {

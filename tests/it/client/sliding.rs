@@ -432,7 +432,8 @@ async fn extensions_tell_what_is_beside_the_rooms() {
     let global = &answer["extensions"]["account_data"]["global"];
     assert_eq!(
         *global,
-        json!([{ "type": "org.example", "content": { "a": 1 } }])
+        json!([{ "type": "org.example", "content": { "a": 1 } }]),
+        "{answer}"
     );
 
     let message = json!({ "messages": { alice.id.as_str(): { "*": { "secret": 1 } } } });
