@@ -35,10 +35,13 @@ CREATE FUNCTION search_words(body text, room bigint) RETURNS tsvector LANGUAGE s
     || to_tsvector('pg_catalog.simple', body) || array_to_tsvector(ARRAY['#' || room])
 $$;
 
--- What finds it: all words in one of the languages, or beginnings of words (as to_tsquery reads them).
-CREATE FUNCTION search_query(term text, beginnings text) RETURNS tsquery LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT websearch_to_tsquery('pg_catalog.german', term) || websearch_to_tsquery('pg_catalog.english', term)
-    || websearch_to_tsquery('pg_catalog.simple', term) || to_tsquery('pg_catalog.simple', beginnings)
+-- What finds it: all words in one of the languages, or beginnings of words (as to_tsquery reads them);
+-- and that in some rooms, where they are given. Without a word nothing is found.
+CREATE FUNCTION search_query(term text, beginnings text, rooms text, OUT words tsquery, OUT wanted tsquery)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT q.words, CASE WHEN numnode(q.words) = 0 THEN NULL WHEN rooms IS NULL THEN q.words ELSE rooms::tsquery && q.words END
+  FROM (SELECT websearch_to_tsquery('pg_catalog.german', term) || websearch_to_tsquery('pg_catalog.english', term)
+    || websearch_to_tsquery('pg_catalog.simple', term) || to_tsquery('pg_catalog.simple', beginnings) AS words) q
 $$;
 
 INSERT INTO search_todo (event_nid, room_nid)

@@ -96,33 +96,16 @@ async fn keep_directory(rooms: Rooms) {
 
 /// How long words wait to be entered, so that many are entered together.
 const WORDS_EVERY: Duration = Duration::from_secs(1);
-/// How often words are looked for that no event of the log is about (older history).
-const OLD_WORDS_EVERY: Duration = Duration::from_secs(30);
 
 /// Enters what can be searched.
 async fn enter_words(rooms: Rooms) {
-    let mut rows = rooms.ctx().db.stream.subscribe();
     loop {
         match search::advance(&rooms).await {
             Ok(0) => {}
             Ok(_) => continue,
             Err(error) => tracing::warn!(%error, "what was written cannot be searched yet"),
         }
-        let news = async {
-            loop {
-                match rows.recv().await {
-                    Ok(batch) if !batch.iter().any(|row| row.kind == LogKind::Event) => {}
-                    other => return other,
-                }
-            }
-        };
-        let wait = tokio::time::timeout(OLD_WORDS_EVERY, news).await;
-        if matches!(wait, Ok(Err(RecvError::Closed))) {
-            return;
-        }
         tokio::time::sleep(WORDS_EVERY).await;
-        // What came meanwhile is entered as well.
-        rows = rows.resubscribe();
     }
 }
 

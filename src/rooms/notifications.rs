@@ -14,7 +14,7 @@ use crate::{
     clock::now_ms,
     event::client::Shape,
     storage::{
-        self, RoomNid,
+        RoomNid,
         notifications::{Candidate, list},
     },
     users::tokens::Session,
@@ -91,24 +91,11 @@ async fn notified(
     for candidate in candidates {
         by_room.entry(candidate.room).or_default().push(candidate);
     }
-    let nids: Vec<RoomNid> = by_room.keys().copied().collect();
     let pairs: Vec<(i64, i64)> = candidates.iter().map(|it| (it.room.0, it.event)).collect();
-    let found = rooms.find_many(&nids).await?;
-    let mut conn = rooms.ctx().db.conn().await?;
-    let stored = storage::events::list_pairs(&mut conn, &pairs).await?;
-    drop(conn);
-    let mut events: HashMap<RoomNid, Vec<Event>> = HashMap::new();
-    for stored in stored {
-        if let Some(room) = found.get(&stored.room) {
-            let event = Event::parse(&room.version, stored)?;
-            events.entry(room.nid).or_default().push(event);
-        }
-    }
     let mut shown = Shown::new();
-    for (nid, candidates) in by_room {
-        if let (Some(room), Some(events)) = (found.get(&nid), events.remove(&nid)) {
-            shown.extend(in_room(rooms, session, room, (events, &candidates)).await?);
-        }
+    for (room, events) in rooms.events_of(&pairs).await? {
+        let candidates = by_room.remove(&room.nid).unwrap_or_default();
+        shown.extend(in_room(rooms, session, &room, (events, &candidates)).await?);
     }
     Ok(shown)
 }

@@ -1,12 +1,12 @@
 //! Whether the history of a room was ever less than shared: where it was not, who is joined may see
 //! all of it, and no event has to be looked at by itself.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use ruma::events::room::history_visibility::HistoryVisibility;
 
-use super::{Error, Rooms, pdus::Event, resident::Room, visibility};
-use crate::storage;
+use super::{Error, Rooms, resident::Room, visibility};
+use crate::storage::events::Stored;
 
 /// Changes of the history visibility looked back at.
 const CHANGES_MAX: usize = 16;
@@ -17,35 +17,18 @@ pub async fn prepare(rooms: &Rooms, of: &[Arc<Room>]) -> Result<(), Error> {
     let skey = visibility::visibility_skey(rooms).await?.unwrap_or(0);
     let newest = of.iter().filter_map(|room| {
         let newest = room.head().state.get(skey)?;
-        (!rooms.0.open.contains_key(&newest)).then_some((room, newest))
+        (!rooms.0.open.contains_key(&newest)).then_some((room.nid.0, newest))
     });
-    let newest: Vec<(&Arc<Room>, i64)> = newest.collect();
+    let newest: Vec<(i64, i64)> = newest.collect();
     if newest.is_empty() {
         return Ok(());
     }
-    let pairs: Vec<(i64, i64)> = newest
-        .iter()
-        .map(|(room, nid)| (room.nid.0, *nid))
-        .collect();
-    let mut conn = rooms.ctx().db.conn().await?;
-    let stored = storage::events::list_pairs(&mut conn, &pairs).await?;
-    drop(conn);
-    let stored = stored.into_iter().map(|stored| (stored.nid.0, stored));
-    let mut stored: HashMap<i64, storage::events::Stored> = stored.collect();
-    for (room, newest) in newest {
-        let Some(event) = stored.remove(&newest) else {
-            continue;
-        };
-        let before = visibility::state_before(rooms, Some(&event)).await?;
-        let pdu = Event::parse(&room.version, event)?.pdu;
-        let is_first = before.is_none_or(|(_, before)| before.get(skey).is_none());
-        // Where it was changed in between, that is looked at when it is asked for.
-        if is_first {
-            let open = !matches!(
-                visibility::of(Some(&pdu)),
-                HistoryVisibility::Invited | HistoryVisibility::Joined
-            );
-            rooms.0.open.insert(newest, open);
+    for (room, events) in rooms.events_of(&newest).await? {
+        for event in events {
+            let nid = event.stored.nid.0;
+            rooms.remember(nid, &event.pdu);
+            let open = was_open(rooms, &room, skey, (nid, Some(&event.stored))).await?;
+            rooms.0.open.insert(nid, open);
         }
     }
     Ok(())
@@ -65,20 +48,29 @@ pub(super) async fn always(rooms: &Rooms, room: &Room, skey: i64) -> Result<bool
     if let Some(open) = rooms.0.open.get(&newest) {
         return Ok(open);
     }
-    let open = was_open(rooms, room, skey, newest).await?;
+    let open = was_open(rooms, room, skey, (newest, None)).await?;
     rooms.0.open.insert(newest, open);
     Ok(open)
 }
 
-async fn was_open(rooms: &Rooms, room: &Room, skey: i64, newest: i64) -> Result<bool, Error> {
-    let mut nid = newest;
+/// The same, from the newest change of the visibility on; with its row, where that was read.
+async fn was_open(
+    rooms: &Rooms,
+    room: &Room,
+    skey: i64,
+    (mut nid, mut row): (i64, Option<&Stored>),
+) -> Result<bool, Error> {
     for _ in 0..CHANGES_MAX {
         match visibility::of(rooms.pdus(room, &[nid]).await?.first()) {
             HistoryVisibility::Invited | HistoryVisibility::Joined => return Ok(false),
             _ => {}
         }
         // Before the first one, and before what we hold, `shared` is assumed.
-        let Some((_, before)) = visibility::before(rooms, room, nid).await? else {
+        let before = match row.take() {
+            Some(row) => visibility::state_before(rooms, Some(row)).await?,
+            None => visibility::before(rooms, room, nid).await?,
+        };
+        let Some((_, before)) = before else {
             return Ok(true);
         };
         match before.get(skey) {

@@ -1,6 +1,9 @@
 //! Events in memory: parsed once, shared, found by number or by id.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use base64::{
     Engine,
@@ -12,7 +15,7 @@ use super::{Error, Rooms, resident::Room, state::Entries};
 use crate::{
     event::{pdu::Pdu, version::RoomVersion},
     storage::{
-        self,
+        self, RoomNid,
         events::{Stored, split_hash},
     },
 };
@@ -202,6 +205,32 @@ impl Rooms {
             .into_iter()
             .map(|stored| Event::parse(&room.version, stored))
             .collect()
+    }
+
+    /// Events of many rooms by (room, number) with their rows, in no order within a room; unknown
+    /// ones, and those of rooms that we do not hold, are left out. One query, and what
+    /// [`Rooms::find_many`] takes.
+    pub async fn events_of(
+        &self,
+        pairs: &[(i64, i64)],
+    ) -> Result<Vec<(Arc<Room>, Vec<Event>)>, Error> {
+        let nids: BTreeSet<RoomNid> = pairs.iter().map(|(room, _)| RoomNid(*room)).collect();
+        let nids: Vec<RoomNid> = nids.into_iter().collect();
+        let found = self.find_many(&nids).await?;
+        let mut conn = self.ctx().db.conn().await?;
+        let stored = storage::events::list_pairs(&mut conn, pairs).await?;
+        drop(conn);
+        let mut events: BTreeMap<RoomNid, (Arc<Room>, Vec<Event>)> = BTreeMap::new();
+        for stored in stored {
+            if let Some(room) = found.get(&stored.room) {
+                let event = Event::parse(&room.version, stored)?;
+                let of_room = events
+                    .entry(room.nid)
+                    .or_insert_with(|| (room.clone(), Vec::new()));
+                of_room.1.push(event);
+            }
+        }
+        Ok(events.into_values().collect())
     }
 
     /// One event by id.

@@ -33,10 +33,10 @@ pub mod flag {
     pub const HIGHLIGHTS: i32 = 512;
     /// Moves the room up in lists of rooms (MSC4186).
     pub const BUMPS: i32 = 1024;
-    /// What came right before it was missing when it came.
-    pub const GAP: i32 = 8192;
     /// Has words that can be searched.
     pub const SEARCHABLE: i32 = 4096;
+    /// What came right before it was missing when it came.
+    pub const GAP: i32 = 8192;
 }
 
 /// What is written together. Every list may be empty.

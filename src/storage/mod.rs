@@ -19,6 +19,7 @@ pub mod key_backup;
 pub mod locks;
 pub mod media;
 pub mod memberships;
+pub mod names;
 pub mod news;
 pub mod notifications;
 pub mod openid_tokens;

@@ -1,6 +1,5 @@
 //! Words of events, and who looks for them.
 
-use ruma::{OwnedRoomId, OwnedUserId};
 use sqlx::PgConnection;
 
 use super::{
@@ -165,12 +164,10 @@ pub async fn list(
     let rows = sqlx::query!(
         r#"WITH found AS (
              SELECT d.room_nid, d.event_nid, d.room_seq, d.ts, d.sender_nid,
-               CASE WHEN $7 THEN ts_rank(d.words, search_query($1, $2)) ELSE 0 END AS rank
-             FROM search_doc d
-             WHERE numnode(search_query($1, $2)) > 0
-               AND d.words @@ CASE WHEN $8::text IS NULL THEN search_query($1, $2)
-                 ELSE $8::text::tsquery && search_query($1, $2) END
-               AND d.room_nid = ANY ($3) AND d.kind = ANY ($4)
+               CASE WHEN $7 THEN ts_rank(d.words, q.words) ELSE 0 END AS rank
+             FROM search_query($1, $2, $8) q
+             JOIN search_doc d ON d.words @@ q.wanted
+             WHERE d.room_nid = ANY ($3) AND d.kind = ANY ($4)
                AND ($5::bigint[] IS NULL OR d.sender_nid = ANY ($5)) AND d.sender_nid <> ALL ($6)
            )
            SELECT room_nid, event_nid, room_seq, ts, sender_nid, rank AS "rank!" FROM found
@@ -207,11 +204,9 @@ pub async fn list(
 pub async fn count(conn: &mut PgConnection, query: &Query, limit: i64) -> Result<i64, Error> {
     let count = sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM (
-             SELECT 1 FROM search_doc d
-             WHERE numnode(search_query($1, $2)) > 0
-               AND d.words @@ CASE WHEN $7::text IS NULL THEN search_query($1, $2)
-                 ELSE $7::text::tsquery && search_query($1, $2) END
-               AND d.room_nid = ANY ($3) AND d.kind = ANY ($4)
+             SELECT 1 FROM search_query($1, $2, $7) q
+             JOIN search_doc d ON d.words @@ q.wanted
+             WHERE d.room_nid = ANY ($3) AND d.kind = ANY ($4)
                AND ($5::bigint[] IS NULL OR d.sender_nid = ANY ($5)) AND d.sender_nid <> ALL ($6)
              LIMIT $8) AS found"#,
         query.term,
@@ -235,8 +230,9 @@ pub async fn mark(
 ) -> Result<Vec<String>, Error> {
     let marks = format!("StartSel={start}, StopSel={end}, HighlightAll=true");
     let marked = sqlx::query_scalar!(
-        r#"SELECT ts_headline(l.config::regconfig, t.body, search_query($1, $2), $4) AS "marked!"
-           FROM unnest($3::text[]) AS t (body)
+        r#"SELECT ts_headline(l.config::regconfig, t.body, q.words, $4) AS "marked!"
+           FROM search_query($1, $2, NULL) q
+           CROSS JOIN unnest($3::text[]) AS t (body)
            CROSS JOIN (VALUES ('pg_catalog.german'), ('pg_catalog.english')) AS l (config)"#,
         query.term,
         query.beginnings,
@@ -244,20 +240,6 @@ pub async fn mark(
         marks
     );
     Ok(marked.fetch_all(conn).await?)
-}
-
-/// Numbers of rooms by id; unknown ones are left out.
-pub async fn find_rooms(conn: &mut PgConnection, ids: &[OwnedRoomId]) -> Result<Vec<i64>, Error> {
-    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-    let rooms = sqlx::query_scalar!("SELECT room_nid FROM room WHERE room_id = ANY ($1)", &ids);
-    Ok(rooms.fetch_all(conn).await?)
-}
-
-/// Numbers of users by id; unknown ones are left out.
-pub async fn find_users(conn: &mut PgConnection, ids: &[OwnedUserId]) -> Result<Vec<i64>, Error> {
-    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-    let users = sqlx::query_scalar!("SELECT user_nid FROM mx_user WHERE mxid = ANY ($1)", &ids);
-    Ok(users.fetch_all(conn).await?)
 }
 
 /// A place in the timeline of a room: (room, `room_seq`).

@@ -21,7 +21,7 @@ const TURNS_MAX: usize = 3;
 
 /// The user whose sync it is.
 pub(super) struct Mine {
-    /// All rooms, in order of position.
+    /// All rooms, in order of position, but invitations that the user is not told of.
     pub(super) rooms: Vec<UserRoom>,
     /// What the user has said of others.
     pub(super) wishes: Wishes,
@@ -30,27 +30,6 @@ pub(super) struct Mine {
 }
 
 impl Mine {
-    /// Takes out invitations that the user is not told of.
-    pub(super) async fn without_unwanted(mut self, rooms: &Rooms) -> Result<Self, Error> {
-        if self.wishes.want_all() {
-            return Ok(self);
-        }
-        let invitations = self.rooms.iter().filter(|room| room.membership == 2);
-        let senders: Vec<UserNid> = invitations.filter_map(|room| room.sender).collect();
-        let ids = rooms.ctx().db.ids.user_ids_of(&senders).await?;
-        let unwanted: HashSet<i64> = senders
-            .into_iter()
-            .zip(ids)
-            .filter(|(_, id)| !self.wishes.want_invitation(id))
-            .map(|(nid, _)| nid.0)
-            .collect();
-        let is_unwanted =
-            |sender: Option<UserNid>| sender.is_some_and(|it| unwanted.contains(&it.0));
-        self.rooms
-            .retain(|room| room.membership != 2 || !is_unwanted(room.sender));
-        Ok(self)
-    }
-
     /// Reads after the position is taken: what is below it is seen. What is above is waited for, so
     /// that no membership is beyond what is told.
     pub(super) async fn read(rooms: &Rooms, session: &Session) -> Result<Self, Error> {
@@ -69,12 +48,35 @@ impl Mine {
                 continue;
             }
             let wishes = Wishes::read(&mut conn, user).await?;
-            return Ok(Self {
+            drop(conn);
+            let mine = Self {
                 rooms: mine,
                 wishes,
                 upto,
-            });
+            };
+            return mine.without_unwanted(rooms).await;
         }
+    }
+
+    /// Takes out invitations that the user is not told of.
+    async fn without_unwanted(mut self, rooms: &Rooms) -> Result<Self, Error> {
+        if self.wishes.want_all() {
+            return Ok(self);
+        }
+        let invitations = self.rooms.iter().filter(|room| room.membership == 2);
+        let senders: Vec<UserNid> = invitations.filter_map(|room| room.sender).collect();
+        let ids = rooms.ctx().db.ids.user_ids_of(&senders).await?;
+        let unwanted: HashSet<i64> = senders
+            .into_iter()
+            .zip(ids)
+            .filter(|(_, id)| !self.wishes.want_invitation(id))
+            .map(|(nid, _)| nid.0)
+            .collect();
+        let is_unwanted =
+            |sender: Option<UserNid>| sender.is_some_and(|it| unwanted.contains(&it.0));
+        self.rooms
+            .retain(|room| room.membership != 2 || !is_unwanted(room.sender));
+        Ok(self)
     }
 
     /// Rooms that the user is in.

@@ -145,35 +145,17 @@ async fn of_events(
     if pairs.is_empty() {
         return Ok(());
     }
-    let nids: BTreeSet<RoomNid> = pairs.iter().map(|(room, _)| RoomNid(*room)).collect();
-    let nids: Vec<RoomNid> = nids.into_iter().collect();
-    let found = rooms.find_many(&nids).await?;
-    let mut conn = rooms.ctx().db.conn().await?;
-    let stored = storage::events::list_pairs(&mut conn, &pairs).await?;
-    drop(conn);
     let since = now_ms() - KEEP_MS;
-    let mut events: BTreeMap<RoomNid, Vec<Event>> = BTreeMap::new();
-    for stored in stored {
-        if let Some(room) = found.get(&stored.room)
-            && stored.received_ts > since
-            && !stored.is_redacted()
-        {
-            let event = Event::parse(&room.version, stored)?;
-            events.entry(room.nid).or_default().push(event);
-        }
-    }
-    for (nid, events) in events {
-        let Some(room) = found.get(&nid) else {
-            continue;
-        };
+    for (room, mut events) in rooms.events_of(&pairs).await? {
+        events.retain(|event| event.stored.received_ts > since && !event.stored.is_redacted());
         // One look for all of them: they are asked for one by one.
-        rooms.states_before(room, &events).await?;
+        rooms.states_before(&room, &events).await?;
         for event in &events {
-            let told = of_event(rooms, room, event, listeners).await?;
+            let told = of_event(rooms, &room, event, listeners).await?;
             let rows = told.iter().map(|(listener, actions)| {
                 queued(listener, &event.pdu, actions, |row| {
                     row.pos = event.stored.pos.unwrap_or_default();
-                    row.room = nid;
+                    row.room = room.nid;
                     row.event = event.stored.nid.0;
                 })
             });

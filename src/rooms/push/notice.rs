@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 use super::{Error, Rooms};
 use crate::{
     event::pdu::Pdu,
-    rooms::{Event, resident::Room},
+    rooms::resident::Room,
     storage::{
-        self, RoomNid,
+        RoomNid,
         push_queue::{Due, Waiting},
     },
 };
@@ -33,7 +33,7 @@ pub(super) async fn of(
     let ids = rooms.ctx().db.ids.room_ids_of(&nids).await?;
     let room_ids: HashMap<RoomNid, _> = nids.iter().copied().zip(ids).collect();
     let mut more = if rooms.ctx().config.push.include_content && !is_terse(due) {
-        details(rooms, due, &nids, waiting).await?
+        details(rooms, due, waiting).await?
     } else {
         HashMap::new()
     };
@@ -90,30 +90,23 @@ fn is_terse(due: &Due) -> bool {
 async fn details(
     rooms: &Rooms,
     due: &Due,
-    nids: &[RoomNid],
     waiting: &[&Waiting],
 ) -> Result<HashMap<i64, Map<String, Value>>, Error> {
     let user_id = rooms.ctx().db.ids.user_id(due.user).await?;
     let pairs: Vec<(i64, i64)> = waiting.iter().map(|row| (row.room.0, row.event)).collect();
-    let found = rooms.find_many(nids).await?;
-    let mut conn = rooms.ctx().db.conn().await?;
-    let stored = storage::events::list_pairs(&mut conn, &pairs).await?;
-    drop(conn);
     let mut details = HashMap::new();
-    for stored in stored {
-        let Some(room) = found.get(&stored.room) else {
-            continue;
-        };
-        let event = Event::parse(&room.version, stored)?;
-        let pdu = &event.pdu;
-        let mut more = around(rooms, room, pdu).await?;
-        more.insert("type".to_owned(), json!(pdu.kind.to_string()));
-        more.insert("sender".to_owned(), json!(pdu.sender));
-        more.insert("content".to_owned(), json!(pdu.content));
-        if pdu.target() == Some(&user_id) {
-            more.insert("user_is_target".to_owned(), json!(true));
+    for (room, events) in rooms.events_of(&pairs).await? {
+        for event in events {
+            let pdu = &event.pdu;
+            let mut more = around(rooms, &room, pdu).await?;
+            more.insert("type".to_owned(), json!(pdu.kind.to_string()));
+            more.insert("sender".to_owned(), json!(pdu.sender));
+            more.insert("content".to_owned(), json!(pdu.content));
+            if pdu.target() == Some(&user_id) {
+                more.insert("user_is_target".to_owned(), json!(true));
+            }
+            details.insert(event.stored.nid.0, more);
         }
-        details.insert(event.stored.nid.0, more);
     }
     Ok(details)
 }

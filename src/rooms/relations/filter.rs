@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::{
     event::{pdu::Pdu, relation::Relation},
     rooms::{Error, Event, Rooms, resident::Room},
-    storage::{self, events::split_hash},
+    storage::{self, events::split_hash, names},
 };
 
 /// Users and relation types that are looked at in one filter.
@@ -53,25 +53,13 @@ impl Related {
         if self.by_senders.is_none() && self.by_rel_types.is_none() {
             return Ok(None);
         }
-        let ids = &rooms.ctx().db.ids;
+        let mut conn = rooms.ctx().db.conn().await?;
         let senders = match &self.by_senders {
-            Some(named) => {
-                let mut senders = Vec::new();
-                for user in named.iter().take(NAMES_MAX) {
-                    senders.extend(ids.find_user(user).await?.map(|nid| nid.0));
-                }
-                Some(senders)
-            }
+            Some(named) => Some(names::find_users(&mut conn, first(named)).await?),
             None => None,
         };
         let rels = match &self.by_rel_types {
-            Some(named) => {
-                let mut rels = Vec::new();
-                for name in named.iter().take(NAMES_MAX) {
-                    rels.extend(ids.find_event_type(name).await?.map(|nid| nid.0));
-                }
-                Some(rels)
-            }
+            Some(named) => Some(names::find_types(&mut conn, first(named)).await?),
             None => None,
         };
         let parents: Vec<storage::relations::Related> = groups
@@ -84,7 +72,6 @@ impl Related {
             })
             .collect();
         let by = (senders.as_deref(), rels.as_deref());
-        let mut conn = rooms.ctx().db.conn().await?;
         let found = storage::relations::related_by(&mut conn, &parents, by).await?;
         Ok(Some(found.into_iter().collect()))
     }
@@ -102,4 +89,9 @@ impl Related {
         }
         Ok(())
     }
+}
+
+/// As many as are looked at.
+fn first<T>(named: &[T]) -> &[T] {
+    named.get(..NAMES_MAX).unwrap_or(named)
 }

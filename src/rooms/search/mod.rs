@@ -200,7 +200,7 @@ async fn rooms_of(
     }
     let named = async |ids: &[OwnedRoomId]| {
         let mut conn = db.conn().await?;
-        storage::search::find_rooms(&mut conn, ids).await
+        storage::names::find_rooms(&mut conn, ids).await
     };
     if let Some(ids) = &filter.rooms {
         let only = named(ids).await?;
@@ -219,7 +219,7 @@ async fn numbers(rooms: &Rooms, users: &[OwnedUserId]) -> Result<Vec<i64>, Error
         return Ok(Vec::new());
     }
     let mut conn = rooms.ctx().db.conn().await?;
-    Ok(storage::search::find_users(&mut conn, users).await?)
+    Ok(storage::names::find_users(&mut conn, users).await?)
 }
 
 /// In what is searched.
@@ -287,20 +287,11 @@ async fn page(
 
 /// Those of the hits that the user may see, in their order.
 async fn seen(rooms: &Rooms, session: &Session, hits: &[Hit]) -> Result<Vec<Match>, Error> {
-    let mut by_room: BTreeMap<RoomNid, Vec<i64>> = BTreeMap::new();
-    for hit in hits {
-        by_room.entry(hit.room).or_default().push(hit.event);
-    }
-    let nids: Vec<RoomNid> = by_room.keys().copied().collect();
-    let known = rooms.find_many(&nids).await?;
+    let pairs: Vec<(i64, i64)> = hits.iter().map(|hit| (hit.room.0, hit.event)).collect();
     let mut visible: HashMap<i64, (Arc<Room>, Event)> = HashMap::new();
-    for (nid, events) in by_room {
-        let Some(room) = known.get(&nid) else {
-            continue;
-        };
-        let mut events = rooms.events_by_nid(room, &events).await?;
+    for (room, mut events) in rooms.events_of(&pairs).await? {
         events.retain(|event| !event.stored.is_redacted());
-        let events = visibility::filter(rooms, room, &session.user_id, events).await?;
+        let events = visibility::filter(rooms, &room, &session.user_id, events).await?;
         visible.extend(
             events
                 .into_iter()

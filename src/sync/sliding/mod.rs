@@ -120,7 +120,6 @@ pub async fn sync(
         // Register, then look, then wait: what comes in between is not missed.
         let mut waiter = hub.register(session.user_nid);
         let mine = Mine::read(rooms, session).await?;
-        let mine = mine.without_unwanted(rooms).await?;
         waiter.watch(mine.joined());
         let upto = mine.upto;
         let typing = rooms.typing().serial();

@@ -319,42 +319,30 @@ async fn what_waits_outlives_crashes_and_outages_and_is_told_in_few_statements()
         said.push(alice.say(&room, &format!("burst {n}")).await);
     }
     let read_already = said[9].clone();
-    server.reconfigure("level = \"warn\"", "level = \"warn,sqlx::query=debug\"");
-    server.kill();
-    server.restart().await;
+    server.log_statements().await;
     said.push(alice.say(&room, "after the crash").await);
     eventually("two tries", async || (gateway.refused() >= 2).then_some(())).await;
     read(&bob, &room, &read_already).await;
     // What has rest from a gateway that fails is tried at once when the client comes back.
     gateway.refuse(None);
-    let before = statements(&server);
+    let before = server.statements("push_queue");
     gateway.serve(&bob, "bob").await;
     let last = said.last().unwrap();
     gateway.hears("bob", last).await;
-    let after = statements(&server);
+    let after = server.statements("push_queue");
     let told = gateway.events("bob");
     assert_eq!(told, said[10..]);
     let taken = after - before;
     assert!(taken < told.len() / 2, "{taken} for {}", told.len());
 }
 
-/// Statements about notices that wait, so far.
-fn statements(server: &Server) -> usize {
-    let log = server.log();
-    let lines = log.lines().filter(|line| line.contains("sqlx::query"));
-    lines.filter(|line| line.contains("push_queue")).count()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_share_the_users_and_take_them_over() {
     let server = Server::with(gateway::CONFIG, None).await;
     let mut node = server.node().await;
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
     for node in [&server, &node] {
         eventually("half of the users", async || {
-            let answer = http.get(node.url("/metrics")).send().await.unwrap();
-            let text = answer.text().await.unwrap();
-            text.contains("push_shares 32").then_some(())
+            (node.figure("push_shares").await == 32).then_some(())
         })
         .await;
     }

@@ -18,12 +18,9 @@ use crate::{
 
 /// Waits until each of two nodes sends to half of the peers.
 async fn halves(nodes: [&Server; 2]) {
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
     for node in nodes {
         eventually("half of the peers", async || {
-            let answer = http.get(node.url("/metrics")).send().await.unwrap();
-            let text = answer.text().await.unwrap();
-            text.contains("federation_shares 32").then_some(())
+            (node.figure("federation_shares").await == 32).then_some(())
         })
         .await;
     }

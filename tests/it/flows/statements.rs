@@ -5,24 +5,6 @@ use serde_json::{Value, json};
 
 use crate::rig::{server::Server, user::User};
 
-/// A server that logs each statement with the route of the request that it is for.
-async fn talkative() -> Server {
-    let mut server = Server::start().await;
-    let level = "warn,sqlx::query=debug,amtsbote::http=info";
-    server.reconfigure("level = \"warn\"", &format!("level = \"{level}\""));
-    server.kill();
-    server.restart().await;
-    server
-}
-
-/// Statements so far of requests whose route ends like this.
-fn statements(server: &Server, route: &str) -> usize {
-    let of_route = format!("{route}\"}}");
-    let log = server.log();
-    let lines = log.lines().filter(|line| line.contains("sqlx::query"));
-    lines.filter(|line| line.contains(&of_route)).count()
-}
-
 /// A user in that many rooms with somebody else, who said something in each.
 async fn with_rooms(server: &Server, name: &str, count: usize) -> (User, User, Vec<String>) {
     let user = server.user(name).await;
@@ -39,7 +21,9 @@ async fn with_rooms(server: &Server, name: &str, count: usize) -> (User, User, V
     (user, other, rooms)
 }
 
-const SLIDING: &str = "/org.matrix.simplified_msc3575/sync";
+/// How the routes end, as they are logged.
+const CLASSIC: &str = "/v3/sync\"}";
+const SLIDING: &str = "/org.matrix.simplified_msc3575/sync\"}";
 
 /// A sliding sync of a list of all rooms: the position and the answer's rooms.
 async fn slide(user: &User, pos: Option<&str>) -> (String, Value) {
@@ -55,7 +39,7 @@ async fn slide(user: &User, pos: Option<&str>) -> (String, Value) {
         },
     });
     let query = pos.map_or_else(String::new, |pos| format!("?pos={pos}"));
-    let path = format!("/../unstable{SLIDING}{query}");
+    let path = format!("/../unstable/org.matrix.simplified_msc3575/sync{query}");
     let (status, answer) = user.call(reqwest::Method::POST, &path, Some(body)).await;
     assert_eq!(status, 200, "{answer}");
     (
@@ -66,23 +50,24 @@ async fn slide(user: &User, pos: Option<&str>) -> (String, Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn syncs_take_as_many_statements_for_many_rooms_as_for_few() {
-    let server = talkative().await;
+    let mut server = Server::start().await;
+    server.log_statements().await;
     let mut counted = Vec::new();
     // The first of a server that has just started also looks up what it asks for everywhere.
     for (name, count) in [("first", 1), ("few", 3), ("many", 15)] {
         let (mut user, other, rooms) = with_rooms(&server, name, count).await;
-        let measured = |before: usize| statements(&server, "/v3/sync") - before;
-        let before = statements(&server, "/v3/sync");
+        let measured = |before: usize| server.statements(CLASSIC) - before;
+        let before = server.statements(CLASSIC);
         let sync = user.sync(0).await;
         assert_eq!(sync["rooms"]["join"].as_object().unwrap().len(), count);
         let first = measured(before);
 
-        let before = statements(&server, "/v3/sync");
+        let before = server.statements(CLASSIC);
         user.sync(0).await;
         let quiet = measured(before);
 
         other.say(&rooms[0], "one").await;
-        let before = statements(&server, "/v3/sync");
+        let before = server.statements(CLASSIC);
         user.hears("one").await;
         let one = measured(before);
 
@@ -93,16 +78,16 @@ async fn syncs_take_as_many_statements_for_many_rooms_as_for_few() {
         user.sync(0).await;
         let (pos, listed) = slide(&user, None).await;
         assert_eq!(listed.as_object().unwrap().len(), count);
-        let before = statements(&server, SLIDING);
+        let before = server.statements(SLIDING);
         let (pos, _) = slide(&user, Some(&pos)).await;
-        let nothing = statements(&server, SLIDING) - before;
+        let nothing = server.statements(SLIDING) - before;
         for room in &rooms {
             other.say(room, "more").await;
         }
-        let before = statements(&server, SLIDING);
+        let before = server.statements(SLIDING);
         let (_, told) = slide(&user, Some(&pos)).await;
         assert_eq!(told.as_object().unwrap().len(), count);
-        let slid = statements(&server, SLIDING) - before;
+        let slid = server.statements(SLIDING) - before;
         counted.push([first, quiet, one, nothing, slid]);
     }
     println!("first, quiet, one message, sliding quiet, sliding all rooms: {counted:?}");

@@ -17,17 +17,6 @@ fn count() -> usize {
     said.and_then(|said| said.parse().ok()).unwrap_or(200)
 }
 
-/// A figure of the server.
-async fn figure(server: &Server, name: &str) -> u64 {
-    let text = reqwest::get(server.url("/metrics")).await.unwrap();
-    let text = text.text().await.unwrap();
-    let line = text
-        .lines()
-        .find(|line| line.starts_with(&format!("{name} ")));
-    let value = line.and_then(|line| line.split(' ').nth(1));
-    value.map_or(0, |value| value.parse().unwrap())
-}
-
 /// A client that waits for news after what it has seen.
 fn wait(user: &User) -> tokio::task::JoinHandle<(u16, serde_json::Value)> {
     let since = user.since.clone().unwrap();
@@ -66,7 +55,7 @@ async fn who_waits_is_woken_by_what_concerns_them_and_by_nothing_else() {
     for some in users.chunks(COMING) {
         waiting.extend(some.iter().map(wait));
         eventually("all to wait", async || {
-            let count = figure(&server, "sync_waiting").await;
+            let count = server.figure("sync_waiting").await;
             (count == u64::try_from(waiting.len()).unwrap()).then_some(())
         })
         .await;
@@ -75,7 +64,7 @@ async fn who_waits_is_woken_by_what_concerns_them_and_by_nothing_else() {
     println!("{} clients wait: {memory} KiB", users.len());
     assert!(memory < MEMORY_MAX, "{memory} KiB");
 
-    let before = figure(&server, "sync_woken_total").await;
+    let before = server.figure("sync_woken_total").await;
     let rounds: u64 = 5;
     for n in 0..rounds {
         two[0].say(&room, &n.to_string()).await;
@@ -92,9 +81,9 @@ async fn who_waits_is_woken_by_what_concerns_them_and_by_nothing_else() {
         );
     }
     // Each message and each typing wakes the two in the room at most.
-    let woken = figure(&server, "sync_woken_total").await - before;
+    let woken = server.figure("sync_woken_total").await - before;
     assert!((1..=4 * rounds).contains(&woken), "{woken}");
-    let left = figure(&server, "sync_waiting").await;
+    let left = server.figure("sync_waiting").await;
     assert_eq!(left, u64::try_from(others.len()).unwrap());
     waiting.for_each(|task| task.abort());
 }

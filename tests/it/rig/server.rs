@@ -288,6 +288,32 @@ impl Server {
         std::fs::read_to_string(self.folder.0.join("log")).unwrap_or_default()
     }
 
+    /// Starts again, and logs each statement with the route of the request that it is for.
+    pub(crate) async fn log_statements(&mut self) {
+        let level = "level = \"warn,sqlx::query=debug,amtsbote::http=info\"";
+        self.reconfigure("level = \"warn\"", level);
+        self.kill();
+        self.restart().await;
+    }
+
+    /// Logged statements so far that have these words in them, or in their route.
+    pub(crate) fn statements(&self, words: &str) -> usize {
+        let log = self.log();
+        let lines = log.lines().filter(|line| line.contains("sqlx::query"));
+        lines.filter(|line| line.contains(words)).count()
+    }
+
+    /// A figure from the metrics; 0 where there is none yet.
+    pub(crate) async fn figure(&self, name: &str) -> u64 {
+        let answer = self.http.get(self.url("/metrics")).send().await.unwrap();
+        let text = answer.text().await.unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&format!("{name} ")));
+        let value = line.and_then(|line| line.split(' ').nth(1));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
     /// Ends the process at once, as a power cut would.
     pub(crate) fn kill(&mut self) {
         let mut process = self.process.take().unwrap();
