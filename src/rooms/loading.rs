@@ -24,7 +24,7 @@ pub(super) const LOAD_MAX: Duration = Duration::from_mins(2);
 /// How often a room is loaded that others change meanwhile.
 const TURNS_MAX: usize = 3;
 /// Rooms that are loaded with the same few queries.
-const ROOMS_AT_ONCE: usize = 100;
+pub(super) const ROOMS_AT_ONCE: usize = 100;
 
 impl Rooms {
     /// The room of that id.

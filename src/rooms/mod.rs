@@ -19,6 +19,7 @@ pub mod place;
 pub mod presence;
 pub mod purge;
 pub mod push;
+pub mod ready;
 pub mod receipts;
 pub mod receive;
 pub mod relations;

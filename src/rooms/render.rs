@@ -5,14 +5,18 @@ use std::{collections::HashMap, sync::Arc};
 use ruma::events::room::member::MembershipState;
 use serde_json::{Map, Value, json, value::RawValue};
 
-use super::{Error, Event, Rooms, resident::Room, states::States};
+use super::{
+    Error, Event, Rooms,
+    ready::{Page, Redactions},
+    resident::Room,
+    states::States,
+};
 use crate::{
     clock::now_ms,
     event::{
         client::{Shape, to_client},
         pdu::Pdu,
     },
-    storage,
     users::tokens::Session,
 };
 
@@ -22,7 +26,7 @@ pub struct Extras {
     /// State event to the one that it replaces.
     previous: HashMap<i64, Arc<Pdu>>,
     /// Redacted event to its redaction.
-    because: HashMap<String, Arc<Pdu>>,
+    because: HashMap<i64, Arc<Pdu>>,
     /// The viewer's membership at each event whose state is known.
     memberships: HashMap<i64, MembershipState>,
     /// What is told beside events of those that relate to them ([`super::relations::bundle`]).
@@ -36,6 +40,18 @@ impl Extras {
         room: &Room,
         events: &[Event],
         viewer: Option<&Session>,
+    ) -> Result<Self, Error> {
+        let redactions = Redactions::load(rooms, &[(room, events)]).await?;
+        Self::with(rooms, (room, events), viewer, &redactions).await
+    }
+
+    /// The same for a page of several whose redactions are looked up: no query after
+    /// [`super::ready::prepare`].
+    pub async fn with(
+        rooms: &Rooms,
+        (room, events): Page<'_>,
+        viewer: Option<&Session>,
+        redactions: &Redactions,
     ) -> Result<Self, Error> {
         let states = rooms.states_before(room, events).await?;
         let memberships = match viewer {
@@ -57,31 +73,13 @@ impl Extras {
         let olds: Vec<i64> = replaced.iter().map(|(_, old)| *old).collect();
         let pdus = rooms.pdus(room, &olds).await?;
         let previous = replaced.into_iter().map(|(nid, _)| nid).zip(pdus).collect();
-        let redacted: Vec<String> = events
-            .iter()
-            .filter(|event| event.stored.is_redacted())
-            .map(|event| event.pdu.event_id.to_string())
-            .collect();
-        let mut because = HashMap::new();
-        if !redacted.is_empty() {
-            let mut conn = rooms.ctx().db.conn().await?;
-            let found = storage::events::redactions_of(&mut conn, room.nid, &redacted).await?;
-            drop(conn);
-            let applied: Vec<_> = found
-                .into_iter()
-                .filter(|(_, _, applied)| *applied)
-                .collect();
-            let nids: Vec<i64> = applied.iter().map(|(_, nid, _)| *nid).collect();
-            let pdus = rooms.pdus(room, &nids).await?;
-            because = applied
-                .into_iter()
-                .map(|(target, ..)| target)
-                .zip(pdus)
-                .collect();
-        }
+        let because = events.iter().filter_map(|event| {
+            let redaction = redactions.of(&event.pdu)?;
+            Some((event.stored.nid.0, redaction.clone()))
+        });
         Ok(Self {
             previous,
-            because,
+            because: because.collect(),
             memberships,
             relations: HashMap::new(),
         })
@@ -127,7 +125,7 @@ impl Extras {
         if let Some(relations) = self.relations.get(&event.stored.nid.0) {
             unsigned.insert("m.relations".to_owned(), json!(relations));
         }
-        if let Some(redaction) = self.because.get(pdu.event_id.as_str()) {
+        if let Some(redaction) = self.because.get(&event.stored.nid.0) {
             let redaction = to_client(redaction, Shape::Timeline, Map::new());
             unsigned.insert("redacted_because".to_owned(), json!(redaction));
         }

@@ -285,6 +285,14 @@ fn lost(room: RoomNid, snap: i64) -> Error {
     }
 }
 
+/// Events of a state that an earlier one does not have.
+pub fn now_other(earlier: &Entries, now: &Entries) -> impl Iterator<Item = i64> {
+    let changes = difference(earlier, now).into_iter();
+    changes
+        .map(|(_, _, event)| event)
+        .filter(|event| *event != 0)
+}
+
 /// Keys at which two states differ: (state key, event in one, event in other), 0 for none. Sorted by
 /// state key.
 pub fn difference(one: &Entries, other: &Entries) -> Vec<Change> {

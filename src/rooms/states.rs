@@ -7,7 +7,9 @@ use std::{
 
 use sqlx::PgConnection;
 
-use super::{Error, Rooms, pdus::Event, resident::Room, state, state::State};
+use super::{
+    Error, Rooms, loading::ROOMS_AT_ONCE, pdus::Event, resident::Room, state, state::State,
+};
 use crate::storage::{self, RoomNid, state::Snap};
 
 /// Bytes of deltas in memory.
@@ -131,6 +133,54 @@ impl Rooms {
             }
         }
         Ok(found)
+    }
+
+    /// Brings states of snapshots of many rooms into memory: two queries for a hundred rooms where the
+    /// way there from the current state is not known. Forks are left for who asks for them.
+    pub async fn prepare_states(&self, wanted: &[(&Room, BTreeSet<i64>)]) -> Result<(), Error> {
+        let mut missing: Vec<(i64, BTreeSet<i64>)> = Vec::new();
+        for (room, snaps) in wanted {
+            let head = room.head();
+            let unknown = snaps.iter().copied().filter(|snap| {
+                let is_known = matches!(*snap, 0) || *snap == head.state.snap;
+                if is_known || self.0.states.contains_key(snap) {
+                    return false;
+                }
+                let near = self.state_from(&head.state, *snap);
+                let is_far = near.is_none();
+                if let Some(state) = near {
+                    self.0.states.insert(*snap, state);
+                }
+                is_far
+            });
+            let unknown: BTreeSet<i64> = unknown.collect();
+            if !unknown.is_empty() {
+                missing.push((room.nid.0, unknown));
+            }
+        }
+        for missing in missing.chunks(ROOMS_AT_ONCE) {
+            let newest = missing.iter();
+            let newest = newest.filter_map(|(room, snaps)| Some((*room, *snaps.last()?)));
+            let newest: Vec<(i64, i64)> = newest.collect();
+            let mut conn = self.ctx().db.conn().await?;
+            let mut chains = storage::state::chains(&mut conn, &newest).await?;
+            let bases = chains.iter();
+            let bases = bases.filter_map(|(room, chain)| Some((*room, chain.last()?.nid)));
+            let bases: Vec<(i64, i64)> = bases.collect();
+            let mut checkpoints = storage::state::checkpoints(&mut conn, &bases).await?;
+            drop(conn);
+            for (room, snaps) in missing {
+                let chain = chains.remove(room).unwrap_or_default();
+                let chain: Vec<Arc<Snap>> = chain.into_iter().map(Arc::new).collect();
+                for snap in &chain {
+                    self.remember_snap(snap.clone());
+                }
+                for state in state::build(&chain, checkpoints.remove(room), snaps) {
+                    self.0.states.insert(state.snap, state);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The states before several events; those not known are left out.

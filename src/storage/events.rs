@@ -436,6 +436,28 @@ pub async fn redactions_of(
         .collect())
 }
 
+/// Redactions in force of events by id, with the room of each: (room, id of the event, redaction).
+pub async fn applied_redactions(
+    conn: &mut PgConnection,
+    rooms: &[i64],
+    target_ids: &[String],
+) -> Result<Vec<(i64, String, i64)>, Error> {
+    let rows = sqlx::query!(
+        "SELECT r.room_nid, r.target_id, r.redaction_nid
+         FROM unnest($1::bigint[], $2::text[]) AS w (room, target)
+         JOIN redaction r ON r.room_nid = w.room AND r.target_id = w.target
+         WHERE r.applied",
+        rooms,
+        target_ids
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.room_nid, row.target_id, row.redaction_nid))
+        .collect())
+}
+
 /// The smallest `room_seq` of a room, and the event there.
 pub async fn oldest(
     conn: &mut PgConnection,

@@ -4,6 +4,8 @@
 //! and commits at once: an id that was seen is never forgotten, whatever happens to the
 //! transaction that needed it. Intern before you begin a transaction, never inside.
 
+use std::collections::HashSet;
+
 use moka::sync::Cache;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use sqlx::PgPool;
@@ -116,16 +118,22 @@ impl Ids {
             .filter(|id| !self.users.contains_key(*id))
             .collect();
         if !missing.is_empty() {
-            let names: Vec<String> = missing
-                .iter()
-                .map(|id| id.server_name().as_str().to_owned())
-                .collect();
-            let servers = self.intern_servers(&names).await?;
+            let servers = self.servers_of(&missing).await?;
             self.intern_users(&missing, &servers).await?;
         }
         ids.iter()
             .map(|id| self.users.get(*id).ok_or_else(|| lost("mx_user", id)))
             .collect()
+    }
+
+    /// Servers of users, in the same order.
+    async fn servers_of(&self, users: &[&UserId]) -> Result<Vec<ServerNid>, Error> {
+        let known = users.iter().map(|id| self.servers.get(id.server_name()));
+        if let Some(known) = known.collect() {
+            return Ok(known);
+        }
+        let names = users.iter().map(|id| id.server_name().as_str().to_owned());
+        self.intern_servers(&names.collect::<Vec<_>>()).await
     }
 
     async fn intern_users(&self, ids: &[&UserId], servers: &[ServerNid]) -> Result<(), Error> {
@@ -427,6 +435,34 @@ impl Ids {
             self.keep_skey(SKeyNid(row.skey_nid), TypeNid(row.type_nid), kind, key);
             SKeyNid(row.skey_nid)
         }))
+    }
+
+    /// Brings the numbers of pairs into memory that will be asked for with [`Self::find_skey`], but
+    /// those of members: one query where any is not there yet.
+    pub async fn prepare_skeys(&self, mut pairs: HashSet<(String, String)>) -> Result<(), Error> {
+        pairs.retain(|(kind, key)| {
+            let known = |kind| self.skeys.contains_key(&(kind, key.clone()));
+            kind != MEMBER && !self.types.get(kind).is_some_and(known)
+        });
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let (kinds, keys): (Vec<String>, Vec<String>) = pairs.into_iter().unzip();
+        let rows = sqlx::query!(
+            "SELECT t.name, k.type_nid, k.key, k.skey_nid
+             FROM unnest($1::text[], $2::text[]) AS w (kind, key)
+             JOIN ev_type t ON t.name = w.kind
+             JOIN state_key k ON k.type_nid = t.type_nid AND k.key = w.key",
+            &kinds,
+            &keys
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        for row in rows {
+            let (skey, kind) = (SKeyNid(row.skey_nid), TypeNid(row.type_nid));
+            self.keep_skey(skey, kind, &row.name, &row.key);
+        }
+        Ok(())
     }
 
     /// Event type and state key of many numbers, in the order asked.

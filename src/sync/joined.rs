@@ -23,6 +23,7 @@ use crate::{
     },
     rooms::{
         self, Event, Rooms, open_history,
+        ready::{self, Page, Redactions},
         relations::{bundle::Bundles, filter::Related},
         render::Extras,
         resident::Room,
@@ -100,7 +101,10 @@ pub(super) async fn assemble_all(
         scope.rooms.prepare_pdus(&wanted).await?;
         let of: Vec<Arc<Room>> = needed.iter().map(|(room, _)| room.clone()).collect();
         open_history::prepare(scope.rooms, &of).await?;
+        let pages: Vec<Page<'_>> = chunk.iter().map(|one| one.timeline.page()).collect();
+        ready::prepare(scope.rooms, scope.session.user_nid, &pages).await?;
         let facts = Facts {
+            redactions: Redactions::load(scope.rooms, &pages).await?,
             members: members(scope, &chunk).await?,
             bundles: bundles(scope, &chunk).await?,
             related: related(scope, &chunk).await?,
@@ -124,6 +128,7 @@ pub(super) async fn assemble_all(
 struct Facts {
     members: Members,
     bundles: Bundles,
+    redactions: Redactions,
     /// Events that the filter lets through for what relates to them; `None`: all.
     related: Option<HashSet<i64>>,
 }
@@ -169,6 +174,15 @@ async fn needs(scope: Scope<'_>, candidate: &Candidate) -> Result<Vec<i64>, Erro
         .iter()
         .filter_map(|skey| state.get(skey).copied())
         .collect();
+    if let Some(told) = &timeline.told {
+        nids.extend(state::now_other(told, &state));
+    }
+    if timeline.changes_members(scope.limit()) {
+        for kind in ["m.room.name", "m.room.canonical_alias"] {
+            let skey = ids.find_skey(kind, "").await?;
+            nids.extend(skey.and_then(|skey| state.get(&skey.0).copied()));
+        }
+    }
     if is_whole {
         let others = state.iter().filter(|(skey, _)| **skey > 0);
         nids.extend(others.map(|(_, nid)| *nid));
@@ -222,7 +236,8 @@ async fn assemble(
     if let Some(related) = &facts.related {
         shown.retain(|event| related.contains(&event.stored.nid.0));
     }
-    let mut extras = Extras::load(rooms, &room, &shown, Some(session)).await?;
+    let page = (&*room, &*shown);
+    let mut extras = Extras::with(rooms, page, Some(session), &facts.redactions).await?;
     let to = (session, &viewer);
     extras.relations = facts
         .bundles
@@ -293,11 +308,7 @@ async fn state_section(
     } = scope;
     let mut nids: BTreeSet<i64> = match base {
         None => target.values().copied().collect(),
-        Some(base) => state::difference(base, target)
-            .into_iter()
-            .map(|(_, _, event)| event)
-            .filter(|event| *event != 0)
-            .collect(),
+        Some(base) => state::now_other(base, target).collect(),
     };
     if let LazyLoadOptions::Enabled { .. } = filter.room.state.lazy_load_options {
         let mut wanted: HashSet<i64> = HashSet::new();

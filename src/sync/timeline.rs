@@ -11,7 +11,12 @@ use ruma::events::{TimelineEventType, room::member::MembershipState};
 
 use super::Error;
 use crate::{
-    rooms::{Event, Rooms, resident::Room, state::Entries},
+    rooms::{
+        Event, Rooms,
+        ready::{self, Page},
+        resident::Room,
+        state::Entries,
+    },
     storage::{self, Pos, RoomNid, UserNid, memberships::UserRoom, sync::Span},
     users::{invite_permission::Wishes, tokens::Session},
 };
@@ -54,6 +59,8 @@ impl Mine {
                 wishes,
                 upto,
             };
+            let listed: Vec<RoomNid> = mine.rooms.iter().map(|row| row.room).collect();
+            db.ids.room_ids_of(&listed).await?;
             return mine.without_unwanted(rooms).await;
         }
     }
@@ -110,6 +117,11 @@ impl Timeline {
     pub(super) fn changes_members(&self, limit: usize) -> bool {
         let is_member = |event: &Event| event.pdu.kind == TimelineEventType::RoomMember;
         self.is_limited(limit) || self.events.iter().any(is_member)
+    }
+
+    /// The events with their room.
+    pub(super) fn page(&self) -> Page<'_> {
+        (&self.room, &self.events)
     }
 
     /// Whether there is more below than what is told.
@@ -170,6 +182,8 @@ pub(super) async fn read(
             told,
         });
     }
+    let pages: Vec<Page<'_>> = timelines.iter().map(Timeline::page).collect();
+    ready::names(rooms, &pages).await?;
     Ok(timelines)
 }
 
@@ -184,6 +198,12 @@ pub(super) async fn told(
     let mut conn = rooms.ctx().db.conn().await?;
     let told = storage::sync::last_told(&mut conn, known).await?;
     drop(conn);
+    let nids: Vec<RoomNid> = told.keys().copied().collect();
+    let found = rooms.find_many(&nids).await?;
+    let snaps = told.iter();
+    let snaps =
+        snaps.filter_map(|(nid, (snap, _))| Some((found.get(nid)?.as_ref(), [*snap].into())));
+    rooms.prepare_states(&snaps.collect::<Vec<_>>()).await?;
     let mut states = HashMap::with_capacity(told.len());
     for (nid, (snap, change)) in told {
         let mut entries = rooms.state_of(nid, snap).await?.entries;
@@ -204,15 +224,17 @@ pub(super) async fn was_joined(
 ) -> Result<HashSet<RoomNid>, Error> {
     let nids: Vec<RoomNid> = told.keys().copied().collect();
     let found = rooms.find_many(&nids).await?;
+    let own = |(nid, state): (&RoomNid, &Entries)| {
+        let own = state.get(&-session.user_nid.0).copied()?;
+        Some((found.get(nid)?.as_ref(), vec![own]))
+    };
+    let own: Vec<(&Room, Vec<i64>)> = told.iter().filter_map(own).collect();
+    rooms.prepare_pdus(&own).await?;
     let mut joined = HashSet::new();
-    for (nid, state) in told {
-        let own = state.get(&-session.user_nid.0).copied();
-        let (Some(room), Some(own)) = (found.get(nid), own) else {
-            continue;
-        };
-        let event = rooms.pdus(room, &[own]).await?.pop();
+    for (room, own) in own {
+        let event = rooms.pdus(room, &own).await?.pop();
         if event.and_then(|event| event.membership()) == Some(MembershipState::Join) {
-            joined.insert(*nid);
+            joined.insert(room.nid);
         }
     }
     Ok(joined)
@@ -252,9 +274,14 @@ impl Members {
             return Ok(Self::default());
         }
         let mut conn = rooms.ctx().db.conn().await?;
-        Ok(Self {
+        let members = Self {
             counts: storage::sync::member_counts(&mut conn, counted).await?,
             heroes: storage::sync::heroes(&mut conn, unnamed, viewer).await?,
-        })
+        };
+        drop(conn);
+        let names = members.heroes.values().flatten().map(|(user, _)| *user);
+        let names: Vec<UserNid> = names.collect();
+        rooms.ctx().db.ids.user_ids_of(&names).await?;
+        Ok(members)
     }
 }

@@ -155,10 +155,16 @@ async fn look(scope: Scope<'_>, mine: &[UserRoom], typing: (i64, i64)) -> Result
         .collect();
     let data = account_data(scope, &mut answer).await?;
     join(scope, &joined, (data, typing), &mut answer).await?;
-    for row in wanted
-        .iter()
+    let outside: Vec<&UserRoom> = wanted
+        .into_iter()
         .filter(|row| row.pos > scope.since && row.membership != 1)
-    {
+        .collect();
+    let asked = outside.iter().copied();
+    let asked: Vec<&UserRoom> = asked
+        .filter(|row| matches!(row.membership, 2 | 5))
+        .collect();
+    membership::invite::prepare(scope.rooms, &asked).await?;
+    for row in outside {
         let room_id = ids.room_id(row.room).await?.to_string();
         match row.membership {
             2 => {

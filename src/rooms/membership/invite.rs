@@ -1,6 +1,6 @@
 //! Inviting a user, of ours or of a peer.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use ruma::{
     RoomId, UserId,
@@ -27,7 +27,7 @@ use crate::{
         pdu::Pdu,
     },
     federation::gate::Way,
-    storage::memberships::UserRoom,
+    storage::{RoomNid, UserNid, memberships::UserRoom},
     users::{invite_permission::Wishes, registration},
 };
 
@@ -134,19 +134,23 @@ pub(super) async fn of_peer(
     remote::invite::invite(rooms, &room, target, pdu).await
 }
 
+/// Keys of the state that who is invited or knocks is shown.
+fn preview_keys(sender: Option<&UserId>) -> Vec<(StateEventType, String)> {
+    let kinds = super::STRIPPED.iter();
+    let mut keys: Vec<_> = kinds.map(|kind| (kind.clone(), String::new())).collect();
+    if let Some(sender) = sender {
+        keys.push((StateEventType::RoomMember, sender.to_string()));
+    }
+    keys
+}
+
 /// Full events of the state that who is invited or knocks is shown.
 pub async fn preview(
     rooms: &Rooms,
     room: &Room,
     sender: Option<&UserId>,
 ) -> Result<Vec<Arc<Pdu>>, Error> {
-    let mut keys: Vec<(StateEventType, String)> = super::STRIPPED
-        .iter()
-        .map(|kind| (kind.clone(), String::new()))
-        .collect();
-    if let Some(sender) = sender {
-        keys.push((StateEventType::RoomMember, sender.to_string()));
-    }
+    let keys = preview_keys(sender);
     let head = room.head();
     let slice = rooms.state_events(room, &head.state.entries, &keys).await?;
     Ok(slice.iter().map(|(_, pdu)| pdu.clone()).collect())
@@ -163,6 +167,33 @@ pub fn stripped(events: &[Arc<Pdu>], last: Option<&Pdu>) -> String {
         })
         .collect();
     format!("[{}]", parts.join(","))
+}
+
+/// Brings into memory what [`shown`] asks of many rooms, with a few queries for all of them.
+pub async fn prepare(rooms: &Rooms, rows: &[&UserRoom]) -> Result<(), Error> {
+    let ours = rows.iter().filter(|row| row.stripped.is_none());
+    let ours: HashMap<RoomNid, &UserRoom> = ours.map(|row| (row.room, *row)).collect();
+    if ours.is_empty() {
+        return Ok(());
+    }
+    let nids: Vec<RoomNid> = ours.keys().copied().collect();
+    let found = rooms.find_many(&nids).await?;
+    let ids = &rooms.ctx().db.ids;
+    let senders: Vec<UserNid> = ours.values().filter_map(|row| row.sender).collect();
+    ids.user_ids_of(&senders).await?;
+    let mut single = Vec::with_capacity(super::STRIPPED.len());
+    for (kind, key) in preview_keys(None) {
+        single.extend(ids.find_skey(&kind.to_string(), &key).await?);
+    }
+    let wanted = found.values().filter_map(|room| {
+        let row = ours.get(&room.nid)?;
+        let state = &room.head().state;
+        let sender = row.sender.map(|sender| -sender.0);
+        let keys = single.iter().map(|skey| skey.0).chain(sender);
+        let nids = keys.filter_map(|skey| state.get(skey)).chain(row.event);
+        Some((room.as_ref(), nids.collect()))
+    });
+    rooms.prepare_pdus(&wanted.collect::<Vec<_>>()).await
 }
 
 /// What a user who is invited, or knocked, is shown of a room: a JSON array of stripped state.

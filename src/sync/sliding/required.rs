@@ -28,11 +28,7 @@ pub(super) async fn required(
     let wanted = &wish.wanted.required_state;
     let mut nids = BTreeSet::new();
     if let Some(told) = told {
-        let changed: Vec<i64> = state::difference(told, current)
-            .into_iter()
-            .map(|(_, _, event)| event)
-            .filter(|event| *event != 0)
-            .collect();
+        let changed: Vec<i64> = state::now_other(told, current).collect();
         let changed = view
             .rooms
             .pdus(room, &changed)

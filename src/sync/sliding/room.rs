@@ -1,6 +1,6 @@
 //! What is new in rooms that a client looks at: few queries for all of them together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ruma::{OwnedEventId, OwnedRoomId, events::StateEventType};
 use serde_json::{Map, Value, json, value::RawValue};
@@ -18,8 +18,13 @@ use super::{
 use crate::{
     event::client::Shape,
     rooms::{
-        self, Event, membership, open_history, relations::bundle::Bundles, render::Extras,
-        resident::Room, state::Entries, visibility,
+        self, Event, membership, open_history,
+        ready::{self, Page, Redactions},
+        relations::bundle::Bundles,
+        render::Extras,
+        resident::Room,
+        state::{self, Entries},
+        visibility,
     },
     storage::{self, Pos, RoomNid, UserNid, memberships::UserRoom, sync::Span},
 };
@@ -94,19 +99,24 @@ pub(super) async fn answer(view: &View<'_>, wishes: Vec<Wish<'_>>) -> Result<Vec
         .into_iter()
         .partition(|wish| !matches!(wish.listed.membership, 2 | 5));
     let mut parts = Vec::with_capacity(held.len() + outside.len());
+    let asked: Vec<&UserRoom> = outside.iter().map(|wish| wish.listed).collect();
+    membership::invite::prepare(view.rooms, &asked).await?;
     for wish in &outside {
         parts.push(invitation(view, wish.listed).await?);
     }
     let candidates = candidates(view, held).await?;
-    let needed: Vec<(&Room, Vec<i64>)> = candidates
-        .iter()
-        .map(|candidate| (candidate.timeline.room.as_ref(), needs(view, candidate)))
-        .collect();
+    let mut needed: Vec<(&Room, Vec<i64>)> = Vec::with_capacity(candidates.len());
+    for candidate in &candidates {
+        let nids = needs(view, candidate).await?;
+        needed.push((&candidate.timeline.room, nids));
+    }
     view.rooms.prepare_pdus(&needed).await?;
     let of = candidates
         .iter()
         .map(|candidate| candidate.timeline.room.clone());
     open_history::prepare(view.rooms, &of.collect::<Vec<_>>()).await?;
+    let pages: Vec<Page<'_>> = candidates.iter().map(|one| one.timeline.page()).collect();
+    ready::prepare(view.rooms, view.session.user_nid, &pages).await?;
     let facts = Facts::load(view, &candidates).await?;
     for candidate in candidates {
         match tell(view, candidate, &facts).await {
@@ -202,19 +212,26 @@ fn span(view: &View<'_>, wish: &Wish<'_>) -> Span {
 }
 
 /// Events of the current state that may be told, or that decide what is.
-fn needs(view: &View<'_>, candidate: &Candidate<'_>) -> Vec<i64> {
+async fn needs(view: &View<'_>, candidate: &Candidate<'_>) -> Result<Vec<i64>, Error> {
     let timeline = &candidate.timeline;
     let state = timeline.room.head().state.entries.clone();
-    let own = state.get(&-view.session.user_nid.0).copied();
-    if timeline.told.is_some() && candidate.wish.more.is_none() {
-        return own.into_iter().collect();
+    let mut members = HashSet::from([-view.session.user_nid.0]);
+    for event in &timeline.events {
+        members.insert(-view.rooms.ctx().db.ids.user(&event.pdu.sender).await?.0);
+    }
+    let members = members.into_iter();
+    let members = members.filter_map(|skey| state.get(&skey).copied());
+    if let Some(told) = &timeline.told
+        && candidate.wish.more.is_none()
+    {
+        return Ok(members.chain(state::now_other(told, &state)).collect());
     }
     let wanted = &candidate.wish.wanted.required_state;
     let all_members = wanted
         .iter()
         .any(|(kind, key)| key == "*" && is_member(kind));
     let entries = state.iter().filter(|(skey, _)| **skey > 0 || all_members);
-    entries.map(|(_, nid)| *nid).chain(own).collect()
+    Ok(entries.map(|(_, nid)| *nid).chain(members).collect())
 }
 
 fn is_member(kind: &str) -> bool {
@@ -227,6 +244,8 @@ struct Facts {
     members: Members,
     /// What is told beside events.
     bundles: Bundles,
+    /// What took events back.
+    redactions: Redactions,
     /// Notifications and highlights.
     unread: HashMap<RoomNid, (i64, i64)>,
 }
@@ -254,11 +273,19 @@ impl Facts {
             }
         }
         let user = view.session.user_nid;
+        let pages: Vec<Page<'_>> = candidates.iter().map(|one| one.timeline.page()).collect();
         let mut facts = Self {
             members: Members::read(view.rooms, user, (&counted, &unnamed)).await?,
             bundles: bundles(view, candidates).await?,
+            redactions: Redactions::load(view.rooms, &pages).await?,
             ..Self::default()
         };
+        let heroes = candidates.iter().filter_map(|one| {
+            let room = &*one.timeline.room;
+            let heroes = facts.members.heroes.get(&room.nid)?;
+            Some((room, heroes.iter().map(|(_, event)| *event).collect()))
+        });
+        view.rooms.prepare_pdus(&heroes.collect::<Vec<_>>()).await?;
         let mut conn = view.rooms.ctx().db.conn().await?;
         for part in storage::unread::list(&mut conn, user, &all).await? {
             let (notify, high) = facts.unread.entry(part.room).or_default();
@@ -290,7 +317,8 @@ async fn tell(view: &View<'_>, candidate: Candidate<'_>, facts: &Facts) -> Resul
     let current = viewer.entries(&room);
     let mut shown = visibility::filter_for(view.rooms, &room, &viewer, events).await?;
     shown.retain(|event| event.pdu.is_state() || !view.ignored.contains(&event.pdu.sender));
-    let mut extras = Extras::load(view.rooms, &room, &shown, Some(view.session)).await?;
+    let page = (&*room, &*shown);
+    let mut extras = Extras::with(view.rooms, page, Some(view.session), &facts.redactions).await?;
     let to = (view.session, &viewer);
     extras.relations = facts
         .bundles

@@ -103,3 +103,95 @@ async fn syncs_take_as_many_statements_for_many_rooms_as_for_few() {
     assert!(within, "{many:?} of at most {most:?}");
     assert!(many.iter().all(|count| *count > 0), "nothing was logged");
 }
+
+/// A user in that many rooms whose history begins for everybody with their join, each with members of
+/// its own and newer state; invited to as many, and gone from as many.
+async fn with_closed_rooms(server: &Server, name: &str, count: usize) -> Closed {
+    let user = server.user(name).await;
+    let (mut others, mut rooms) = (Vec::new(), Vec::new());
+    for at in 0..count {
+        let other = server.user(&format!("{name}-{at}")).await;
+        let visibility = json!({
+            "type": "m.room.history_visibility", "state_key": "",
+            "content": { "history_visibility": "joined" },
+        });
+        let options = json!({ "preset": "public_chat", "initial_state": [visibility] });
+        let [room, left, invited] = [
+            other.create_room(options.clone()).await,
+            other.create_room(options.clone()).await,
+            other.create_room(options).await,
+        ];
+        user.join(&room).await;
+        user.join(&left).await;
+        other.say(&left, "goodbye").await;
+        user.post(&format!("/rooms/{left}/leave"), json!({})).await;
+        let body = json!({ "user_id": user.id });
+        other.post(&format!("/rooms/{invited}/invite"), body).await;
+        others.push(other);
+        rooms.push(room);
+    }
+    let closed = Closed {
+        user,
+        others,
+        rooms,
+    };
+    closed.goes_on().await;
+    closed
+}
+
+struct Closed {
+    user: User,
+    others: Vec<User>,
+    /// By owner.
+    rooms: Vec<String>,
+}
+
+impl Closed {
+    /// In each room a new topic and a message, and one that is taken back.
+    async fn goes_on(&self) {
+        for (other, room) in self.others.iter().zip(&self.rooms) {
+            let topic = format!("/rooms/{room}/state/m.room.topic");
+            other.put(&topic, json!({ "topic": "old" })).await;
+            other.put(&topic, json!({ "topic": "new" })).await;
+            let said = other.say(room, "never mind").await;
+            let redact = format!("/rooms/{room}/redact/{said}/r{said}");
+            other.put(&redact, json!({})).await;
+            other.say(room, "news").await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_syncs_take_as_many_statements_for_many_rooms_as_for_few() {
+    let mut server = Server::start().await;
+    server.log_statements().await;
+    let mut counted = Vec::new();
+    for (name, count) in [("few", 2), ("many", 9)] {
+        let mut closed = with_closed_rooms(&server, name, count).await;
+        let mut again = async |closed: &mut Closed, route: &str, pos: Option<&str>| {
+            server.kill();
+            server.restart().await;
+            let before = server.statements(route);
+            let slid = if route == CLASSIC {
+                let sync = closed.user.sync(0).await;
+                let joined = sync["rooms"]["join"].as_object().unwrap();
+                assert_eq!(joined.len(), count, "{sync}");
+                String::new()
+            } else {
+                let (pos, told) = slide(&closed.user, pos).await;
+                assert!(told.as_object().unwrap().len() >= count, "{told}");
+                pos
+            };
+            (server.statements(route) - before, slid)
+        };
+        let (first, _) = again(&mut closed, CLASSIC, None).await;
+        closed.goes_on().await;
+        let (next, _) = again(&mut closed, CLASSIC, None).await;
+        let (slid, pos) = again(&mut closed, SLIDING, None).await;
+        closed.goes_on().await;
+        let (slid_on, _) = again(&mut closed, SLIDING, Some(&pos)).await;
+        counted.push([first, next, slid, slid_on]);
+    }
+    println!("first, next, first sliding, next sliding: {counted:?}");
+    assert_eq!(counted[0], counted[1], "first, next, sliding, sliding on");
+}
