@@ -92,6 +92,8 @@ pub struct Config {
     pub media: Media,
     /// Push notifications.
     pub push: Push,
+    /// The TURN server for calls.
+    pub turn: Turn,
     /// Logging.
     pub log: Log,
     /// Which servers we have to do with.
@@ -238,6 +240,17 @@ pub struct Push {
     pub allow_http: bool,
 }
 
+/// A TURN server, which relays calls of clients that do not reach each other.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// Its addresses, as clients are told; empty: there is none.
+    pub uris: Vec<String>,
+    /// What it makes out credentials by.
+    pub shared_secret: Option<Secret>,
+    /// How long credentials are good.
+    pub lifetime_seconds: u32,
+}
+
 /// Logging.
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -325,6 +338,11 @@ impl Default for Config {
                 group_unread_count_by_room: true,
                 jitter_ms: 0,
                 allow_http: false,
+            },
+            turn: Turn {
+                uris: Vec::new(),
+                shared_secret: None,
+                lifetime_seconds: 86_400,
             },
             log: Log {
                 level: "info".to_owned(),

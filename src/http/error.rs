@@ -231,6 +231,12 @@ impl From<users::Error> for ApiError {
             Error::UnknownDevice => bad("M_UNKNOWN_DEVICE"),
             Error::NameInvalid(_) => bad("M_INVALID_USERNAME"),
             Error::Deactivated => forbidden("M_USER_DEACTIVATED"),
+            Error::Suspended => forbidden("M_USER_SUSPENDED"),
+            Error::Locked => {
+                let mut error = Self::new(StatusCode::UNAUTHORIZED, "M_USER_LOCKED", &text);
+                error.body["soft_logout"] = json!(true);
+                error
+            }
             Error::WeakPassword(_) => bad("M_WEAK_PASSWORD"),
             Error::WrongToken => Self::unknown_token(false),
             Error::UnknownLogin => bad("M_UNKNOWN"),

@@ -31,6 +31,8 @@ pub enum Kind {
     OpenId,
     /// Pushers that a user sets, and pages of what notified a user.
     Push,
+    /// Reports of a user.
+    Report,
     /// What an address tells of bound third-party identifiers: peers are called for it.
     Binding,
     /// Summaries of rooms that somebody asks for without a session: peers may be called for them.
@@ -49,7 +51,7 @@ impl Kind {
             Self::Invite => (0.3, 20.0),
             Self::Media => (10.0, 50.0),
             Self::OpenId | Self::Preview => (0.5, 20.0),
-            Self::Presence | Self::Push => (1.0, 20.0),
+            Self::Presence | Self::Push | Self::Report => (1.0, 20.0),
             Self::Binding => (1.0, 50.0),
         }
     }

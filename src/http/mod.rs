@@ -11,7 +11,8 @@ pub mod layers;
 pub mod limits;
 pub mod reply;
 pub mod request;
-pub mod well_known;
+pub mod standing;
+mod well_known;
 
 use axum::{Router, extract::FromRef, handler::Handler, routing::MethodFilter};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -26,7 +27,7 @@ use crate::{
     media::Media,
     rooms::Rooms,
     sync::{Hub, sliding::Connections},
-    users::tokens::Tokens,
+    users::{seen::Seen, tokens::Tokens},
 };
 
 /// What handlers reach.
@@ -38,6 +39,8 @@ pub struct App {
     pub rooms: Rooms,
     /// Sessions.
     pub tokens: Tokens,
+    /// When devices were last used.
+    pub seen: Seen,
     /// The media repository.
     pub media: Media,
     /// Waiting clients.

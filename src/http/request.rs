@@ -23,7 +23,7 @@ use ruma::{
     },
 };
 
-use super::{App, error::ApiError, fair::Turn};
+use super::{App, error::ApiError, fair::Turn, standing::admit};
 use crate::{
     clock::now_ms,
     config::Appservice,
@@ -363,7 +363,14 @@ pub(crate) async fn session(parts: &Parts, app: &App) -> Result<Arc<Session>, Ap
         return asserted(parts, app, service).await;
     }
     match app.tokens.find(&token).await? {
-        Found::Valid(session) => Ok(session),
+        Found::Valid(session) => {
+            admit(parts, &session)?;
+            let agent = parts.headers.get(http::header::USER_AGENT);
+            let agent = agent.and_then(|agent| agent.to_str().ok());
+            let address = address(parts).map(|address| address.ip());
+            app.seen.note(&session, address, agent);
+            Ok(session)
+        }
         Found::Expired => Err(ApiError::unknown_token(true)),
         Found::Unknown => Err(ApiError::unknown_token(false)),
     }
@@ -396,7 +403,9 @@ async fn asserted(
     let found = app
         .tokens
         .of_appservice(service, user.as_deref(), device.as_deref());
-    Ok(found.await?)
+    let session = found.await?;
+    admit(parts, &session)?;
+    Ok(session)
 }
 
 /// The access token, in the header or (deprecated) in the query.

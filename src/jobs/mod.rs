@@ -17,10 +17,13 @@ use crate::{
         user_directory,
     },
     storage::{self, LogKind, LogRow},
+    users::seen::{self, Seen},
 };
 
 /// How long a connection of sliding sync may be unused.
 const KEEP_CONNECTIONS_MS: i64 = 30 * 86_400_000;
+/// How long it is kept from where and with what a device was last used.
+const KEEP_ADDRESSES_MS: i64 = 28 * 86_400_000;
 /// How long a client transaction is remembered, and a log row kept.
 const KEEP_MS: i64 = 48 * 3_600_000;
 /// How long every event is kept ready for peers and application services that are away; after that,
@@ -34,12 +37,13 @@ const KEEP_DELETIONS_MS: i64 = 24 * 3_600_000;
 const SWEEP_ROWS: i64 = 5_000;
 
 /// Starts all jobs; they end with `stop`.
-pub fn start(rooms: &Rooms, sender: &Sender, stop: &CancellationToken) {
+pub fn start(rooms: &Rooms, sender: &Sender, seen: &Seen, stop: &CancellationToken) {
     let spawn = |job: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
         let stop = stop.clone();
         tokio::spawn(async move { stop.run_until_cancelled(job).await });
     };
     spawn(Box::pin(sweep(rooms.clone())));
+    spawn(Box::pin(write_seen(rooms.clone(), seen.clone())));
     spawn(Box::pin(partial::look_after(rooms.clone())));
     spawn(Box::pin(inbox::look_after(rooms.clone())));
     spawn(Box::pin(free_rooms(rooms.clone())));
@@ -54,6 +58,16 @@ pub fn start(rooms: &Rooms, sender: &Sender, stop: &CancellationToken) {
     spawn(Box::pin(relate_old(rooms.clone())));
     spawn(Box::pin(feed::run(rooms.clone())));
     spawn(Box::pin(push::run(rooms.clone())));
+}
+
+/// Writes when devices were last used.
+async fn write_seen(rooms: Rooms, seen: Seen) {
+    loop {
+        tokio::time::sleep(seen::EVERY).await;
+        if let Err(error) = seen.write(rooms.ctx()).await {
+            tracing::warn!(%error, "when devices were last used was not written");
+        }
+    }
 }
 
 /// How often rooms are looked for whose older events are to be looked through: another node may have
@@ -242,6 +256,9 @@ async fn sweep_once(rooms: &Rooms) -> Result<(), storage::Error> {
     while storage::events::delete_old_txns(&mut conn, now - KEEP_MS, SWEEP_ROWS).await? > 0 {}
     while storage::to_device::delete_txns(&mut conn, now - KEEP_MS, SWEEP_ROWS).await? > 0 {}
     while storage::openid_tokens::delete_expired(&mut conn, now, SWEEP_ROWS).await? > 0 {}
+    while storage::login_tokens::delete_expired(&mut conn, now, SWEEP_ROWS).await? > 0 {}
+    let unseen = now - KEEP_ADDRESSES_MS;
+    while storage::devices::forget_seen(&mut conn, unseen, SWEEP_ROWS).await? > 0 {}
     let unused = now - KEEP_CONNECTIONS_MS;
     while storage::sliding::delete_unused(&mut conn, unused, SWEEP_ROWS).await? > 0 {}
     storage::room_deletions::delete_done(&mut conn, now - KEEP_DELETIONS_MS).await?;

@@ -59,6 +59,17 @@ pub struct Sent {
     pub pos: Option<i64>,
 }
 
+/// Whether an event is one that the user sent.
+pub async fn is_own(
+    rooms: &Rooms,
+    user: &UserId,
+    (room_id, event_id): (&RoomId, &EventId),
+) -> Result<bool, Error> {
+    let room = rooms.by_id(room_id).await?;
+    let found = rooms.events_by_id(&room, &[event_id.to_owned()]).await?;
+    Ok(found.first().is_some_and(|event| event.pdu.sender == user))
+}
+
 /// Sends an event into a room we are in. With `txn`, exactly once however often it is called.
 pub async fn send(
     rooms: &Rooms,

@@ -21,7 +21,7 @@ use crate::{
     media::Media,
     rooms::Rooms,
     storage::{self, Db},
-    users::tokens::Tokens,
+    users::{seen::Seen, tokens::Tokens},
 };
 
 /// How long requests may go on after the word to stop.
@@ -55,6 +55,7 @@ pub async fn run(
     let app = App {
         media: Media::open(ctx.clone()).context("the folder for media")?,
         tokens: Tokens::start(ctx.clone()),
+        seen: Seen::default(),
         sender: Sender::start(
             ctx.db.clone(),
             ctx.federation.clone(),
@@ -70,7 +71,7 @@ pub async fn run(
         rooms,
         ctx: ctx.clone(),
     };
-    jobs::start(&app.rooms, &app.sender, &stop);
+    jobs::start(&app.rooms, &app.sender, &app.seen, &stop);
 
     let requests = TaskTracker::new();
     let mut endpoints = Vec::new();
@@ -94,6 +95,9 @@ pub async fn run(
     requests.close();
     if tokio::time::timeout(GRACE, requests.wait()).await.is_err() {
         tracing::warn!("requests were still under way and are cut off");
+    }
+    if let Err(error) = app.seen.write(&ctx).await {
+        tracing::warn!(%error, "when devices were last used was not written");
     }
     if tokio::time::timeout(GRACE, ctx.db.close()).await.is_err() {
         tracing::warn!("connections to the database did not close");

@@ -17,6 +17,23 @@ pub struct Device {
     pub last_seen_ts: Option<i64>,
     /// Address of that request.
     pub last_seen_ip: Option<String>,
+    /// User agent of that request.
+    pub last_seen_agent: Option<String>,
+}
+
+/// When and how a device was used.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Owner.
+    pub user: UserNid,
+    /// Device.
+    pub device_no: i32,
+    /// When.
+    pub ts: i64,
+    /// From where.
+    pub ip: Option<String>,
+    /// With what.
+    pub agent: Option<String>,
 }
 
 /// Makes a device or finds it; returns its number.
@@ -45,7 +62,7 @@ pub async fn upsert(
 pub async fn list(conn: &mut PgConnection, user: UserNid) -> Result<Vec<Device>, Error> {
     Ok(sqlx::query_as!(
         Device,
-        "SELECT device_no, device_id, display_name, last_seen_ts, last_seen_ip
+        "SELECT device_no, device_id, display_name, last_seen_ts, last_seen_ip, last_seen_agent
          FROM device WHERE user_nid = $1 ORDER BY device_no",
         user.0
     )
@@ -61,7 +78,7 @@ pub async fn find(
 ) -> Result<Option<Device>, Error> {
     Ok(sqlx::query_as!(
         Device,
-        "SELECT device_no, device_id, display_name, last_seen_ts, last_seen_ip
+        "SELECT device_no, device_id, display_name, last_seen_ts, last_seen_ip, last_seen_agent
          FROM device WHERE user_nid = $1 AND device_id = $2",
         user.0,
         device_id
@@ -89,24 +106,42 @@ pub async fn update_name(
     Ok(done.rows_affected() > 0)
 }
 
-/// Notes when and from where a device was used; at most once a minute.
-pub async fn update_seen(
-    conn: &mut PgConnection,
-    user: UserNid,
-    device_no: i32,
-    (now, ip): (i64, Option<&str>),
-) -> Result<(), Error> {
+/// Notes when and how devices were used.
+pub async fn update_seen(conn: &mut PgConnection, seen: &[Seen]) -> Result<(), Error> {
+    let users: Vec<i64> = seen.iter().map(|row| row.user.0).collect();
+    let devices: Vec<i32> = seen.iter().map(|row| row.device_no).collect();
+    let times: Vec<i64> = seen.iter().map(|row| row.ts).collect();
+    let ips: Vec<Option<String>> = seen.iter().map(|row| row.ip.clone()).collect();
+    let agents: Vec<Option<String>> = seen.iter().map(|row| row.agent.clone()).collect();
     sqlx::query!(
-        "UPDATE device SET last_seen_ts = $3, last_seen_ip = $4
-         WHERE user_nid = $1 AND device_no = $2 AND COALESCE(last_seen_ts, 0) < $3::bigint - 60000",
-        user.0,
-        device_no,
-        now,
-        ip
+        "UPDATE device d SET last_seen_ts = w.ts, last_seen_ip = w.ip, last_seen_agent = w.agent
+         FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::text[], $5::text[])
+           AS w (user_nid, device_no, ts, ip, agent)
+         WHERE d.user_nid = w.user_nid AND d.device_no = w.device_no
+           AND COALESCE(d.last_seen_ts, 0) < w.ts",
+        &users,
+        &devices,
+        &times,
+        &ips as &[Option<String>],
+        &agents as &[Option<String>]
     )
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Forgets from where and with what devices were used that were not used since; returns how many.
+pub async fn forget_seen(conn: &mut PgConnection, ts: i64, limit: i64) -> Result<u64, Error> {
+    let done = sqlx::query!(
+        "UPDATE device SET last_seen_ip = NULL, last_seen_agent = NULL
+         WHERE (user_nid, device_no) IN (
+           SELECT user_nid, device_no FROM device
+           WHERE last_seen_ts <= $1 AND (last_seen_ip IS NOT NULL OR last_seen_agent IS NOT NULL)
+           LIMIT $2)",
+        ts,
+        limit
+    );
+    Ok(done.execute(conn).await?.rows_affected())
 }
 
 /// Deletes a device with all that waits for it, and its pushers. Its tokens go by `tokens::delete_of_device`.

@@ -320,6 +320,33 @@ pub async fn share_room(
     Ok(found.fetch_one(conn).await?)
 }
 
+/// Rooms that two users are both joined to, by number after one of them, and how many there are in all.
+pub async fn list_mutual(
+    conn: &mut PgConnection,
+    (one, other): (UserNid, UserNid),
+    after: RoomNid,
+    limit: i64,
+) -> Result<(Vec<RoomNid>, i64), Error> {
+    let rows = sqlx::query!(
+        r#"WITH mutual AS (
+             SELECT a.room_nid FROM member a
+             JOIN member b ON b.room_nid = a.room_nid AND b.user_nid = $2 AND b.membership = 1
+             WHERE a.user_nid = $1 AND a.membership = 1)
+           SELECT m.room_nid, (SELECT count(*) FROM mutual) AS "total!"
+           FROM mutual m WHERE m.room_nid > $3
+           ORDER BY m.room_nid LIMIT $4"#,
+        one.0,
+        other.0,
+        after.0,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    let total = rows.first().map_or(0, |row| row.total);
+    let rooms = rows.into_iter().map(|row| RoomNid(row.room_nid));
+    Ok((rooms.collect(), total))
+}
+
 /// Display name and avatar of a user of ours, as membership events show them.
 pub async fn profile(
     conn: &mut PgConnection,

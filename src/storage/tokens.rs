@@ -17,21 +17,43 @@ pub struct Session {
     pub expires_ts: Option<i64>,
     /// Server administrator.
     pub admin: bool,
+    /// The account is locked.
+    pub locked: bool,
+    /// The account is suspended.
+    pub suspended: bool,
 }
 
 /// The session of an access token, if its account is open.
 pub async fn find(conn: &mut PgConnection, hash: &[u8]) -> Result<Option<Session>, Error> {
     Ok(sqlx::query_as!(
         Session,
-        "SELECT t.user_nid, t.device_no, d.device_id, t.expires_ts, a.admin
+        r#"SELECT t.user_nid, t.device_no, d.device_id, t.expires_ts, a.admin,
+           a.locked_ts IS NOT NULL AS "locked!", a.suspended_ts IS NOT NULL AS "suspended!"
          FROM access_token t
          JOIN device d ON d.user_nid = t.user_nid AND d.device_no = t.device_no
          JOIN account a ON a.user_nid = t.user_nid
-         WHERE t.token_hash = $1 AND NOT a.deactivated",
+         WHERE t.token_hash = $1 AND NOT a.deactivated"#,
         hash
     )
     .fetch_optional(conn)
     .await?)
+}
+
+/// Whether a device still has a session, and its account may use it.
+pub async fn is_open(
+    conn: &mut PgConnection,
+    (user, device_no): (UserNid, i32),
+) -> Result<bool, Error> {
+    let found = sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+             SELECT 1 FROM access_token t
+             JOIN account a ON a.user_nid = t.user_nid
+             WHERE t.user_nid = $1 AND t.device_no = $2 AND NOT a.deactivated
+               AND a.locked_ts IS NULL) AS "found!""#,
+        user.0,
+        device_no
+    );
+    Ok(found.fetch_one(conn).await?)
 }
 
 /// Stores an access token.

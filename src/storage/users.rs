@@ -6,6 +6,7 @@ use super::{Error, UserNid};
 
 /// A local account.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "columns, each for itself")]
 pub struct Account {
     /// Password hash in PHC form; `None`: no password login.
     pub password_hash: Option<String>,
@@ -13,13 +14,19 @@ pub struct Account {
     pub admin: bool,
     /// Closed for good.
     pub deactivated: bool,
+    /// Its sessions are refused.
+    pub locked: bool,
+    /// It may read and not act.
+    pub suspended: bool,
 }
 
 /// An account.
 pub async fn find(conn: &mut PgConnection, user: UserNid) -> Result<Option<Account>, Error> {
     Ok(sqlx::query_as!(
         Account,
-        "SELECT password_hash, admin, deactivated FROM account WHERE user_nid = $1",
+        r#"SELECT password_hash, admin, deactivated, locked_ts IS NOT NULL AS "locked!",
+             suspended_ts IS NOT NULL AS "suspended!"
+           FROM account WHERE user_nid = $1"#,
         user.0
     )
     .fetch_optional(conn)

@@ -36,10 +36,12 @@ pub async fn check_password(
         None => None,
     };
     let deactivated = account.as_ref().is_some_and(|account| account.deactivated);
+    let locked = account.as_ref().is_some_and(|account| account.locked);
     let hash = account.and_then(|account| account.password_hash);
     let matches = passwords::verify(password, hash).await;
     match user {
         Some(_) if deactivated => Err(Error::Deactivated),
+        Some(_) if matches && locked => Err(Error::Locked),
         Some(user) if matches => Ok(user.to_owned()),
         _ => Err(Error::WrongCredentials),
     }

@@ -5,12 +5,15 @@ pub mod announce;
 pub mod devices;
 pub mod invite_permission;
 pub mod login;
+pub mod login_token;
+pub mod moderation;
 pub mod openid;
 pub mod passwords;
 pub mod profile;
 pub mod push_rules;
 pub mod pushers;
 pub mod registration;
+pub mod seen;
 pub mod tokens;
 pub mod uia;
 
@@ -34,6 +37,12 @@ pub enum Error {
     /// The account is closed.
     #[error("this account is closed")]
     Deactivated,
+    /// The account is locked.
+    #[error("this account is locked")]
+    Locked,
+    /// The account is suspended, and this is not for such ones.
+    #[error("this account is suspended: it may read, and leave rooms")]
+    Suspended,
     /// The password does not do.
     #[error("{0}")]
     WeakPassword(String),

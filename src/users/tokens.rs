@@ -1,13 +1,21 @@
 //! Sessions: access and refresh tokens.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use moka::sync::Cache;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use sha2::{Digest, Sha256};
+use tokio::sync::{Notify, broadcast::error::RecvError};
 
-use super::{Error, announce};
+use super::{Error, announce, moderation::Standing};
 use crate::{
     clock::now_ms,
     config::Appservice,
@@ -21,6 +29,8 @@ const ACCESS_LIFE_MS: i64 = 5 * 60 * 1000;
 const CACHED: Duration = Duration::from_mins(1);
 /// Tokens known to a node.
 const CACHED_MAX: u64 = 100_000;
+/// Users who waited once that are kept in mind; beyond that, those who wait.
+const WAITING_MAX: usize = 50_000;
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -35,6 +45,8 @@ pub struct Session {
     pub device_no: i32,
     /// Server administrator.
     pub admin: bool,
+    /// What the account may do.
+    pub standing: Standing,
     /// The application service that speaks for the user. Where it names no device, `device_id` is
     /// empty and `device_no` 0, which is none.
     pub appservice: Option<Arc<Appservice>>,
@@ -88,6 +100,10 @@ pub enum Found {
 pub struct Tokens {
     ctx: Context,
     known: Cache<[u8; 32], Arc<Session>>,
+    /// Counts what was invalidated: what was read before is not kept.
+    turn: Arc<AtomicU64>,
+    /// By user: wakes requests that wait, when sessions of the user may have ended.
+    waiting: Arc<Mutex<HashMap<UserNid, Weak<Notify>>>>,
 }
 
 pub(super) fn hash(token: &str) -> [u8; 32] {
@@ -116,7 +132,12 @@ impl Tokens {
             .time_to_live(CACHED)
             .support_invalidation_closures()
             .build();
-        let tokens = Self { ctx, known };
+        let tokens = Self {
+            ctx,
+            known,
+            turn: Arc::default(),
+            waiting: Arc::default(),
+        };
         tokio::spawn(follow(tokens.clone()));
         tokens
     }
@@ -127,6 +148,7 @@ impl Tokens {
         if let Some(session) = self.known.get(&key) {
             return Ok(valid(session));
         }
+        let turn = self.turn();
         let mut conn = self.ctx.db.conn().await?;
         let Some(row) = storage::tokens::find(&mut conn, &key).await? else {
             return Ok(Found::Unknown);
@@ -142,10 +164,11 @@ impl Tokens {
             device_id: row.device_id.into(),
             device_no: row.device_no,
             admin: row.admin,
+            standing: Standing::of(row.locked, row.suspended),
             appservice: None,
             expires_ts: row.expires_ts,
         });
-        self.known.insert(key, session.clone());
+        self.keep(key, &session, turn);
         Ok(valid(session))
     }
 
@@ -172,6 +195,7 @@ impl Tokens {
         let Some(user_nid) = self.ctx.db.ids.find_user(user).await? else {
             return Err(unknown);
         };
+        let turn = self.turn();
         let mut conn = self.ctx.db.conn().await?;
         let account = storage::users::find(&mut conn, user_nid).await?;
         let Some(account) = account.filter(|account| !account.deactivated) else {
@@ -190,11 +214,59 @@ impl Tokens {
             device_id: device.as_ref().map_or("", |it| &it.device_id).into(),
             device_no: device.as_ref().map_or(0, |it| it.device_no),
             admin: account.admin,
+            standing: Standing::of(account.locked, account.suspended),
             appservice: Some(service.clone()),
             expires_ts: None,
         });
-        self.known.insert(key, session.clone());
+        self.keep(key, &session, turn);
         Ok(session)
+    }
+
+    /// Keeps a session in mind, unless sessions ended since it was read.
+    fn keep(&self, key: [u8; 32], session: &Arc<Session>, turn: u64) {
+        self.known.insert(key, session.clone());
+        if self.turn() != turn {
+            self.known.invalidate(&key);
+        }
+    }
+
+    /// Counts what ended; asked for before a session is found, for [`Self::until_ended`].
+    pub fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Acquire)
+    }
+
+    /// Waits until a session, found after a `turn`, is no longer good: requests that wait for news
+    /// are cut off by that.
+    pub async fn until_ended(&self, session: &Session, mut turn: u64) -> Result<(), Error> {
+        let notify = self.waits(session.user_nid);
+        loop {
+            // Made before looking: what happens in between wakes it.
+            let ended = notify.notified();
+            let now = self.turn();
+            if now != turn && session.appservice.is_none() {
+                turn = now;
+                let mut conn = self.ctx.db.conn().await?;
+                let device = (session.user_nid, session.device_no);
+                if !storage::tokens::is_open(&mut conn, device).await? {
+                    return Ok(());
+                }
+            }
+            ended.await;
+        }
+    }
+
+    /// What wakes who waits as a user.
+    fn waits(&self, user: UserNid) -> Arc<Notify> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(notify) = waiting.get(&user).and_then(Weak::upgrade) {
+            return notify;
+        }
+        if waiting.len() >= WAITING_MAX {
+            waiting.retain(|_, notify| notify.strong_count() > 0);
+        }
+        let notify = Arc::new(Notify::new());
+        waiting.insert(user, Arc::downgrade(&notify));
+        notify
     }
 
     /// Opens a session on a device, which loses those it had.
@@ -275,10 +347,15 @@ impl Tokens {
 
     /// Drops what this node knows of a user's tokens.
     fn forget(&self, user: UserNid) {
+        self.turn.fetch_add(1, Ordering::AcqRel);
         // Fails only where invalidation closures are not supported, which the builder sets.
         let _ = self
             .known
             .invalidate_entries_if(move |_, session| session.user_nid == user);
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(notify) = waiting.get(&user).and_then(Weak::upgrade) {
+            notify.notify_waiters();
+        }
     }
 }
 
@@ -318,7 +395,7 @@ async fn issue(
     Ok(granted)
 }
 
-fn invalid_entry(user: UserNid) -> LogEntry {
+pub(super) fn invalid_entry(user: UserNid) -> LogEntry {
     LogEntry {
         kind: LogKind::Invalidate,
         room: 0,
@@ -328,7 +405,6 @@ fn invalid_entry(user: UserNid) -> LogEntry {
 }
 
 async fn follow(tokens: Tokens) {
-    use tokio::sync::broadcast::error::RecvError;
     let mut rows = tokens.ctx.db.stream.subscribe();
     loop {
         match rows.recv().await {
@@ -337,7 +413,16 @@ async fn follow(tokens: Tokens) {
                     tokens.forget(UserNid(row.user));
                 }
             }
-            Err(RecvError::Lagged(_)) => tokens.known.invalidate_all(),
+            Err(RecvError::Lagged(_)) => {
+                tokens.turn.fetch_add(1, Ordering::AcqRel);
+                tokens.known.invalidate_all();
+                let waiting = tokens
+                    .waiting
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                let waiting = waiting.values().filter_map(Weak::upgrade);
+                waiting.for_each(|notify| notify.notify_waiters());
+            }
             Err(RecvError::Closed) => return,
         }
     }

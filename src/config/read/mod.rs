@@ -5,6 +5,7 @@ mod federation;
 mod media;
 mod outbound;
 mod push;
+mod turn;
 
 use std::{
     collections::HashSet,
@@ -51,6 +52,7 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         },
         media: media::read(source_ref, &defaults.media),
         push: push::read(source_ref, defaults.push),
+        turn: turn::read(source_ref, &defaults.turn),
         log: log(source_ref, defaults.log),
         federation: federation::read(source_ref),
         outbound: outbound::read(source_ref),

@@ -2,6 +2,7 @@
 
 mod destinations;
 mod federation;
+mod moderation;
 mod pushers;
 mod register;
 mod registration_tokens;
@@ -24,6 +25,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/_synapse/admin/v1/server_version", get(version))
         .merge(destinations::routes())
         .merge(federation::routes())
+        .merge(moderation::routes())
         .merge(pushers::routes())
         .merge(register::routes())
         .merge(registration_tokens::routes())

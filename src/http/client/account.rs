@@ -197,7 +197,7 @@ pub(super) async fn reauthenticate(
     ask_password(app, session, path, auth).await
 }
 
-async fn ask_password(
+pub(super) async fn ask_password(
     app: &App,
     session: &Session,
     path: &str,

@@ -40,6 +40,9 @@ async fn get_supported_versions(_: Public<get_supported_versions::Request>) -> O
             "org.matrix.msc4380": true,
             "org.matrix.msc4380.stable": true,
             "org.matrix.simplified_msc3575": true,
+            "uk.half-shot.msc2666.query_mutual_rooms": true,
+            "uk.half-shot.msc2666.query_mutual_rooms.stable": true,
+            "uk.timedout.msc4323": true,
         },
     }))
 }
@@ -47,14 +50,14 @@ async fn get_supported_versions(_: Public<get_supported_versions::Request>) -> O
 /// `GET /_matrix/client/v3/capabilities`
 async fn get_capabilities(
     State(ctx): State<Context>,
-    _: Authenticated<get_capabilities::v3::Request>,
+    Authenticated { session, .. }: Authenticated<get_capabilities::v3::Request>,
 ) -> Result<Object, ApiError> {
     let available: Map<_, _> = SUPPORTED
         .iter()
         .map(|version| (version.to_string(), json!("stable")))
         .collect();
-    Ok(Object(json!({
-        "capabilities": {
+    let mut capabilities = json!({
+
             "m.change_password": { "enabled": true },
             "m.room_versions": {
                 "default": ctx.config.rooms.default_version,
@@ -63,9 +66,12 @@ async fn get_capabilities(
             "m.set_displayname": { "enabled": true },
             "m.set_avatar_url": { "enabled": true },
             "m.3pid_changes": { "enabled": false },
-            "m.get_login_token": { "enabled": false },
+            "m.get_login_token": { "enabled": true },
             "m.profile_fields": { "enabled": true },
             "m.forget_forced_upon_leave": { "enabled": false },
-        },
-    })))
+    });
+    if session.admin {
+        capabilities["m.account_moderation"] = json!({ "lock": true, "suspend": true });
+    }
+    Ok(Object(json!({ "capabilities": capabilities })))
 }

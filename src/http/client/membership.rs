@@ -6,8 +6,8 @@ use ruma::{
     api::client::{
         knock::knock_room,
         membership::{
-            ban_user, forget_room, invite_user, join_room_by_id, join_room_by_id_or_alias,
-            joined_rooms, kick_user, leave_room, unban_user,
+            ban_user, forget_room, get_mutual_rooms, invite_user, join_room_by_id,
+            join_room_by_id_or_alias, joined_rooms, kick_user, leave_room, unban_user,
         },
     },
 };
@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::{
     http::{App, error::ApiError, limits::Kind, mount, reply::Object, request::Authenticated},
-    rooms::{Rooms, aliases, membership},
+    rooms::{Rooms, aliases, membership, mutual},
 };
 
 pub(super) fn routes() -> Router<App> {
@@ -29,7 +29,41 @@ pub(super) fn routes() -> Router<App> {
     let router = mount::<kick_user::v3::Request, _, _>(router, kick_user);
     let router = mount::<ban_user::v3::Request, _, _>(router, ban_user);
     let router = mount::<unban_user::v3::Request, _, _>(router, unban_user);
+    let router = mount::<get_mutual_rooms::v1::Request, _, _>(router, get_mutual_rooms);
+    let router = mount::<get_mutual_rooms::unstable::Request, _, _>(router, get_mutual_rooms_old);
     mount::<joined_rooms::v3::Request, _, _>(router, joined_rooms)
+}
+
+/// `GET /_matrix/client/v1/mutual_rooms`
+async fn get_mutual_rooms(
+    State(rooms): State<Rooms>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<get_mutual_rooms::v1::Request>,
+) -> Result<Object, ApiError> {
+    let from = request.from.as_deref();
+    let page = mutual::list(&rooms, &session, &request.user_id, from).await?;
+    let mut body = json!({ "joined": page.rooms, "count": page.count });
+    if let Some(next) = page.next {
+        body["next_batch"] = json!(next);
+    }
+    Ok(Object(body))
+}
+
+/// `GET /_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms`
+async fn get_mutual_rooms_old(
+    State(rooms): State<Rooms>,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<get_mutual_rooms::unstable::Request>,
+) -> Result<Object, ApiError> {
+    let from = request.from.as_deref();
+    let page = mutual::list(&rooms, &session, &request.user_id, from).await?;
+    let mut body = json!({ "joined": page.rooms });
+    if let Some(next) = page.next {
+        body["next_batch"] = json!(next);
+    }
+    Ok(Object(body))
 }
 
 /// `POST /_matrix/client/v3/rooms/{roomId}/join`

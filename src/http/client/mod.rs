@@ -1,6 +1,7 @@
 //! Client-server API: a file for each module of ruma's, a function for each endpoint.
 
 mod account;
+mod admin;
 mod appservice;
 mod authenticated_media;
 mod backup;
@@ -19,6 +20,7 @@ mod push;
 mod read_marker;
 mod receipt;
 mod relations;
+mod reporting;
 mod room;
 mod search;
 mod session;
@@ -31,6 +33,7 @@ mod threads;
 mod to_device;
 mod typing;
 mod user_directory;
+mod voip;
 
 use axum::Router;
 
@@ -40,6 +43,7 @@ use super::App;
 pub(super) fn routes() -> Router<App> {
     [
         account::routes,
+        admin::routes,
         appservice::routes,
         backup::routes,
         authenticated_media::routes,
@@ -58,6 +62,7 @@ pub(super) fn routes() -> Router<App> {
         read_marker::routes,
         receipt::routes,
         relations::routes,
+        reporting::routes,
         room::routes,
         search::routes,
         session::routes,
@@ -70,6 +75,7 @@ pub(super) fn routes() -> Router<App> {
         to_device::routes,
         typing::routes,
         user_directory::routes,
+        voip::routes,
     ]
     .into_iter()
     .fold(Router::new(), |router, routes| router.merge(routes()))

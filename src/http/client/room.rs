@@ -39,6 +39,7 @@ use crate::{
         timeline, visibility,
     },
     storage,
+    users::{self, moderation::Standing},
 };
 
 pub(super) fn routes() -> Router<App> {
@@ -245,6 +246,12 @@ async fn redact_event(
         ..
     }: Authenticated<redact_event::v3::Request>,
 ) -> Result<Object, ApiError> {
+    if session.standing == Standing::Suspended {
+        let event = (&*request.room_id, &*request.event_id);
+        if !send::is_own(&app.rooms, &session.user_id, event).await? {
+            return Err(users::Error::Suspended.into());
+        }
+    }
     let mut content = Map::new();
     if let Some(reason) = &request.reason {
         content.insert("reason".to_owned(), json!(reason));

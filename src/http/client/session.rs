@@ -8,13 +8,15 @@ use ruma::{
     UserId,
     api::client::{
         session::{
-            get_login_types, login, login::v3::LoginInfo, logout, logout_all, refresh_token,
+            get_login_token, get_login_types, login, login::v3::LoginInfo, logout, logout_all,
+            refresh_token,
         },
         uiaa::UserIdentifier,
     },
 };
 use serde_json::{Value, json};
 
+use super::account::ask_password;
 use crate::{
     http::{
         App,
@@ -25,7 +27,7 @@ use crate::{
         request::{Authenticated, CLIENT_BODY_MAX, Public, read},
     },
     storage,
-    users::{self, login::parse_user, tokens::Granted},
+    users::{self, login::parse_user, login_token, tokens::Granted},
 };
 
 pub(super) fn routes() -> Router<App> {
@@ -33,14 +35,17 @@ pub(super) fn routes() -> Router<App> {
     let router = mount::<login::v3::Request, _, _>(router, login);
     let router = mount::<refresh_token::v3::Request, _, _>(router, refresh_token);
     let router = mount::<logout::v3::Request, _, _>(router, logout);
+    let router = mount::<get_login_token::v1::Request, _, _>(router, get_login_token);
     mount::<logout_all::v3::Request, _, _>(router, logout_all)
 }
 
 /// `GET /_matrix/client/v3/login`
 async fn get_login_types(_: Public<get_login_types::v3::Request>) -> Object {
-    Object(
-        json!({ "flows": [{ "type": "m.login.password" }, { "type": "m.login.application_service" }] }),
-    )
+    Object(json!({ "flows": [
+        { "type": "m.login.password" },
+        { "type": "m.login.token", "get_login_token": true },
+        { "type": "m.login.application_service" },
+    ] }))
 }
 
 /// A login that says of which kind it is: ruma's type takes that for granted, and panics.
@@ -89,6 +94,12 @@ async fn login(
             let name = named(login.identifier.as_ref(), login.user.as_ref())?;
             users::login::check_appservice(&app.ctx, &service, name).await?
         }
+        LoginInfo::Token(login) => {
+            if let Some(address) = address {
+                app.limits.check(Kind::Login, &address.ip().to_string())?;
+            }
+            login_token::redeem(&app.ctx, &login.token).await?
+        }
         _ => return Err(users::Error::UnknownLogin.into()),
     };
     let granted = app
@@ -101,6 +112,18 @@ async fn login(
         )
         .await?;
     Ok(Object(granted_body(&user, &granted)))
+}
+
+/// `POST /_matrix/client/v1/login/get_token`
+async fn get_login_token(
+    State(app): State<App>,
+    Authenticated { session, auth, .. }: Authenticated<get_login_token::v1::Request>,
+) -> Result<Object, ApiError> {
+    ask_password(&app, &session, "POST /login/get_token", auth.as_ref()).await?;
+    let token = login_token::issue(&app.ctx, session.user_nid).await?;
+    Ok(Object(
+        json!({ "login_token": token, "expires_in_ms": login_token::LIFE_MS }),
+    ))
 }
 
 /// The user that a login names.

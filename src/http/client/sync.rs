@@ -12,7 +12,8 @@ use serde::Deserialize;
 use super::presence::parse_state;
 use crate::{
     http::{App, error::ApiError, reply::RawJson, request},
-    sync::{sliding, v3},
+    sync::{self, sliding, v3},
+    users::tokens::Session,
 };
 
 pub(super) fn routes() -> Router<App> {
@@ -47,6 +48,7 @@ async fn sync_events(
     State(app): State<App>,
     parts: http::request::Parts,
 ) -> Result<RawJson, ApiError> {
+    let turn = app.tokens.turn();
     let session = request::session(&parts, &app).await?;
     let Query(query) = Query::<Parameters>::try_from_uri(&parts.uri)
         .map_err(|error| ApiError::invalid_param(&error.body_text()))?;
@@ -64,8 +66,32 @@ async fn sync_events(
         timeout: Duration::from_millis(query.timeout),
         state_after,
     };
-    let answer = v3::sync(&app.rooms, &app.hub, &session, &request, &app.stopping).await?;
+    let answer = Box::pin(v3::sync(
+        &app.rooms,
+        &app.hub,
+        &session,
+        &request,
+        &app.stopping,
+    ));
+    let answer = while_open(&app, (&session, turn), &parts, answer).await?;
     Ok(RawJson(answer))
+}
+
+/// Waits for an answer as long as the session is good.
+async fn while_open(
+    app: &App,
+    (session, turn): (&Session, u64),
+    parts: &http::request::Parts,
+    answer: impl Future<Output = Result<String, sync::Error>>,
+) -> Result<String, ApiError> {
+    tokio::select! {
+        answer = answer => Ok(answer?),
+        ended = app.tokens.until_ended(session, turn) => {
+            ended?;
+            request::session(parts, app).await?;
+            Err(ApiError::unknown_token(false))
+        }
+    }
 }
 
 /// Query of a sliding sync.
@@ -83,10 +109,11 @@ async fn sync_sliding(
     request: axum::extract::Request,
 ) -> Result<RawJson, ApiError> {
     let (parts, body) = request.into_parts();
+    let turn = app.tokens.turn();
     let session = request::session(&parts, &app).await?;
     let Query(query) = Query::<SlidingParameters>::try_from_uri(&parts.uri)
         .map_err(|error| ApiError::invalid_param(&error.body_text()))?;
-    let request = axum::extract::Request::from_parts(parts, body);
+    let request = axum::extract::Request::new(body);
     let request::Body(mut body) =
         request::Body::<sliding::Body>::from_request(request, &app).await?;
     body.check()?;
@@ -98,6 +125,13 @@ async fn sync_sliding(
         body,
     };
     let watching = (&app.hub, &app.connections);
-    let answer = sliding::sync(&app.rooms, watching, &session, &request, &app.stopping).await?;
+    let answer = Box::pin(sliding::sync(
+        &app.rooms,
+        watching,
+        &session,
+        &request,
+        &app.stopping,
+    ));
+    let answer = while_open(&app, (&session, turn), &parts, answer).await?;
     Ok(RawJson(answer))
 }

@@ -5,6 +5,7 @@ mod admin_rooms;
 mod bad_input;
 pub(crate) mod keys;
 pub(crate) mod media;
+mod moderation;
 mod notifications;
 pub(crate) mod presence;
 mod push;

@@ -1,0 +1,90 @@
+//! What locked and suspended accounts may do (specification, "Account locking", "Account suspension"). Locked
+//! ones log out. Suspended ones read, log in and out, leave rooms, take back what they said, and look after
+//! their keys and devices.
+
+use http::{Method, request::Parts};
+
+use super::error::ApiError;
+use crate::users::{self, moderation::Standing, tokens::Session};
+
+/// Refuses a request that the account may not make.
+pub(super) fn admit(parts: &Parts, session: &Session) -> Result<(), ApiError> {
+    let path = parts.uri.path();
+    match session.standing {
+        Standing::Suspended if is_act(&parts.method, path) => Err(users::Error::Suspended.into()),
+        Standing::Open | Standing::Suspended => Ok(()),
+        Standing::Locked if path.ends_with("/logout") || path.ends_with("/logout/all") => Ok(()),
+        Standing::Locked => Err(users::Error::Locked.into()),
+    }
+}
+
+/// Whether a request acts in rooms or on what others see of the user.
+fn is_act(method: &Method, path: &str) -> bool {
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+    if segments.next() != Some("_matrix") || segments.next() != Some("client") {
+        return false;
+    }
+    let mut rest: Vec<&str> = segments.skip(1).collect();
+    // Names below `unstable` come before what is done.
+    if rest.first().is_some_and(|first| first.contains('.')) {
+        rest.remove(0);
+    }
+    let changes = *method != Method::GET;
+    match *rest {
+        ["createRoom"]
+        | ["join" | "knock", _]
+        | [
+            "rooms",
+            _,
+            "join" | "knock" | "invite" | "kick" | "ban" | "unban" | "upgrade",
+        ] => true,
+        ["rooms", _, "send" | "state", ..] | ["profile" | "directory", ..] => changes,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::is_act;
+
+    #[test]
+    fn who_is_suspended_reads_leaves_and_takes_back() {
+        for (method, path) in [
+            (
+                Method::PUT,
+                "/_matrix/client/v3/rooms/!a:b/send/m.room.message/1",
+            ),
+            (
+                Method::PUT,
+                "/_matrix/client/r0/rooms/!a:b/state/m.room.topic",
+            ),
+            (Method::POST, "/_matrix/client/v3/createRoom"),
+            (Method::POST, "/_matrix/client/v3/join/%23a:b"),
+            (Method::POST, "/_matrix/client/v3/rooms/!a:b/invite"),
+            (Method::PUT, "/_matrix/client/v3/profile/@a:b/displayname"),
+            (
+                Method::DELETE,
+                "/_matrix/client/unstable/uk.tcpip.msc4133/profile/@a:b/m.tz",
+            ),
+        ] {
+            assert!(is_act(&method, path), "{path}");
+        }
+        for (method, path) in [
+            (Method::GET, "/_matrix/client/v3/sync"),
+            (Method::GET, "/_matrix/client/v3/rooms/!a:b/state"),
+            (Method::GET, "/_matrix/client/v3/profile/@a:b"),
+            (Method::POST, "/_matrix/client/v3/rooms/!a:b/leave"),
+            (Method::PUT, "/_matrix/client/v3/rooms/!a:b/redact/$c/1"),
+            (
+                Method::PUT,
+                "/_matrix/client/v3/sendToDevice/m.room.encrypted/1",
+            ),
+            (Method::POST, "/_matrix/client/v3/keys/upload"),
+            (Method::POST, "/_matrix/client/v3/rooms/!a:b/read_markers"),
+        ] {
+            assert!(!is_act(&method, path), "{path}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Measures of administrators against accounts: locked ones are refused, suspended ones read and do not act
+//! (specification, "Account locking", "Account suspension", "Server administration").
+
+use ruma::UserId;
+use serde_json::{Value, json};
+
+use super::{Error, tokens::Session};
+use crate::{
+    clock::now_ms,
+    context::Context,
+    storage::{self, moderation::Account},
+};
+
+/// What an account may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Whatever it wants.
+    #[default]
+    Open,
+    /// Read.
+    Suspended,
+    /// Nothing but log out.
+    Locked,
+}
+
+impl Standing {
+    /// Of what is stored; being locked is the stronger one.
+    pub fn of(locked: bool, suspended: bool) -> Self {
+        match (locked, suspended) {
+            (true, _) => Self::Locked,
+            (false, true) => Self::Suspended,
+            (false, false) => Self::Open,
+        }
+    }
+}
+
+/// What is done to an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// Its sessions are refused until it is unlocked; they and the keys stay.
+    Lock,
+    /// It may read and not act.
+    Suspend,
+}
+
+impl Measure {
+    fn is_in_force(self, account: &Account) -> bool {
+        match self {
+            Self::Lock => account.locked,
+            Self::Suspend => account.suspended,
+        }
+    }
+}
+
+/// Whether a measure is in force against a user.
+pub async fn find(ctx: &Context, by: &Session, user: &UserId, it: Measure) -> Result<bool, Error> {
+    let account = account(ctx, user).await?;
+    if account.admin && account.nid != by.user_nid {
+        return Err(Error::Forbidden("the user is an administrator as well"));
+    }
+    Ok(it.is_in_force(&account))
+}
+
+/// Takes a measure or (`false`) ends it. Every node knows at once, and waiting requests of the user end.
+pub async fn set(
+    ctx: &Context,
+    by: &Session,
+    user: &UserId,
+    (it, on): (Measure, bool),
+) -> Result<(), Error> {
+    let account = account(ctx, user).await?;
+    if account.nid == by.user_nid {
+        return Err(Error::Forbidden("nobody does that to themselves"));
+    }
+    if account.admin {
+        return Err(Error::Forbidden("the user is an administrator as well"));
+    }
+    if it.is_in_force(&account) == on {
+        return Ok(());
+    }
+    let ts = on.then(now_ms);
+    let mut tx = ctx.db.begin().await?;
+    match it {
+        Measure::Lock => storage::moderation::update_locked(&mut tx, account.nid, ts).await?,
+        Measure::Suspend => storage::moderation::update_suspended(&mut tx, account.nid, ts).await?,
+    }
+    tx.log(super::tokens::invalid_entry(account.nid)).await?;
+    tx.commit().await?;
+    tracing::info!(user = %user, by = %by.user_id, measure = ?it, on, "an account was moderated");
+    Ok(())
+}
+
+/// An account of ours that is open. Who asks was checked before: nobody else learns who exists.
+async fn account(ctx: &Context, user: &UserId) -> Result<Account, Error> {
+    if user.server_name() != ctx.server_name() {
+        return Err(Error::Invalid("the user is not of this server"));
+    }
+    let mut conn = ctx.db.conn().await?;
+    let account = storage::moderation::find(&mut conn, user).await?;
+    account.ok_or(Error::NotFound("user"))
+}
+
+/// Devices of a user with the last request of each (specification, "whois").
+pub async fn whois(ctx: &Context, user: &UserId) -> Result<Value, Error> {
+    let account = account(ctx, user).await?;
+    let mut conn = ctx.db.conn().await?;
+    let devices = storage::devices::list(&mut conn, account.nid).await?;
+    let devices = devices.into_iter().map(|device| {
+        let seen = device.last_seen_ts.map(|ts| {
+            json!({
+                "ip": device.last_seen_ip.unwrap_or_default(),
+                "last_seen": ts,
+                "user_agent": device.last_seen_agent.unwrap_or_default(),
+            })
+        });
+        let connections: Vec<Value> = seen.into_iter().collect();
+        let sessions = json!([{ "connections": connections }]);
+        (device.device_id, json!({ "sessions": sessions }))
+    });
+    let devices: serde_json::Map<String, Value> = devices.collect();
+    Ok(json!({ "user_id": user, "devices": devices }))
+}
