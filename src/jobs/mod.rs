@@ -17,6 +17,7 @@ use crate::{
         user_directory,
     },
     storage::{self, LogKind, LogRow},
+    users::validation,
 };
 
 /// How long a connection of sliding sync may be unused.
@@ -242,6 +243,10 @@ async fn sweep_once(rooms: &Rooms) -> Result<(), storage::Error> {
     while storage::events::delete_old_txns(&mut conn, now - KEEP_MS, SWEEP_ROWS).await? > 0 {}
     while storage::to_device::delete_txns(&mut conn, now - KEEP_MS, SWEEP_ROWS).await? > 0 {}
     while storage::openid_tokens::delete_expired(&mut conn, now, SWEEP_ROWS).await? > 0 {}
+    let asked = (now - validation::KEEP_MS, now);
+    while storage::validations::delete_before(&mut conn, asked, SWEEP_ROWS).await? > 0 {}
+    let told = now - push::MAIL_KEEP_MS;
+    while storage::mail_rooms::delete_before(&mut conn, told, SWEEP_ROWS).await? > 0 {}
     let unused = now - KEEP_CONNECTIONS_MS;
     while storage::sliding::delete_unused(&mut conn, unused, SWEEP_ROWS).await? > 0 {}
     storage::room_deletions::delete_done(&mut conn, now - KEEP_DELETIONS_MS).await?;

@@ -17,6 +17,7 @@ pub mod inbox;
 pub mod keeping;
 pub mod key_backup;
 pub mod locks;
+pub mod mail_rooms;
 pub mod media;
 pub mod memberships;
 pub mod names;
@@ -47,12 +48,14 @@ pub mod spaces;
 pub mod state;
 pub mod stream;
 pub mod sync;
+pub mod threepids;
 pub mod to_device;
 pub mod tokens;
 pub mod tx;
 pub mod unread;
 pub mod user_directory;
 pub mod users;
+pub mod validations;
 
 use std::{sync::Arc, time::Duration};
 

@@ -74,13 +74,18 @@ async fn login(
 ) -> Result<Object, ApiError> {
     let user = match &request.login_info {
         LoginInfo::Password(password) => {
-            #[expect(deprecated, reason = "old clients name the user here")]
-            let name = named(password.identifier.as_ref(), password.user.as_ref())?;
             if let Some(address) = address {
                 app.limits.check(Kind::Login, &address.ip().to_string())?;
             }
-            app.limits.check(Kind::Login, name)?;
-            let user = parse_user(&app.ctx, name);
+            let user = if let Some(UserIdentifier::Email(email)) = &password.identifier {
+                app.limits.check(Kind::Login, &email.address)?;
+                users::login::find_by_address(&app.ctx, &email.address).await?
+            } else {
+                #[expect(deprecated, reason = "old clients name the user here")]
+                let name = named(password.identifier.as_ref(), password.user.as_ref())?;
+                app.limits.check(Kind::Login, name)?;
+                parse_user(&app.ctx, name)
+            };
             users::login::check_password(&app.ctx, user.as_deref(), &password.password).await?
         }
         LoginInfo::ApplicationService(login) => {
