@@ -78,8 +78,10 @@ async fn login(
                 app.limits.check(Kind::Login, &address.ip().to_string())?;
             }
             let user = if let Some(UserIdentifier::Email(email)) = &password.identifier {
-                app.limits.check(Kind::Login, &email.address)?;
-                users::login::find_by_address(&app.ctx, &email.address).await?
+                // What is no address is nobody's.
+                let mailbox = users::threepids::canonical(&email.address).unwrap_or_default();
+                app.limits.check(Kind::Login, &mailbox)?;
+                users::login::find_by_address(&app.ctx, &mailbox).await?
             } else {
                 #[expect(deprecated, reason = "old clients name the user here")]
                 let name = named(password.identifier.as_ref(), password.user.as_ref())?;

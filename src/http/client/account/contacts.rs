@@ -81,7 +81,7 @@ async fn ask(
     if let Some(address) = address {
         app.limits.check(Kind::Mail, &address.ip().to_string())?;
     }
-    let mailbox = request.email.trim().to_lowercase();
+    let mailbox = threepids::canonical(request.email)?;
     app.limits.check(Kind::Mail, &mailbox)?;
     let sid = validation::request(&app.ctx, purpose, request).await?;
     Ok(Object(json!({ "sid": sid })))
