@@ -5,7 +5,8 @@ use std::{ops::Deref, sync::Arc};
 use ruma::ServerName;
 
 use crate::{
-    appservices::Services, config::Config, event::keys::SigningKeys, federation, storage::Db,
+    appservices::Services, config::Config, event::keys::SigningKeys, federation, mail::Mailer,
+    storage::Db,
 };
 
 /// Infrastructure handles. Cheap to clone.
@@ -25,6 +26,8 @@ pub struct Inner {
     pub federation: federation::Client,
     /// Application services.
     pub appservices: Services,
+    /// Sends mails; `None`: there is no e-mail.
+    pub mail: Option<Mailer>,
 }
 
 impl Context {
@@ -36,12 +39,15 @@ impl Context {
         federation: federation::Client,
     ) -> Result<Self, federation::Error> {
         let appservices = Services::new(&config)?;
+        let mail = Mailer::new(&config);
+        let mail = mail.map_err(|error| federation::Error::Setup(error.to_string()))?;
         Ok(Self(Arc::new(Inner {
             config,
             db,
             keys,
             federation,
             appservices,
+            mail,
         })))
     }
 

@@ -14,6 +14,7 @@ pub mod event;
 pub mod federation;
 pub mod http;
 pub mod jobs;
+pub mod mail;
 pub mod media;
 pub mod postgres;
 pub mod rooms;

@@ -19,7 +19,7 @@ const FLOORS: [&[&str]; 15] = [
     &["config"],
     &["event", "telemetry", "postgres", "blobs"],
     &["storage"],
-    &["federation"],
+    &["federation", "mail"],
     &["appservices"],
     &["context"],
     &["users"],

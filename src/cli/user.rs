@@ -52,7 +52,8 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
         let keys = std::sync::Arc::new(keys);
         let federation = federation::Client::new(&config, db.clone(), keys.clone())?;
         let ctx = Context::new(config.clone(), db, keys, federation)?;
-        registration::create_account(&ctx, &user, Some(&password), create.admin, None).await?;
+        registration::create_account(&ctx, &user, Some(&password), (create.admin, None), None)
+            .await?;
         println!("{user} created");
         ctx.db.close().await;
         Ok(())

@@ -4,6 +4,7 @@
 //! is told in one go. `config/example.toml` documents every key.
 
 pub mod appservice;
+pub mod email;
 pub mod federation;
 
 mod problem;
@@ -20,6 +21,7 @@ use ruma::{OwnedServerName, RoomVersionId};
 
 pub use self::{
     appservice::Appservice,
+    email::{Email, EmailTls},
     federation::{Federation, ServerRule, UnlistedInRoom},
     problem::{Error, Problem},
 };
@@ -94,6 +96,8 @@ pub struct Config {
     pub push: Push,
     /// The TURN server for calls.
     pub turn: Turn,
+    /// E-mail; `None`: there is none.
+    pub email: Option<Email>,
     /// Logging.
     pub log: Log,
     /// Which servers we have to do with.
@@ -179,6 +183,8 @@ pub struct Registration {
     pub open: bool,
     /// A registration token is needed.
     pub require_token: bool,
+    /// An e-mail address is needed.
+    pub require_email: bool,
     /// Tokens valid besides those in the database.
     pub tokens: Vec<Secret>,
     /// Shared secret of `/_synapse/admin/v1/register`.
@@ -315,6 +321,7 @@ impl Default for Config {
             registration: Registration {
                 open: false,
                 require_token: false,
+                require_email: false,
                 tokens: Vec::new(),
                 shared_secret: None,
                 password_length_min: 8,
@@ -344,6 +351,7 @@ impl Default for Config {
                 shared_secret: None,
                 lifetime_seconds: 86_400,
             },
+            email: None,
             log: Log {
                 level: "info".to_owned(),
                 json: false,

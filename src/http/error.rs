@@ -10,6 +10,9 @@ use crate::{appservices, devices, federation, media, rooms, storage, sync, users
 /// When to try again with too many pending uploads: they end when they are used.
 const PENDING_RETRY_MS: u64 = 60_000;
 
+/// When to try again after too many mails.
+const MAILS_RETRY_MS: u64 = 3_600_000;
+
 /// An error as a client or peer gets it.
 #[derive(Debug)]
 pub struct ApiError {
@@ -246,6 +249,12 @@ impl From<users::Error> for ApiError {
             Error::NotSettable(_) => Self::new(StatusCode::METHOD_NOT_ALLOWED, "M_BAD_JSON", &text),
             Error::Invalid(_) | Error::NoGateway(_) | Error::Parameter(_) => bad("M_INVALID_PARAM"),
             Error::UnknownAddress => bad("M_THREEPID_NOT_FOUND"),
+            Error::AddressInUse => bad("M_THREEPID_IN_USE"),
+            Error::AddressNotSupported => bad("M_THREEPID_MEDIUM_NOT_SUPPORTED"),
+            Error::AddressDenied => forbidden("M_THREEPID_DENIED"),
+            Error::AddressUnproved => bad("M_THREEPID_AUTH_FAILED"),
+            Error::IdentityServer => forbidden("M_SERVER_NOT_TRUSTED"),
+            Error::TooManyMails => Self::limited(MAILS_RETRY_MS),
             Error::Missing(_) => bad("M_MISSING_PARAM"),
             Error::Interactive(challenge) => Self {
                 status: StatusCode::UNAUTHORIZED,

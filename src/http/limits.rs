@@ -35,6 +35,10 @@ pub enum Kind {
     Report,
     /// What an address tells of bound third-party identifiers: peers are called for it.
     Binding,
+    /// Mails that an address of the network asks for, or that go to a mailbox.
+    Mail,
+    /// Links in mails that somebody opens.
+    MailLink,
     /// Summaries of rooms that somebody asks for without a session: peers may be called for them.
     Preview,
 }
@@ -51,7 +55,8 @@ impl Kind {
             Self::Invite => (0.3, 20.0),
             Self::Media => (10.0, 50.0),
             Self::OpenId | Self::Preview => (0.5, 20.0),
-            Self::Presence | Self::Push | Self::Report => (1.0, 20.0),
+            Self::Mail => (0.02, 10.0),
+            Self::Presence | Self::Push | Self::MailLink | Self::Report => (1.0, 20.0),
             Self::Binding => (1.0, 50.0),
         }
     }

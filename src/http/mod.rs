@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod client;
 pub mod download;
+pub mod email;
 pub mod error;
 pub mod fair;
 pub mod federation;
@@ -79,6 +80,7 @@ pub fn router(app: App, serve: &[Serve]) -> Router {
     if serve.contains(&Serve::Client) {
         router = router
             .merge(client::routes())
+            .merge(email::routes())
             .merge(admin::client_routes())
             .merge(well_known::client_routes());
     }

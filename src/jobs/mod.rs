@@ -18,6 +18,7 @@ use crate::{
     },
     storage::{self, LogKind, LogRow},
     users::seen::{self, Seen},
+    users::validation,
 };
 
 /// How long a connection of sliding sync may be unused.
@@ -259,6 +260,10 @@ async fn sweep_once(rooms: &Rooms) -> Result<(), storage::Error> {
     while storage::login_tokens::delete_expired(&mut conn, now, SWEEP_ROWS).await? > 0 {}
     let unseen = now - KEEP_ADDRESSES_MS;
     while storage::devices::forget_seen(&mut conn, unseen, SWEEP_ROWS).await? > 0 {}
+    let asked = (now - validation::KEEP_MS, now);
+    while storage::validations::delete_before(&mut conn, asked, SWEEP_ROWS).await? > 0 {}
+    let told = now - push::MAIL_KEEP_MS;
+    while storage::mail_rooms::delete_before(&mut conn, told, SWEEP_ROWS).await? > 0 {}
     let unused = now - KEEP_CONNECTIONS_MS;
     while storage::sliding::delete_unused(&mut conn, unused, SWEEP_ROWS).await? > 0 {}
     storage::room_deletions::delete_done(&mut conn, now - KEEP_DELETIONS_MS).await?;

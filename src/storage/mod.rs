@@ -18,6 +18,7 @@ pub mod keeping;
 pub mod key_backup;
 pub mod locks;
 pub mod login_tokens;
+pub mod mail_rooms;
 pub mod media;
 pub mod memberships;
 pub mod moderation;
@@ -49,12 +50,14 @@ pub mod spaces;
 pub mod state;
 pub mod stream;
 pub mod sync;
+pub mod threepids;
 pub mod to_device;
 pub mod tokens;
 pub mod tx;
 pub mod unread;
 pub mod user_directory;
 pub mod users;
+pub mod validations;
 
 use std::{sync::Arc, time::Duration};
 

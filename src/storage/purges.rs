@@ -338,7 +338,8 @@ pub async fn delete_rest(conn: &mut PgConnection, room: RoomNid, limit: i64) -> 
         "appservice_room",
         "search_doc",
         "search_todo",
-        "push_queue"
+        "push_queue",
+        "mail_room"
     );
     Ok(deleted)
 }

@@ -60,28 +60,33 @@ pub struct Listener {
     pub room: RoomNid,
     /// The user's membership event there.
     pub membership: Option<i64>,
+    /// It mails, and what it tells is counted when it is told.
+    pub mails: bool,
 }
 
-/// Pushers of the users who are in some rooms, and of some users whatever they are in.
+/// Pushers of some kinds of the users who are in some rooms, and of some users whatever they are in.
 pub async fn list_listeners(
     conn: &mut PgConnection,
-    rooms: &[i64],
-    users: &[i64],
+    (rooms, users): (&[i64], &[i64]),
     shares: &[i16],
+    kinds: &[String],
 ) -> Result<Vec<Listener>, Error> {
     let rows = sqlx::query!(
         r#"SELECT p.pusher_id AS "pusher!", p.user_nid AS "user!", p.share AS "share!",
-             u.room_nid AS "room!", u.event_nid AS membership
+             u.room_nid AS "room!", u.event_nid AS membership, p.kind = 'email' AS "mails!"
            FROM user_room u
            JOIN pusher p ON p.user_nid = u.user_nid
            WHERE u.room_nid = ANY ($1) AND u.membership = 1 AND p.enabled AND p.share = ANY ($3)
+             AND p.kind = ANY ($4)
            UNION ALL
-           SELECT p.pusher_id, p.user_nid, p.share, 0, NULL
+           SELECT p.pusher_id, p.user_nid, p.share, 0, NULL, p.kind = 'email'
            FROM pusher p
-           WHERE p.user_nid = ANY ($2) AND p.enabled AND p.share = ANY ($3)"#,
+           WHERE p.user_nid = ANY ($2) AND p.enabled AND p.share = ANY ($3)
+             AND p.kind = ANY ($4)"#,
         rooms,
         users,
-        shares
+        shares,
+        kinds
     )
     .fetch_all(conn)
     .await?;
@@ -91,6 +96,7 @@ pub async fn list_listeners(
         share: row.share,
         room: RoomNid(row.room),
         membership: row.membership,
+        mails: row.mails,
     });
     Ok(rows.collect())
 }
@@ -202,7 +208,7 @@ pub struct Due {
     pub failures: i32,
 }
 
-/// Pushers whose time has come, but for those under way and those of gateways that are busy.
+/// Pushers of gateways whose time has come, but for those under way and those of gateways that are busy.
 pub async fn list_due(
     conn: &mut PgConnection,
     shares: &[i16],
@@ -214,7 +220,7 @@ pub async fn list_due(
         r#"SELECT pusher_id, user_nid, share, app_id, pushkey, data, gateway, set_ts, rev, recount,
              told, failures
            FROM pusher
-           WHERE share = ANY ($1) AND due_ts <= $2 AND enabled
+           WHERE share = ANY ($1) AND due_ts <= $2 AND enabled AND kind = 'http'
              AND NOT pusher_id = ANY ($3) AND NOT gateway = ANY ($4)
            ORDER BY due_ts LIMIT $5"#,
         shares,

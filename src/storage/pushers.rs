@@ -7,7 +7,7 @@ use super::{Error, UserNid};
 /// A pusher, as its client made it.
 #[derive(Clone, Debug)]
 pub struct Pusher {
-    /// `http`.
+    /// `http` or `email`.
     pub kind: String,
     /// Application.
     pub app_id: String,
@@ -31,6 +31,8 @@ pub struct Pusher {
     pub set_ts: i64,
     /// Device that made it.
     pub device_id: Option<String>,
+    /// Token of the link that ends mails.
+    pub unsubscribe: Option<String>,
 }
 
 /// Makes or changes a pusher; one of another device stays with that where `keeps_device`.
@@ -42,14 +44,17 @@ pub async fn upsert(
 ) -> Result<(), Error> {
     sqlx::query!(
         "INSERT INTO pusher AS p (user_nid, device_no, kind, app_id, pushkey, app_display_name,
-           device_display_name, profile_tag, lang, data, gateway, enabled, set_ts)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+           device_display_name, profile_tag, lang, data, gateway, enabled, set_ts,
+           unsubscribe)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $15)
          ON CONFLICT ON CONSTRAINT pusher_key DO UPDATE SET
            device_no = CASE WHEN $14 THEN p.device_no ELSE EXCLUDED.device_no END,
            kind = EXCLUDED.kind, app_display_name = EXCLUDED.app_display_name,
            device_display_name = EXCLUDED.device_display_name,
            profile_tag = EXCLUDED.profile_tag, lang = EXCLUDED.lang, data = EXCLUDED.data,
            gateway = EXCLUDED.gateway, enabled = EXCLUDED.enabled, set_ts = EXCLUDED.set_ts,
+           unsubscribe = CASE WHEN EXCLUDED.unsubscribe IS NOT NULL
+             THEN coalesce(p.unsubscribe, EXCLUDED.unsubscribe) END,
            failures = 0, failing_ts = NULL, due_ts = least(p.due_ts, EXCLUDED.set_ts)",
         user.0,
         device_no,
@@ -64,7 +69,8 @@ pub async fn upsert(
         pusher.gateway,
         pusher.enabled,
         pusher.set_ts,
-        keeps_device
+        keeps_device,
+        pusher.unsubscribe
     )
     .execute(&mut *conn)
     .await?;
@@ -73,7 +79,8 @@ pub async fn upsert(
             "WITH off AS (
                UPDATE pusher SET due_ts = NULL, recount = false, rev = rev + 1
                WHERE user_nid = $1 AND app_id = $2 AND pushkey = $3
-               RETURNING pusher_id)
+               RETURNING pusher_id
+             ), unmailed AS (DELETE FROM mail_room m USING off WHERE m.pusher_id = off.pusher_id)
              DELETE FROM push_queue q USING off WHERE q.pusher_id = off.pusher_id",
             user.0,
             pusher.app_id,
@@ -90,7 +97,7 @@ pub async fn list(conn: &mut PgConnection, user: UserNid) -> Result<Vec<Pusher>,
     Ok(sqlx::query_as!(
         Pusher,
         r#"SELECT p.kind, p.app_id, p.pushkey, p.app_display_name, p.device_display_name,
-             p.profile_tag, p.lang, p.data, p.gateway, p.enabled, p.set_ts,
+             p.profile_tag, p.lang, p.data, p.gateway, p.enabled, p.set_ts, p.unsubscribe,
              d.device_id AS "device_id?"
            FROM pusher p
            LEFT JOIN device d ON d.user_nid = p.user_nid AND d.device_no = p.device_no
@@ -154,6 +161,14 @@ pub async fn delete_of_others(
 /// Deletes all pushers of a user.
 pub async fn delete_of_user(conn: &mut PgConnection, user: UserNid) -> Result<(), Error> {
     sqlx::query!("DELETE FROM pusher WHERE user_nid = $1", user.0)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Deletes the pusher that has a token of a link.
+pub async fn delete_unsubscribed(conn: &mut PgConnection, token: &str) -> Result<(), Error> {
+    sqlx::query!("DELETE FROM pusher WHERE unsubscribe = $1", token)
         .execute(conn)
         .await?;
     Ok(())

@@ -5,6 +5,7 @@ use ruma::{OwnedUserId, UserId};
 use super::{
     Error, passwords,
     registration::{self, user_id},
+    threepids,
 };
 use crate::{config::Appservice, context::Context, storage};
 
@@ -17,6 +18,14 @@ pub fn parse_user(ctx: &Context, name: &str) -> Option<OwnedUserId> {
         return (id.server_name() == ctx.server_name()).then_some(id);
     }
     user_id(ctx.server_name(), &name.to_lowercase()).ok()
+}
+
+/// The user who has an e-mail address.
+pub async fn find_by_address(ctx: &Context, address: &str) -> Result<Option<OwnedUserId>, Error> {
+    match threepids::find_owner(ctx, address).await? {
+        Some(owner) => Ok(Some(ctx.db.ids.user_id(owner).await?)),
+        None => Ok(None),
+    }
 }
 
 /// Checks a password. Takes as long for users that do not exist.
@@ -80,6 +89,7 @@ pub async fn deactivate(ctx: &Context, user: &UserId, erase: bool) -> Result<(),
     let mut tx = ctx.db.begin().await?;
     storage::users::deactivate(&mut tx, nid, erase).await?;
     storage::pushers::delete_of_user(&mut tx, nid).await?;
+    storage::threepids::delete_of_user(&mut tx, nid).await?;
     tx.commit().await?;
     Ok(())
 }

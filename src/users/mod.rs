@@ -14,8 +14,10 @@ pub mod push_rules;
 pub mod pushers;
 pub mod registration;
 pub mod seen;
+pub mod threepids;
 pub mod tokens;
 pub mod uia;
+pub mod validation;
 
 use crate::storage;
 
@@ -85,6 +87,24 @@ pub enum Error {
     /// Nothing is sent to that address.
     #[error("no e-mail is sent: the address is not known to be yours")]
     UnknownAddress,
+    /// Another account has that address.
+    #[error("the e-mail address belongs to an account already")]
+    AddressInUse,
+    /// Nothing of that kind here.
+    #[error("this server does not do that with such addresses")]
+    AddressNotSupported,
+    /// Nobody registers with an address.
+    #[error("nobody registers with an e-mail address here")]
+    AddressDenied,
+    /// Nobody has proved to read the address.
+    #[error("the e-mail address is not confirmed, or that was used already")]
+    AddressUnproved,
+    /// There is no identity server here.
+    #[error("identity servers are not trusted here")]
+    IdentityServer,
+    /// Too many mails to an address, or to all.
+    #[error("too many mails; try again later")]
+    TooManyMails,
     /// What the client had to send and did not.
     #[error("missing parameters: {0}")]
     Missing(String),

@@ -71,7 +71,7 @@ pub fn check_reserved(
 /// Makes the users of the application services themselves, where they are not there yet.
 pub async fn create_senders(ctx: &Context) -> Result<(), Error> {
     for service in ctx.appservices.all() {
-        match create_account(ctx, &service.sender, None, false, Some("bot")).await {
+        match create_account(ctx, &service.sender, None, (false, Some("bot")), None).await {
             Ok(()) | Err(Error::NameTaken) => {}
             Err(error) => return Err(error),
         }
@@ -102,13 +102,13 @@ pub fn fresh_name() -> String {
     format!("u{:012x}", rand::random::<u64>() >> 16)
 }
 
-/// Makes an account.
+/// Makes an account, with an e-mail address that was proved (and when), if there is one.
 pub async fn create_account(
     ctx: &Context,
     user: &UserId,
     password: Option<&str>,
-    admin: bool,
-    user_type: Option<&str>,
+    kind: (bool, Option<&str>),
+    address: Option<(&str, i64)>,
 ) -> Result<(), Error> {
     let hash = match password {
         Some(password) => {
@@ -124,7 +124,7 @@ pub async fn create_account(
         nid,
         user.localpart(),
         hash.as_deref(),
-        (admin, user_type),
+        kind,
         now_ms(),
     );
     match made.await {
@@ -132,6 +132,13 @@ pub async fn create_account(
             return Err(Error::NameTaken);
         }
         made => made?,
+    }
+    if let Some((address, validated_ts)) = address {
+        let times = (validated_ts, now_ms());
+        match storage::threepids::insert(&mut tx, nid, address, times).await {
+            Err(error) if error.violates("threepid_pkey") => return Err(Error::AddressInUse),
+            added => added?,
+        }
     }
     tx.commit().await?;
     Ok(())

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Error, login, registration};
+use super::{
+    Error, login, registration,
+    validation::{self, Purpose},
+};
 use crate::{
     clock::now_ms,
     context::Context,
@@ -21,6 +24,15 @@ pub const PASSWORD: Flows = &[&["m.login.password"]];
 pub const DUMMY: Flows = &[&["m.login.dummy"]];
 /// A registration token.
 pub const TOKEN: Flows = &[&["m.login.registration_token"]];
+/// An e-mail address.
+pub const EMAIL: Flows = &[&[EMAIL_STAGE]];
+/// A registration token and an e-mail address.
+pub const TOKEN_AND_EMAIL: Flows = &[&["m.login.registration_token", EMAIL_STAGE]];
+
+/// Whoever registers, or asks for a new password, reads an e-mail address.
+pub const EMAIL_STAGE: &str = "m.login.email.identity";
+/// The operation in which an e-mail address is that of a new account.
+pub const REGISTER: &str = "POST /register";
 
 /// What a client is told when stages are missing.
 #[derive(Clone, Debug)]
@@ -102,6 +114,8 @@ pub async fn authenticate(
     let mut error = None;
     if let Some(auth) = auth
         && let Some(stage) = auth.get("type").and_then(Value::as_str)
+        // A proof is good once, and clients ask again.
+        && !(stage == EMAIL_STAGE && completed.iter().any(|done| done == stage))
     {
         match run(ctx, &operation, stage, auth).await? {
             Ok(fact) => {
@@ -166,6 +180,7 @@ async fn run(
                 )))
             }
         }
+        EMAIL_STAGE => prove_address(ctx, operation, auth).await,
         "m.login.password" => {
             let Some((user, _)) = operation.user else {
                 return Ok(Err(("M_UNKNOWN", "nobody to check a password of")));
@@ -190,5 +205,33 @@ async fn run(
             }
         }
         _ => Ok(Err(("M_UNRECOGNIZED", "unknown stage"))),
+    }
+}
+
+/// Somebody shows that they read an address; the fact is the address.
+async fn prove_address(
+    ctx: &Context,
+    operation: &Operation<'_>,
+    auth: &Value,
+) -> Result<Stage, Error> {
+    let purpose = if operation.path == REGISTER {
+        Purpose::Register
+    } else {
+        Purpose::Password
+    };
+    let shown = auth.get("threepid_creds");
+    let shown = shown.or_else(|| auth.get("threepidCreds"));
+    let text = |key: &str| {
+        let text = shown.and_then(|shown| shown.get(key));
+        text.and_then(Value::as_str).unwrap_or_default()
+    };
+    let proof = (text("sid"), text("client_secret"));
+    match validation::take(ctx, purpose, proof).await {
+        Ok((address, ts)) => Ok(Ok(json!({ "email": address, "email_ts": ts }))),
+        Err(Error::AddressUnproved | Error::Parameter(_)) => Ok(Err((
+            "M_UNAUTHORIZED",
+            "the e-mail address is not confirmed yet, or that was used already",
+        ))),
+        Err(error) => Err(error),
     }
 }

@@ -1,6 +1,7 @@
 //! From keys to a checked configuration.
 
 mod appservice;
+mod email;
 mod federation;
 mod media;
 mod outbound;
@@ -17,8 +18,8 @@ use std::{
 use ruma::{OwnedServerName, RoomVersionId};
 
 use super::{
-    ClientCertificate, Config, Error, Listener, Loaded, Log, Presence, PrivateDatabase, RateLimits,
-    Registration, Rooms, Secret, Serve, Tls, WellKnown, source::Source,
+    ClientCertificate, Config, EmailTls, Error, Listener, Loaded, Log, Presence, PrivateDatabase,
+    RateLimits, Registration, Rooms, Secret, Serve, Tls, WellKnown, source::Source,
 };
 
 /// Room versions that can be the default: older ones are made only where a client asks for them.
@@ -33,6 +34,8 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         .text("data_dir")
         .map_or(defaults.data_dir, PathBuf::from);
     let server_name = server_name(source_ref, from_file).unwrap_or(defaults.server_name);
+    let well_known = well_known(source_ref);
+    let email = email::read(source_ref, &well_known);
     let config = Config {
         signing_key_file: source_ref
             .text("signing_key_file")
@@ -41,7 +44,7 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         listeners: listeners(source_ref).unwrap_or(defaults.listeners),
         database_url: database_url(source_ref),
         private_database: private_database(source_ref),
-        registration: registration(source_ref),
+        registration: registration(source_ref, email.is_some()),
         rate_limits: RateLimits {
             enabled: source_ref.flag("rate_limits.enabled", defaults.rate_limits.enabled),
         },
@@ -53,10 +56,11 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         media: media::read(source_ref, &defaults.media),
         push: push::read(source_ref, defaults.push),
         turn: turn::read(source_ref, &defaults.turn),
+        email,
         log: log(source_ref, defaults.log),
         federation: federation::read(source_ref),
         outbound: outbound::read(source_ref),
-        well_known: well_known(source_ref),
+        well_known,
         appservices: appservice::read(source_ref, &server_name),
         server_name,
     };
@@ -221,7 +225,22 @@ fn private_database(source: &mut Source) -> PrivateDatabase {
 /// Characters that a new password has at least, where nothing is said.
 const PASSWORD_LENGTH_MIN: usize = 8;
 
-fn registration(source: &mut Source) -> Registration {
+fn registration(source: &mut Source, has_mail: bool) -> Registration {
+    let email = source.text("registration.email");
+    let email = email.unwrap_or_else(|| "off".to_owned());
+    let shown = Some(format!("{email:?}"));
+    match email.as_str() {
+        "off" => {}
+        "required" if has_mail => {}
+        "required" => {
+            let remedy = "needs the section [email]: addresses are confirmed by mail";
+            source.problem("registration.email", shown, remedy);
+        }
+        _ => {
+            let remedy = "is not a choice; give \"off\" or \"required\"";
+            source.problem("registration.email", shown, remedy);
+        }
+    }
     let tokens = source
         .text("registration.tokens_file")
         .and_then(|path| source.secret_file("registration.tokens_file", Path::new(&path)));
@@ -232,6 +251,7 @@ fn registration(source: &mut Source) -> Registration {
     Registration {
         open: source.flag("registration.open", false),
         require_token: source.flag("registration.require_token", false),
+        require_email: email == "required",
         tokens: lines
             .filter(|line| !line.is_empty() && !line.starts_with('#'))
             .map(|line| Secret(line.to_owned()))
@@ -331,7 +351,7 @@ fn warnings(config: &Config) -> Vec<String> {
         }
     }
     let registration = &config.registration;
-    if registration.open && !registration.require_token {
+    if registration.open && !registration.require_token && !registration.require_email {
         warnings.push(
             "registration.open: anybody who reaches this server can make an account; \
              registration.require_token = true asks for a token"
@@ -341,6 +361,16 @@ fn warnings(config: &Config) -> Vec<String> {
     if registration.require_token && !registration.open {
         warnings.push(
             "registration.require_token has no effect while registration.open is false".to_owned(),
+        );
+    }
+    if let Some(email) = &config.email
+        && email.tls == EmailTls::None
+        && !email::is_here(&email.smtp_host)
+    {
+        warnings.push(
+            "email.tls is \"none\": mails, and the links in them, can be read on the way to the \
+             relay"
+                .to_owned(),
         );
     }
     if config.server_name.host() == "localhost" {

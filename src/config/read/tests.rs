@@ -222,3 +222,44 @@ fn wrong_lists_and_proxies_are_told_without_secrets() {
     assert!(text.starts_with("7 things"), "{text}");
     assert!(!text.contains("geheim"), "{text}");
 }
+
+#[test]
+fn email_that_cannot_work_is_told_and_its_password_is_not() {
+    let head = "server_name = \"a.example\"\n";
+    let bad = "[registration]\nemail = \"maybe\"\n[email]\ntls = \"none\"\n\
+               smtp_host = \"mail.example\"\nusername = \"a\"\npassword = \"geheim\"\n\
+               from = \"a\\r\\nBcc: b@c\"\nnext_link_hosts = [\"https://x\"]\n\
+               notice_content = \"all\"\nnotice_delay_s = 0\n";
+    let text = load(&format!("{head}{bad}"), &[]).unwrap_err().to_string();
+    assert!(!text.contains("geheim"), "{text}");
+    for wrong in [
+        "registration.email = \"maybe\"",
+        "email.tls = \"none\": would send the password in the clear",
+        "email.from = ",
+        "email.next_link_hosts = \"https://x\"",
+        "email.notice_content = \"all\"",
+        "email.notice_delay_s = 0",
+        "well_known.client: is missing",
+    ] {
+        assert!(text.contains(wrong), "{wrong}\n{text}");
+    }
+    let text = load(&format!("{head}[email]\n"), &[])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains("email.smtp_host: is missing") && text.contains("email.from: is missing")
+    );
+    let off = format!("{head}[registration]\nemail = \"required\"\n");
+    assert!(
+        load(&off, &[])
+            .unwrap_err()
+            .to_string()
+            .contains("needs the section")
+    );
+    let good = "[well_known]\nclient = \"https://m.example\"\n[email]\nsmtp_host = \"mail.example\"\n\
+                username = \"a\"\npassword = \"geheim\"\nfrom = \"A <a@b.example>\"\n";
+    let config = load(&format!("{head}{good}"), &[]).unwrap().config;
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("geheim"));
+    assert_eq!(config.email.unwrap().smtp_port, 587);
+}

@@ -90,8 +90,14 @@ async fn register(
     let server_name = app.ctx.server_name();
     let user = registration::user_id(server_name, &wanted.username.to_lowercase())?;
     let kind = wanted.user_type.as_deref();
-    registration::create_account(&app.ctx, &user, Some(&wanted.password), wanted.admin, kind)
-        .await?;
+    registration::create_account(
+        &app.ctx,
+        &user,
+        Some(&wanted.password),
+        (wanted.admin, kind),
+        None,
+    )
+    .await?;
     if let Some(name) = wanted.displayname {
         crate::users::profile::set(&app.ctx, &user, "displayname", Some(json!(name))).await?;
     }

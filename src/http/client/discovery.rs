@@ -65,7 +65,7 @@ async fn get_capabilities(
             },
             "m.set_displayname": { "enabled": true },
             "m.set_avatar_url": { "enabled": true },
-            "m.3pid_changes": { "enabled": false },
+            "m.3pid_changes": { "enabled": ctx.mail.is_some() },
             "m.get_login_token": { "enabled": true },
             "m.profile_fields": { "enabled": true },
             "m.forget_forced_upon_leave": { "enabled": false },

@@ -79,13 +79,20 @@ async fn login(
 ) -> Result<Object, ApiError> {
     let user = match &request.login_info {
         LoginInfo::Password(password) => {
-            #[expect(deprecated, reason = "old clients name the user here")]
-            let name = named(password.identifier.as_ref(), password.user.as_ref())?;
             if let Some(address) = address {
                 app.limits.check(Kind::Login, &address.ip().to_string())?;
             }
-            app.limits.check(Kind::Login, name)?;
-            let user = parse_user(&app.ctx, name);
+            let user = if let Some(UserIdentifier::Email(email)) = &password.identifier {
+                // What is no address is nobody's.
+                let mailbox = users::threepids::canonical(&email.address).unwrap_or_default();
+                app.limits.check(Kind::Login, &mailbox)?;
+                users::login::find_by_address(&app.ctx, &mailbox).await?
+            } else {
+                #[expect(deprecated, reason = "old clients name the user here")]
+                let name = named(password.identifier.as_ref(), password.user.as_ref())?;
+                app.limits.check(Kind::Login, name)?;
+                parse_user(&app.ctx, name)
+            };
             users::login::check_password(&app.ctx, user.as_deref(), &password.password).await?
         }
         LoginInfo::ApplicationService(login) => {

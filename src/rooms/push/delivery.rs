@@ -36,6 +36,9 @@ const WAITING_MAX: i64 = 1_000;
 
 /// Sends, for ever.
 pub(super) async fn run(rooms: &Rooms) {
+    if !rooms.ctx().config.push.enabled {
+        return;
+    }
     let push = &rooms.0.push;
     let mut turns: JoinSet<()> = JoinSet::new();
     loop {

@@ -13,7 +13,7 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 
-use super::{Error, Heard, KEEP_MS, Queued, Rooms};
+use super::{Error, Heard, KEEP_MS, Mailed, Queued, Rooms};
 use crate::{
     clock::now_ms,
     event::pdu::Pdu,
@@ -60,8 +60,13 @@ pub(super) async fn listen(
             _ => [row_user, None],
         };
         for user in moved.into_iter().flatten() {
-            let its = listeners.by_user.get(&user).into_iter().flatten();
-            heard.recount.extend(its.map(|it| it.pusher));
+            for its in listeners.by_user.get(&user).into_iter().flatten() {
+                if its.mails {
+                    heard.put_off.insert((its.pusher, news.row.room));
+                } else {
+                    heard.recount.insert(its.pusher);
+                }
+            }
         }
     }
     of_events(rooms, news, &listeners, &mut heard).await?;
@@ -114,7 +119,9 @@ async fn listeners(rooms: &Rooms, news: &[News], shares: &[i16]) -> Result<Liste
     let nids: Vec<i64> = nids.into_iter().collect();
     let users: Vec<i64> = users.into_iter().collect();
     let mut conn = rooms.ctx().db.conn().await?;
-    let found = storage::push_queue::list_listeners(&mut conn, &nids, &users, shares).await?;
+    let kinds = super::kinds(rooms);
+    let found =
+        storage::push_queue::list_listeners(&mut conn, (&nids, &users), shares, &kinds).await?;
     for listener in found {
         if listener.room.0 == 0 {
             let of_user = listeners.by_user.entry(listener.user).or_default();
@@ -152,14 +159,20 @@ async fn of_events(
         rooms.states_before(&room, &events).await?;
         for event in &events {
             let told = of_event(rooms, &room, event, listeners).await?;
-            let rows = told.iter().map(|(listener, actions)| {
-                queued(listener, &event.pdu, actions, |row| {
-                    row.pos = event.stored.pos.unwrap_or_default();
-                    row.room = room.nid;
-                    row.event = event.stored.nid.0;
-                })
-            });
-            heard.rows.extend(rows);
+            let pos = event.stored.pos.unwrap_or_default();
+            for (listener, actions) in &told {
+                if listener.mails {
+                    heard.mailed.push(Mailed::of(listener, pos, room.nid));
+                    continue;
+                }
+                heard
+                    .rows
+                    .push(queued(listener, &event.pdu, actions, |row| {
+                        row.pos = pos;
+                        row.room = room.nid;
+                        row.event = event.stored.nid.0;
+                    }));
+            }
         }
     }
     Ok(())
@@ -255,6 +268,10 @@ async fn of_invites(
             continue;
         };
         for listener in listeners.by_user.get(&invite.user).into_iter().flatten() {
+            if listener.mails {
+                heard.mailed.push(Mailed::of(listener, *pos, invite.room));
+                continue;
+            }
             heard.rows.push(queued(listener, &pdu, &actions, |row| {
                 row.pos = *pos;
                 row.room = invite.room;
@@ -379,6 +396,7 @@ mod tests {
             share: 1,
             room: RoomNid(7),
             membership: None,
+            mails: false,
         };
         listeners
             .by_room

@@ -10,10 +10,11 @@
 
 mod delivery;
 mod heard;
+mod mails;
 mod notice;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -24,8 +25,8 @@ use super::{Error, Rooms};
 use crate::{
     clock::now_ms,
     storage::{
-        self, LogKind, Pos, news,
-        push_queue::{self, Queued},
+        self, LogKind, Pos, RoomNid, news,
+        push_queue::{self, Listener, Queued},
         shares::{self, Shares},
     },
 };
@@ -37,6 +38,9 @@ const SHARES: i32 = 7_021_999;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What nobody could be told for so long is told no more.
 pub const KEEP_MS: i64 = 24 * 3_600_000;
+
+/// How long it is remembered that a mail told of a room: longer than any pause.
+pub const MAIL_KEEP_MS: i64 = 62 * 24 * 3_600_000;
 
 /// What a node knows of the pushers of its shares.
 #[derive(Debug)]
@@ -50,6 +54,8 @@ pub(super) struct Push {
     gained: Notify,
     /// Pushers under way, with their gateways.
     active: Mutex<HashMap<i64, String>>,
+    /// Pushers that mail under way.
+    mailing: Mutex<HashSet<i64>>,
 }
 
 impl Push {
@@ -60,6 +66,7 @@ impl Push {
             wake: Notify::new(),
             gained: Notify::new(),
             active: Mutex::default(),
+            mailing: Mutex::default(),
         }
     }
 
@@ -69,6 +76,10 @@ impl Push {
 
     fn active(&self) -> MutexGuard<'_, HashMap<i64, String>> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mailing(&self) -> MutexGuard<'_, HashSet<i64>> {
+        self.mailing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Numbers of the shares of this node.
@@ -84,9 +95,17 @@ fn numbers(bits: u64) -> Vec<i16> {
         .collect()
 }
 
+/// Kinds of pushers that are sent anything.
+fn kinds(rooms: &Rooms) -> Vec<String> {
+    let http = rooms.ctx().config.push.enabled.then_some("http");
+    let mails = rooms.ctx().mail.is_some().then_some("email");
+    let kinds = http.into_iter().chain(mails);
+    kinds.map(ToOwned::to_owned).collect()
+}
+
 /// Queues and sends, for ever.
 pub async fn run(rooms: Rooms) {
-    if !rooms.ctx().config.push.enabled {
+    if kinds(&rooms).is_empty() {
         return;
     }
     let push = &rooms.0.push;
@@ -94,7 +113,8 @@ pub async fn run(rooms: Rooms) {
     tokio::join!(
         push.shares.keep(&rooms.ctx().db, take),
         follow(&rooms),
-        delivery::run(&rooms)
+        delivery::run(&rooms),
+        mails::run(&rooms)
     );
 }
 
@@ -172,11 +192,38 @@ struct Heard {
     rows: Vec<Queued>,
     /// Pushers of users who may have read something, or have more or fewer invitations.
     recount: BTreeSet<i64>,
+    /// What is to be mailed.
+    mailed: Vec<Mailed>,
+    /// Pushers that mail, with rooms where their users read or write.
+    put_off: BTreeSet<(i64, i64)>,
+}
+
+/// Something new in a room, for a pusher that mails.
+#[derive(Debug)]
+struct Mailed {
+    pusher: i64,
+    share: i16,
+    pos: Pos,
+    room: RoomNid,
+}
+
+impl Mailed {
+    fn of(listener: &Listener, pos: Pos, room: RoomNid) -> Self {
+        Self {
+            pusher: listener.pusher,
+            share: listener.share,
+            pos,
+            room,
+        }
+    }
 }
 
 impl Heard {
     fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.recount.is_empty()
+        self.rows.is_empty()
+            && self.recount.is_empty()
+            && self.mailed.is_empty()
+            && self.put_off.is_empty()
     }
 }
 
@@ -191,6 +238,9 @@ async fn queue(rooms: &Rooms, shares: &[i16], mut heard: Heard, upto: Pos) -> Re
     heard
         .rows
         .retain(|row| locked.get(&row.share).is_some_and(|pos| row.pos > *pos));
+    let is_new = |it: &Mailed| locked.get(&it.share).is_some_and(|pos| it.pos > *pos);
+    heard.mailed.retain(is_new);
+    mails::note(rooms, &mut tx, &heard, now).await?;
     if !heard.is_empty() {
         let queued: BTreeSet<i64> = heard.rows.iter().map(|row| row.pusher).collect();
         let queued: Vec<i64> = queued.into_iter().collect();

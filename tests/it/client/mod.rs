@@ -3,6 +3,7 @@
 pub(crate) mod account;
 mod admin_rooms;
 mod bad_input;
+mod email;
 pub(crate) mod keys;
 pub(crate) mod media;
 mod moderation;

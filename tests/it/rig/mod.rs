@@ -3,6 +3,7 @@
 pub(crate) mod appservice;
 pub(crate) mod gateway;
 pub(crate) mod links;
+pub(crate) mod mailbox;
 pub(crate) mod operator;
 pub(crate) mod peer;
 pub(crate) mod proxy;

@@ -1,5 +1,7 @@
 //! Registration and what an account can do with itself.
 
+mod contacts;
+
 use std::net::SocketAddr;
 
 use axum::{Router, extract::State};
@@ -21,12 +23,12 @@ use crate::{
         limits::Kind,
         mount,
         reply::Object,
-        request::{Authenticated, Public},
+        request::{Asking, Authenticated, Public},
     },
     rooms::membership,
     storage,
     users::{
-        self, openid, passwords, registration,
+        self, login, openid, passwords, registration,
         tokens::Session,
         uia::{self, Operation},
     },
@@ -43,7 +45,8 @@ pub(super) fn routes() -> Router<App> {
     let router = mount::<whoami::v3::Request, _, _>(router, whoami);
     let router = mount::<request_openid_token::v3::Request, _, _>(router, request_openid_token);
     let router = mount::<change_password::v3::Request, _, _>(router, change_password);
-    mount::<deactivate::v3::Request, _, _>(router, deactivate)
+    let router = mount::<deactivate::v3::Request, _, _>(router, deactivate);
+    contacts::mount_all(router)
 }
 
 /// `POST /_matrix/client/v3/register`
@@ -97,7 +100,7 @@ async fn register_of_appservice(
     let name = name.ok_or_else(|| ApiError::missing_param("username"))?;
     let user = registration::user_id(app.ctx.server_name(), name)?;
     registration::check_reserved(&app.ctx, &user, Some(service))?;
-    registration::create_account(&app.ctx, &user, None, false, None).await?;
+    registration::create_account(&app.ctx, &user, None, (false, None), None).await?;
     Ok(user)
 }
 
@@ -113,8 +116,15 @@ async fn register_by_oneself(
         return Err(users::Error::RegistrationClosed.into());
     }
     if let Some(address) = address {
-        app.limits
-            .check(Kind::Registration, &address.ip().to_string())?;
+        // Clients ask every few seconds whether the link was opened.
+        let stage = auth.and_then(|auth| auth.get("type"));
+        let is_asking = stage.is_some_and(|stage| stage == uia::EMAIL_STAGE);
+        let kind = if config.require_email && is_asking {
+            Kind::MailLink
+        } else {
+            Kind::Registration
+        };
+        app.limits.check(kind, &address.ip().to_string())?;
     }
     let name = request
         .username
@@ -123,27 +133,34 @@ async fn register_by_oneself(
     let user = registration::user_id(app.ctx.server_name(), &name)?;
     registration::check_reserved(&app.ctx, &user, None)?;
     registration::check_available(&app.ctx, &user).await?;
-    let flows = if config.require_token {
-        uia::TOKEN
-    } else {
-        uia::DUMMY
+    let flows = match (config.require_token, config.require_email) {
+        (true, true) => uia::TOKEN_AND_EMAIL,
+        (true, false) => uia::TOKEN,
+        (false, true) => uia::EMAIL,
+        (false, false) => uia::DUMMY,
     };
+    // Before an address is proved, which is good once.
+    if let Some(password) = request.password.as_deref().filter(|_| config.require_email) {
+        passwords::check_strength(password, config.password_length_min)?;
+    }
     let operation = Operation {
-        path: "POST /register",
+        path: uia::REGISTER,
         user: None,
         flows,
     };
     let facts = uia::authenticate(&app.ctx, operation, auth).await?;
     let password = request.password.as_deref();
     let password = password.ok_or_else(|| ApiError::missing_param("password"))?;
-    passwords::check_strength(password, app.ctx.config.registration.password_length_min)
-        .map_err(ApiError::from)?;
+    passwords::check_strength(password, config.password_length_min)?;
     if let Some(token) = facts.get("registration_token").and_then(Value::as_str) {
         registration::use_token(&app.ctx, token)
             .await
             .map_err(|_| ApiError::forbidden("the registration token is used up"))?;
     }
-    registration::create_account(&app.ctx, &user, Some(password), false, None).await?;
+    let address = facts.get("email").and_then(Value::as_str);
+    let address = address.map(|it| (it, facts["email_ts"].as_i64().unwrap_or_default()));
+    let kind = (false, None);
+    registration::create_account(&app.ctx, &user, Some(password), kind, address).await?;
     Ok(user)
 }
 
@@ -214,29 +231,66 @@ pub(super) async fn ask_password(
 }
 
 /// `POST /_matrix/client/v3/account/password`
+///
+/// By whoever has a session and the password, or by whoever reads an e-mail address of the account.
 async fn change_password(
     State(app): State<App>,
-    Authenticated {
-        session,
+    asking: Option<Asking>,
+    Public {
         request,
+        address,
         auth,
         ..
-    }: Authenticated<change_password::v3::Request>,
+    }: Public<change_password::v3::Request>,
 ) -> Result<Object, ApiError> {
-    ask_password(&app, &session, "POST /account/password", auth.as_ref()).await?;
-    users::login::set_password(&app.ctx, &session.user_id, &request.new_password).await?;
+    let (user, kept) = match asking {
+        Some(Asking(session)) => {
+            ask_password(&app, &session, CHANGE_PASSWORD, auth.as_ref()).await?;
+            (session.user_id.clone(), Some(session.device_no))
+        }
+        None if app.ctx.mail.is_none() => return Err(ApiError::missing_token()),
+        None => {
+            // Clients ask every few seconds whether the link was opened.
+            if let Some(address) = address {
+                app.limits
+                    .check(Kind::MailLink, &address.ip().to_string())?;
+            }
+            // Before an address is proved, which is good once.
+            let length_min = app.ctx.config.registration.password_length_min;
+            passwords::check_strength(&request.new_password, length_min)?;
+            (ask_address(&app, auth.as_ref()).await?, None)
+        }
+    };
+    login::set_password(&app.ctx, &user, &request.new_password).await?;
     if request.logout_devices {
+        let nid = app.ctx.db.ids.user(&user).await?;
         let mut conn = app.ctx.db.conn().await?;
-        let devices = storage::devices::list(&mut conn, session.user_nid).await?;
+        let devices = storage::devices::list(&mut conn, nid).await?;
         drop(conn);
         let others: Vec<i32> = devices
             .iter()
             .map(|device| device.device_no)
-            .filter(|device| *device != session.device_no)
+            .filter(|device| Some(*device) != kept)
             .collect();
-        app.tokens.end(session.user_nid, &others).await?;
+        app.tokens.end(nid, &others).await?;
     }
     Ok(Object(json!({})))
+}
+
+/// The operation, for user-interactive authentication.
+const CHANGE_PASSWORD: &str = "POST /account/password";
+
+/// The user whose e-mail address somebody without a session reads.
+async fn ask_address(app: &App, auth: Option<&Value>) -> Result<OwnedUserId, ApiError> {
+    let operation = Operation {
+        path: CHANGE_PASSWORD,
+        user: None,
+        flows: uia::EMAIL,
+    };
+    let facts = uia::authenticate(&app.ctx, operation, auth).await?;
+    let address = facts.get("email").and_then(Value::as_str);
+    let user = login::find_by_address(&app.ctx, address.unwrap_or_default()).await?;
+    Ok(user.ok_or(users::Error::UnknownAddress)?)
 }
 
 /// `POST /_matrix/client/v3/user/{userId}/openid/request_token`
@@ -271,7 +325,7 @@ async fn deactivate(
 ) -> Result<Object, ApiError> {
     reauthenticate(&app, &session, "POST /account/deactivate", auth.as_ref()).await?;
     membership::leave_all(&app.rooms, &session.user_id).await?;
-    users::login::deactivate(&app.ctx, &session.user_id, request.erase).await?;
+    login::deactivate(&app.ctx, &session.user_id, request.erase).await?;
     let mut conn = app.ctx.db.conn().await?;
     let devices = storage::devices::list(&mut conn, session.user_nid).await?;
     drop(conn);
