@@ -35,6 +35,8 @@ pub enum Kind {
     Binding,
     /// Summaries of rooms that somebody asks for without a session: peers may be called for them.
     Preview,
+    /// Rendezvous of devices that an address makes.
+    Rendezvous,
 }
 
 impl Kind {
@@ -48,7 +50,7 @@ impl Kind {
             Self::RoomCreation => (0.05, 10.0),
             Self::Invite => (0.3, 20.0),
             Self::Media => (10.0, 50.0),
-            Self::OpenId | Self::Preview => (0.5, 20.0),
+            Self::OpenId | Self::Preview | Self::Rendezvous => (0.5, 20.0),
             Self::Presence | Self::Push => (1.0, 20.0),
             Self::Binding => (1.0, 50.0),
         }

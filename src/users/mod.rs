@@ -11,6 +11,7 @@ pub mod profile;
 pub mod push_rules;
 pub mod pushers;
 pub mod registration;
+pub mod rendezvous;
 pub mod tokens;
 pub mod uia;
 

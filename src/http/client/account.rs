@@ -227,13 +227,9 @@ async fn change_password(
     users::login::set_password(&app.ctx, &session.user_id, &request.new_password).await?;
     if request.logout_devices {
         let mut conn = app.ctx.db.conn().await?;
-        let devices = storage::devices::list(&mut conn, session.user_nid).await?;
+        let mut others = storage::devices::list_awake(&mut conn, session.user_nid).await?;
         drop(conn);
-        let others: Vec<i32> = devices
-            .iter()
-            .map(|device| device.device_no)
-            .filter(|device| *device != session.device_no)
-            .collect();
+        others.retain(|device| *device != session.device_no);
         app.tokens.end(session.user_nid, &others).await?;
     }
     Ok(Object(json!({})))

@@ -5,6 +5,7 @@ mod appservice;
 mod authenticated_media;
 mod backup;
 mod config;
+mod dehydrated_device;
 mod device;
 mod directory;
 mod discovery;
@@ -19,6 +20,7 @@ mod push;
 mod read_marker;
 mod receipt;
 mod relations;
+mod rendezvous;
 mod room;
 mod search;
 mod session;
@@ -44,6 +46,7 @@ pub(super) fn routes() -> Router<App> {
         backup::routes,
         authenticated_media::routes,
         config::routes,
+        dehydrated_device::routes,
         device::routes,
         directory::routes,
         discovery::routes,
@@ -58,6 +61,7 @@ pub(super) fn routes() -> Router<App> {
         read_marker::routes,
         receipt::routes,
         relations::routes,
+        rendezvous::routes,
         room::routes,
         search::routes,
         session::routes,
