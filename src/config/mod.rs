@@ -88,6 +88,8 @@ pub struct Config {
     pub rate_limits: RateLimits,
     /// Rooms.
     pub rooms: Rooms,
+    /// Rendezvous of devices.
+    pub rendezvous: Rendezvous,
     /// Presence.
     pub presence: Presence,
     /// Media.
@@ -205,6 +207,29 @@ pub struct RateLimits {
 pub struct Rooms {
     /// Version of new rooms.
     pub default_version: RoomVersionId,
+    /// Which new rooms are encrypted where the client does not say.
+    pub encryption: Encryption,
+    /// Whether nobody may do otherwise.
+    pub encryption_required: bool,
+}
+
+/// Which new rooms are encrypted where the client does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encryption {
+    /// None.
+    #[default]
+    Off,
+    /// Those that not everybody may enter.
+    Private,
+    /// All but spaces.
+    All,
+}
+
+/// Rendezvous of devices: one logs another in by a QR code.
+#[derive(Clone, Copy, Debug)]
+pub struct Rendezvous {
+    /// Whether it is offered.
+    pub enabled: bool,
 }
 
 /// Presence.
@@ -329,7 +354,10 @@ impl Default for Config {
             rate_limits: RateLimits { enabled: true },
             rooms: Rooms {
                 default_version: ROOM_VERSION,
+                encryption: Encryption::Off,
+                encryption_required: false,
             },
+            rendezvous: Rendezvous { enabled: false },
             presence: Presence {
                 enabled: true,
                 federation: false,

@@ -1,17 +1,14 @@
 //! Cross-signing: keys of a user that sign devices and other users.
 
 use ruma::UserId;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{BYTES_MAX, Error};
+use super::{BYTES_MAX, Error, signed::is_signed};
 use crate::{
     context::Context,
-    storage::{Tx, UserNid, device_keys},
+    storage::{self, device_keys, key_backup},
     users::{announce, tokens::Session},
 };
-
-/// Keys signed in one request.
-const SIGNED_MAX: usize = 1_000;
 
 /// The public part of a cross-signing key: the only value of its `keys`.
 pub fn public_part(key: &Value) -> Option<String> {
@@ -67,102 +64,62 @@ pub async fn needs_authentication(
     Ok(has_master && !keys.iter().all(same))
 }
 
-/// Sets cross-signing keys (`POST /keys/device_signing/upload`).
+/// Sets cross-signing keys (`POST /keys/device_signing/upload`). Signatures on keys that are replaced
+/// go with them.
 pub async fn upload(ctx: &Context, session: &Session, body: &Value) -> Result<(), Error> {
     let keys = named(&session.user_id, body)?;
+    let (user, user_id) = (session.user_nid, &*session.user_id);
     let mut tx = ctx.db.begin().await?;
-    for (kind, key) in &keys {
-        device_keys::upsert_cross_signing(&mut tx, session.user_nid, kind, &key.to_string())
-            .await?;
+    // In turn, so that keys which were signed by a master key stand beside that one.
+    key_backup::lock(&mut tx, user).await?;
+    let known = device_keys::list_cross_signing(&mut tx, &[user.0]).await?;
+    let known: Vec<(String, Value)> = known
+        .into_iter()
+        .map(|(_, kind, body)| (kind, serde_json::from_str(&body).unwrap_or_default()))
+        .collect();
+    check_signed(user_id, &keys, &known)?;
+    let devices = storage::to_device::list_devices(&mut tx, &[user.0]).await?;
+    let is_device = |public: String| devices.iter().any(|(.., id)| *id == public);
+    if keys
+        .iter()
+        .filter_map(|(_, key)| public_part(key))
+        .any(is_device)
+    {
+        let why = "a device of yours has the name of this key".to_owned();
+        return Err(Error::Forbidden(why));
     }
-    announce::signing_keys(ctx, &mut tx, (&session.user_id, session.user_nid)).await?;
+    let mut replaced = Vec::new();
+    for (kind, key) in &keys {
+        let old = known.iter().find(|(known, _)| known == kind);
+        let old = old.and_then(|(_, old)| public_part(old));
+        replaced.extend(old.filter(|old| Some(old) != public_part(key).as_ref()));
+        device_keys::upsert_cross_signing(&mut tx, user, kind, &key.to_string()).await?;
+    }
+    device_keys::delete_signatures(&mut tx, user, &replaced).await?;
+    announce::signing_keys(ctx, &mut tx, (user_id, user)).await?;
     tx.commit().await?;
     Ok(())
 }
 
-/// Adds signatures (`POST /keys/signatures/upload`): of the asking user on its own devices and
-/// master key, and on master keys of other users here. The answer tells what was not taken.
-pub async fn sign(ctx: &Context, session: &Session, body: &Value) -> Result<Value, Error> {
-    let signed = body
-        .as_object()
-        .ok_or_else(|| Error::Invalid("an object of users is needed".to_owned()))?;
-    if signed
-        .values()
-        .filter_map(Value::as_object)
-        .map(Map::len)
-        .sum::<usize>()
-        > SIGNED_MAX
-    {
-        return Err(Error::Invalid("too many keys in one request".to_owned()));
-    }
-    let mut failures: Map<String, Value> = Map::new();
-    let (mut own, mut others) = (Vec::new(), Vec::new());
-    let mut tx = ctx.db.begin().await?;
-    for (user, keys) in signed {
-        for (target, key) in keys.as_object().into_iter().flatten() {
-            match sign_one(ctx, &mut tx, session, (user, target), key).await? {
-                Err(why) => {
-                    let of_user = failures.entry(user.clone()).or_insert_with(|| json!({}));
-                    of_user[target] = json!({ "errcode": "M_INVALID_SIGNATURE", "error": why });
-                }
-                Ok(owner) if owner == session.user_nid => own.push(target.as_str()),
-                Ok(owner) => others.push(owner.0),
-            }
+/// The other keys have to be signed by the master key: that of the request, or the one in use.
+fn check_signed(
+    user: &UserId,
+    keys: &[(&'static str, Value)],
+    known: &[(String, Value)],
+) -> Result<(), Error> {
+    let uploaded = keys.iter().find(|(kind, _)| *kind == "master");
+    let in_use = known.iter().find(|(kind, _)| kind == "master");
+    let master = uploaded.map(|(_, key)| key);
+    let master = master.or_else(|| in_use.map(|(_, key)| key));
+    let public = master.and_then(public_part);
+    for (_, key) in keys.iter().filter(|(kind, _)| *kind != "master") {
+        let public = public.as_deref();
+        let public = public.ok_or(Error::Missing("a master key is needed first"))?;
+        let signature = key["signatures"][user.as_str()][format!("ed25519:{public}")].as_str();
+        if !signature.is_some_and(|signature| is_signed(key, public, signature)) {
+            let why = "the key is not signed by the master key";
+            return Err(Error::InvalidSignature(why));
         }
     }
-    tell(ctx, &mut tx, session, &own).await?;
-    if !others.is_empty() {
-        announce::signatures(&mut tx, session.user_nid, &others).await?;
-    }
-    tx.commit().await?;
-    Ok(json!({ "failures": failures }))
-}
-
-/// Tells everybody of signatures that were added to the user's own devices and keys.
-async fn tell(ctx: &Context, tx: &mut Tx, session: &Session, signed: &[&str]) -> Result<(), Error> {
-    let owner = (&*session.user_id, session.user_nid);
-    let known = device_keys::list(tx, &[session.user_nid.0]).await?;
-    let is_device = |target: &&str| known.iter().any(|(_, id, ..)| id == target);
-    let (devices, keys): (Vec<&str>, Vec<&str>) = signed.iter().partition(|t| is_device(t));
-    if !devices.is_empty() {
-        announce::devices(ctx, tx, owner, &devices).await?;
-    }
-    if !keys.is_empty() {
-        announce::signing_keys(ctx, tx, owner).await?;
-    }
     Ok(())
-}
-
-/// Adds the signatures of the asking user on one key; whose key that is, or what is wrong.
-async fn sign_one(
-    ctx: &Context,
-    tx: &mut Tx,
-    session: &Session,
-    (user, target): (&str, &str),
-    key: &Value,
-) -> Result<Result<UserNid, &'static str>, Error> {
-    let Some(owner) = <&UserId>::try_from(user).ok() else {
-        return Ok(Err("no user id"));
-    };
-    let Some(owner) = ctx.db.ids.find_user(owner).await? else {
-        return Ok(Err("unknown user"));
-    };
-    if key["user_id"] != user {
-        return Ok(Err("the key is of another user"));
-    }
-    let given = key["signatures"][session.user_id.as_str()].as_object();
-    let Some(given) = given.filter(|given| !given.is_empty() && given.len() <= 20) else {
-        return Ok(Err("no signature of yours"));
-    };
-    if target.len() > 255 || key.to_string().len() > BYTES_MAX {
-        return Ok(Err("too large"));
-    }
-    for (key_id, signature) in given {
-        let Some(signature) = signature.as_str() else {
-            return Ok(Err("a signature is no string"));
-        };
-        let by = (session.user_nid, key_id.as_str(), signature);
-        device_keys::upsert_signature(tx, (owner, target), by).await?;
-    }
-    Ok(Ok(owner))
 }

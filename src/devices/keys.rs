@@ -1,6 +1,9 @@
-//! Keys of devices: uploaded, asked for, handed out.
+//! Keys of devices: asked for, handed out.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use ruma::{
     OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName, UserId,
@@ -8,120 +11,20 @@ use ruma::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{BYTES_MAX, Error, lists};
+use super::{Error, lists};
 use crate::{
+    clock::now_ms,
     context::Context,
-    storage::{self, device_keys},
-    users::{announce, tokens::Session},
+    storage::{self, LogEntry, LogKind, Tx, device_keys},
+    users::tokens::Session,
 };
 
-/// Keys in one upload, users in one question, devices in one claim.
+/// Users in one question, devices in one claim.
 const MANY: usize = 2_000;
 /// Peers asked at the same time.
 const PEERS_AT_ONCE: usize = 20;
 /// The longest that peers may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Columns of keys: algorithms, ids, bodies.
-type Columns = (Vec<String>, Vec<String>, Vec<String>);
-
-fn columns(keys: Option<&Value>) -> Result<Columns, Error> {
-    let bad = |what: &str| Error::Invalid(what.to_owned());
-    let mut columns = Columns::default();
-    let Some(keys) = keys.filter(|keys| !keys.is_null()) else {
-        return Ok(columns);
-    };
-    let keys = keys.as_object().ok_or_else(|| bad("keys are an object"))?;
-    if keys.len() > MANY {
-        return Err(bad("too many keys in one upload"));
-    }
-    for (id, key) in keys {
-        let (algorithm, id) = id
-            .split_once(':')
-            .filter(|(algorithm, id)| !algorithm.is_empty() && !id.is_empty() && id.len() < 256)
-            .ok_or_else(|| bad("a key id is ALGORITHM:ID"))?;
-        let body = key.to_string();
-        if !(key.is_object() || key.is_string()) || body.len() > BYTES_MAX {
-            return Err(bad("a key is a string or a small object"));
-        }
-        columns.0.push(algorithm.to_owned());
-        columns.1.push(id.to_owned());
-        columns.2.push(body);
-    }
-    Ok(columns)
-}
-
-/// Takes keys of the asking device (`POST /keys/upload`); the answer is the counts of its one-time
-/// keys.
-pub async fn upload(ctx: &Context, session: &Session, body: &Value) -> Result<Value, Error> {
-    let (user, device) = (session.user_nid, session.device_no);
-    if device == 0 {
-        let why = "keys are of a device: name it with device_id".to_owned();
-        return Err(Error::Invalid(why));
-    }
-    let one_time = columns(body.get("one_time_keys"))?;
-    let fallback = columns(body.get("fallback_keys"))?;
-    let identity = body.get("device_keys").filter(|keys| !keys.is_null());
-    if let Some(keys) = identity {
-        let named = |key: &str| keys.get(key).and_then(Value::as_str);
-        let is_whole = named("user_id").is_some()
-            && named("device_id").is_some()
-            && keys["algorithms"].is_array()
-            && keys["keys"].is_object()
-            && keys["signatures"].is_object();
-        if !is_whole {
-            let why = "device_keys need user_id, device_id, algorithms, keys and signatures";
-            return Err(Error::BadJson(why));
-        }
-        if named("user_id") != Some(session.user_id.as_str())
-            || named("device_id") != Some(session.device_id.as_str())
-        {
-            return Err(Error::Invalid(
-                "device_keys must be of the device that uploads them".to_owned(),
-            ));
-        }
-        if keys.to_string().len() > BYTES_MAX {
-            return Err(Error::Invalid("device_keys are too large".to_owned()));
-        }
-    }
-    let mut tx = ctx.db.begin().await?;
-    let known = device_keys::find_one_time(&mut tx, user, device, &one_time.1).await?;
-    for ((algorithm, id), body) in one_time.0.iter().zip(&one_time.1).zip(&one_time.2) {
-        if known
-            .iter()
-            .any(|(a, i, b)| a == algorithm && i == id && b != body)
-        {
-            return Err(Error::Invalid(format!(
-                "there is another one-time key {algorithm}:{id}"
-            )));
-        }
-    }
-    let (algorithms, ids, bodies) = &one_time;
-    device_keys::insert_one_time(&mut tx, user, device, (algorithms, ids, bodies)).await?;
-    let (algorithms, ids, bodies) = &fallback;
-    device_keys::upsert_fallback(&mut tx, user, device, (algorithms, ids, bodies)).await?;
-    let counts = device_keys::count_one_time(&mut tx, user, device).await?;
-    if let Some(keys) = identity
-        && device_keys::upsert(&mut tx, user, device, &keys.to_string()).await?
-    {
-        let owner = (&*session.user_id, user);
-        announce::devices(ctx, &mut tx, owner, &[session.device_id.as_str()]).await?;
-    }
-    tx.commit().await?;
-    Ok(counted(counts))
-}
-
-/// Counts of one-time keys as clients read them: the usual algorithm is always there.
-pub fn counted(counts: Vec<(String, i64)>) -> Value {
-    let mut object = Map::new();
-    object.insert("signed_curve25519".to_owned(), json!(0));
-    object.extend(
-        counts
-            .into_iter()
-            .map(|(algorithm, n)| (algorithm, json!(n))),
-    );
-    Value::Object(object)
-}
 
 /// What a question for keys found: keys by user and device, cross-signing keys by user.
 #[derive(Debug, Default)]
@@ -159,12 +62,18 @@ pub async fn local(
     reader: Option<&UserId>,
 ) -> Result<Found, Error> {
     let mut found = Found::default();
-    let mut users: BTreeMap<i64, &OwnedUserId> = BTreeMap::new();
-    for user in asked.keys() {
-        if let Some(nid) = ctx.db.ids.find_user(user).await? {
-            users.insert(nid.0, user);
-        }
+    if asked.len() > MANY {
+        return Err(Error::Invalid("too many users in one question".to_owned()));
     }
+    let known = ctx
+        .db
+        .ids
+        .find_users(asked.keys().map(|user| &**user))
+        .await?;
+    let users = asked
+        .keys()
+        .filter_map(|user| Some((known.get(user)?.0, user)));
+    let users: BTreeMap<i64, &OwnedUserId> = users.collect();
     let nids: Vec<i64> = users.keys().copied().collect();
     let reader_nid = match reader {
         Some(reader) => ctx.db.ids.user(reader).await?.0,
@@ -175,18 +84,7 @@ pub async fn local(
     let cross = device_keys::list_cross_signing(&mut conn, &nids).await?;
     let signatures = device_keys::list_signatures(&mut conn, &nids, reader_nid).await?;
     drop(conn);
-    let signers: Vec<_> = signatures
-        .iter()
-        .map(|(_, _, signer, ..)| storage::UserNid(*signer))
-        .collect();
-    let signers = ctx.db.ids.user_ids_of(&signers).await?;
-    let sign = |owner: i64, target: &str, key: &mut Value| {
-        for ((of, on, _, key_id, signature), signer) in signatures.iter().zip(&signers) {
-            if *of == owner && on == target {
-                key["signatures"][signer.as_str()][key_id] = json!(signature);
-            }
-        }
-    };
+    let added = Added::new(ctx, &signatures).await?;
     for (nid, device, name, body) in devices {
         let Some(user) = users.get(&nid) else {
             continue;
@@ -196,7 +94,7 @@ pub async fn local(
             continue;
         }
         let mut key: Value = serde_json::from_str(&body).unwrap_or_default();
-        sign(nid, &device, &mut key);
+        added.put((nid, &device), &mut key);
         if let Some(name) = name {
             key["unsigned"] = json!({ "device_display_name": name });
         }
@@ -216,7 +114,7 @@ pub async fn local(
         };
         let mut key: Value = serde_json::from_str(&body).unwrap_or_default();
         if let Some(public) = super::cross_signing::public_part(&key) {
-            sign(nid, &public, &mut key);
+            added.put((nid, &public), &mut key);
         }
         let map = match kind.as_str() {
             "master" => &mut found.master_keys,
@@ -228,6 +126,41 @@ pub async fn local(
         map.insert(user.to_string(), key);
     }
     Ok(found)
+}
+
+/// A signature: signer, id of its key, base64.
+type Signature<'a> = (OwnedUserId, &'a str, &'a str);
+
+/// Signatures that were added to keys.
+struct Added<'a> {
+    /// By owner, and device id or public part.
+    by_key: HashMap<(i64, &'a str), Vec<Signature<'a>>>,
+}
+
+impl<'a> Added<'a> {
+    async fn new(
+        ctx: &Context,
+        signatures: &'a [(i64, String, i64, String, String)],
+    ) -> Result<Self, Error> {
+        let signers = signatures.iter();
+        let signers: Vec<_> = signers
+            .map(|(_, _, signer, ..)| storage::UserNid(*signer))
+            .collect();
+        let signers = ctx.db.ids.user_ids_of(&signers).await?;
+        let mut by_key: HashMap<_, Vec<Signature<'a>>> = HashMap::new();
+        for ((owner, target, _, key_id, signature), signer) in signatures.iter().zip(signers) {
+            let of_key = by_key.entry((*owner, &**target)).or_default();
+            of_key.push((signer, &**key_id, &**signature));
+        }
+        Ok(Self { by_key })
+    }
+
+    /// Puts them into the object of a key.
+    fn put(&self, key: (i64, &str), object: &mut Value) {
+        for (signer, key_id, signature) in self.by_key.get(&key).into_iter().flatten() {
+            object["signatures"][signer.as_str()][*key_id] = json!(signature);
+        }
+    }
 }
 
 /// How many changes peers were told of the devices of a user of ours. To be read before the
@@ -282,14 +215,11 @@ async fn sign_masters(
     users: &[OwnedUserId],
     found: &mut Found,
 ) -> Result<(), Error> {
-    let mut nids = BTreeMap::new();
-    for user in users {
-        if found.master_keys.contains_key(user.as_str())
-            && let Some(nid) = ctx.db.ids.find_user(user).await?
-        {
-            nids.insert(nid.0, user);
-        }
-    }
+    let with_key = |user: &&OwnedUserId| found.master_keys.contains_key(user.as_str());
+    let asked = users.iter().filter(with_key).map(|user| &**user);
+    let known = ctx.db.ids.find_users(asked).await?;
+    let nids: BTreeMap<i64, OwnedUserId> =
+        known.into_iter().map(|(user, nid)| (nid.0, user)).collect();
     if nids.is_empty() {
         return Ok(());
     }
@@ -315,12 +245,25 @@ async fn sign_masters(
 /// Wishes for one-time keys: algorithm by user and device.
 pub type Wishes = BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, ruma::OneTimeKeyAlgorithm>>;
 
+fn check_wishes(wishes: &Wishes) -> Result<(), Error> {
+    if wishes.values().map(BTreeMap::len).sum::<usize>() > MANY {
+        return Err(Error::Invalid("too many devices in one claim".to_owned()));
+    }
+    Ok(())
+}
+
 /// One-time keys of local devices; each is given once.
 pub async fn claim_local(ctx: &Context, wishes: &Wishes) -> Result<Map<String, Value>, Error> {
+    check_wishes(wishes)?;
+    let known = ctx
+        .db
+        .ids
+        .find_users(wishes.keys().map(|user| &**user))
+        .await?;
     let (mut users, mut devices, mut algorithms) = (Vec::new(), Vec::new(), Vec::new());
     let mut names = BTreeMap::new();
     for (user, wanted) in wishes {
-        let Some(nid) = ctx.db.ids.find_user(user).await? else {
+        let Some(nid) = known.get(user) else {
             continue;
         };
         names.insert(nid.0, user);
@@ -330,11 +273,11 @@ pub async fn claim_local(ctx: &Context, wishes: &Wishes) -> Result<Map<String, V
             algorithms.push(algorithm.to_string());
         }
     }
-    if users.len() > MANY {
-        return Err(Error::Invalid("too many devices in one claim".to_owned()));
-    }
-    let mut conn = ctx.db.conn().await?;
-    let taken = device_keys::claim(&mut conn, (&users, &devices, &algorithms)).await?;
+    let mut tx = ctx.db.begin().await?;
+    let columns = (&*users, &*devices, &*algorithms);
+    let taken = device_keys::claim(&mut tx, columns, now_ms()).await?;
+    tell_services(ctx, &mut tx, &names).await?;
+    tx.commit().await?;
     let mut keys: Map<String, Value> = Map::new();
     for (nid, device, key, body) in taken {
         let Some(user) = names.get(&nid) else {
@@ -347,9 +290,34 @@ pub async fn claim_local(ctx: &Context, wishes: &Wishes) -> Result<Map<String, V
     Ok(keys)
 }
 
+/// Application services hear of the keys that are left to their users (MSC3202); clients see that with
+/// the next sync.
+async fn tell_services(
+    ctx: &Context,
+    tx: &mut Tx,
+    claimed: &BTreeMap<i64, &OwnedUserId>,
+) -> Result<(), storage::Error> {
+    let theirs = claimed
+        .iter()
+        .filter(|(_, user)| ctx.appservices.has_user(user));
+    let entries: Vec<LogEntry> = theirs
+        .map(|(user, _)| LogEntry {
+            kind: LogKind::KeyCounts,
+            room: 0,
+            user: *user,
+            reference: 0,
+        })
+        .collect();
+    if !entries.is_empty() {
+        tx.log_all(&entries).await?;
+    }
+    Ok(())
+}
+
 /// One-time keys of any devices (`POST /keys/claim`).
 pub async fn claim(ctx: &Context, wishes: Wishes) -> Result<Value, Error> {
     use futures_util::{StreamExt, stream};
+    check_wishes(&wishes)?;
     let (ours, theirs) = by_server(ctx.server_name(), wishes);
     let mut keys = claim_local(ctx, &ours).await?;
     let mut failures = Map::new();
@@ -369,10 +337,13 @@ pub async fn claim(ctx: &Context, wishes: Wishes) -> Result<Value, Error> {
             failures.insert(server.to_string(), why);
             continue;
         };
-        for (user, given) in &answer.one_time_keys {
-            if wishes.contains_key(user) {
-                keys.insert(user.to_string(), json!(given));
-            }
+        for (user, mut given) in answer.one_time_keys {
+            // What was not asked for is not passed on.
+            let Some(wanted) = wishes.get(&user) else {
+                continue;
+            };
+            given.retain(|device, _| wanted.contains_key(device));
+            keys.insert(user.to_string(), json!(given));
         }
     }
     drop(answers);

@@ -67,13 +67,9 @@ pub(super) async fn query(
     asked: BTreeMap<OwnedServerName, Question>,
     found: &mut Found,
 ) -> Result<(), Error> {
-    let mut nids = BTreeMap::new();
-    for user in asked.values().flat_map(Question::keys) {
-        if let Some(nid) = ctx.db.ids.find_user(user).await? {
-            nids.insert(user.clone(), nid.0);
-        }
-    }
-    let all: Vec<i64> = nids.values().copied().collect();
+    let users = asked.values().flat_map(Question::keys);
+    let nids = ctx.db.ids.find_users(users.map(|user| &**user)).await?;
+    let all: Vec<i64> = nids.values().map(|nid| nid.0).collect();
     let mut conn = ctx.db.conn().await?;
     let tracked = device_lists::is_tracked(&mut conn, &all).await?;
     let fresh = device_lists::list_fresh(&mut conn, &tracked).await?;
@@ -83,7 +79,7 @@ pub(super) async fn query(
     for (server, question) in asked {
         let mut missing = Asked::default();
         for (user, wanted) in question {
-            let nid = nids.get(&user).copied().unwrap_or_default();
+            let nid = nids.get(&user).map_or(0, |nid| nid.0);
             if let Some(list) = copies.remove(&nid) {
                 found.put(&user, &wanted, &list);
                 continue;

@@ -1,12 +1,16 @@
 //! Devices: their public keys, and messages to them.
 
 pub mod cross_signing;
+pub mod dehydrated;
 pub mod key_backup;
 pub mod keys;
 pub mod lists;
+pub mod signatures;
 pub mod to_device;
+pub mod upload;
 
 mod peer_keys;
+mod signed;
 
 use crate::storage;
 
@@ -22,6 +26,12 @@ pub enum Error {
     /// A part of it is missing or of another type.
     #[error("{0}")]
     BadJson(&'static str),
+    /// A signature is missing or wrong.
+    #[error("{0}")]
+    InvalidSignature(&'static str),
+    /// Something that has to be there before.
+    #[error("{0}")]
+    Missing(&'static str),
     /// Not for this user.
     #[error("{0}")]
     Forbidden(String),

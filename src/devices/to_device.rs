@@ -18,11 +18,19 @@ use crate::{
 /// Devices that one request may write to.
 const RECEIVERS_MAX: usize = 10_000;
 
+/// Bytes of the type of a message.
+const KIND_BYTES_MAX: usize = 255;
+
+/// Whether a content is one.
+fn fits(content: &Value) -> bool {
+    content.is_object() && content.to_string().len() <= BYTES_MAX
+}
+
 /// Contents by user and device id; `*` stands for all devices.
 pub type Messages = BTreeMap<OwnedUserId, BTreeMap<String, Value>>;
 
 /// What a message is known by, so that it is taken once.
-fn hash(parts: [&str; 3]) -> Uuid {
+fn hash(parts: &[&str]) -> Uuid {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
@@ -43,15 +51,15 @@ pub async fn send(
     if receivers > RECEIVERS_MAX {
         return Err(Error::Invalid("too many receivers".to_owned()));
     }
-    let too_large = |content: &Value| !content.is_object() || content.to_string().len() > BYTES_MAX;
-    if messages.values().flat_map(BTreeMap::values).any(too_large) {
+    if kind.len() > KIND_BYTES_MAX || !messages.values().flat_map(BTreeMap::values).all(fits) {
         return Err(Error::Invalid(
             "a message is an object of at most 64 KiB".to_owned(),
         ));
     }
     let device = format!("{} {}", session.user_id, session.device_id);
+    let known = hash(&["client", &device, kind, txn]);
     let mut tx = ctx.db.begin().await?;
-    if !storage::to_device::insert_txn(&mut tx, hash(["client", &device, txn]), now_ms()).await? {
+    if !storage::to_device::insert_txn(&mut tx, known, now_ms()).await? {
         return Ok(());
     }
     let mut ours = Messages::new();
@@ -79,7 +87,7 @@ pub async fn send(
         servers.push(ctx.db.ids.server(&server).await?.0);
         bodies.push(edu.to_string());
     }
-    storage::to_device::insert_edus(&mut tx, &servers, &bodies).await?;
+    storage::to_device::insert_edus(&mut tx, (&servers, &bodies), None).await?;
     deliver(ctx, &mut tx, &session.user_id, kind, &ours).await?;
     if is_remote {
         // Wakes the sender.
@@ -109,11 +117,11 @@ pub async fn receive(
         ));
     }
     let receivers: usize = messages.values().map(BTreeMap::len).sum();
-    if receivers > RECEIVERS_MAX {
+    if receivers > RECEIVERS_MAX || kind.len() > KIND_BYTES_MAX {
         return Err(Error::Invalid("too many receivers".to_owned()));
     }
     let mut tx = ctx.db.begin().await?;
-    let known = hash(["peer", origin.as_str(), message_id]);
+    let known = hash(&["peer", origin.as_str(), message_id]);
     if !storage::to_device::insert_txn(&mut tx, known, now_ms()).await? {
         return Ok(());
     }
@@ -122,7 +130,8 @@ pub async fn receive(
     Ok(())
 }
 
-/// Puts messages into the queues of local devices. Unknown users and devices are left out.
+/// Puts messages into the queues of local devices. Unknown users and devices are left out, and what a
+/// peer sends that none of our clients could.
 async fn deliver(
     ctx: &Context,
     tx: &mut Tx,
@@ -130,14 +139,12 @@ async fn deliver(
     kind: &str,
     messages: &Messages,
 ) -> Result<(), Error> {
-    let mut users = BTreeMap::new();
-    for (user, contents) in messages {
-        if user.server_name() == ctx.server_name()
-            && let Some(nid) = ctx.db.ids.find_user(user).await?
-        {
-            users.insert(nid.0, contents);
-        }
-    }
+    let is_ours = |user: &&OwnedUserId| user.server_name() == ctx.server_name();
+    let ours = messages.keys().filter(is_ours).map(|user| &**user);
+    let known = ctx.db.ids.find_users(ours).await?;
+    let users = messages.iter();
+    let users = users.filter_map(|(user, contents)| Some((known.get(user)?.0, contents)));
+    let users: BTreeMap<i64, _> = users.collect();
     let nids: Vec<i64> = users.keys().copied().collect();
     let devices = storage::to_device::list_devices(tx, &nids).await?;
     let mut queued = Vec::new();
@@ -146,6 +153,9 @@ async fn deliver(
         let Some(content) = contents.get(&device).or_else(|| contents.get("*")) else {
             continue;
         };
+        if !fits(content) {
+            continue;
+        }
         let mut event = Map::new();
         event.insert("type".to_owned(), json!(kind));
         event.insert("sender".to_owned(), json!(sender));

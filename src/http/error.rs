@@ -205,6 +205,10 @@ impl From<devices::Error> for ApiError {
         match error {
             devices::Error::Invalid(why) => Self::invalid_param(&why),
             devices::Error::BadJson(why) => Self::bad_json(why),
+            devices::Error::InvalidSignature(why) => {
+                Self::new(StatusCode::BAD_REQUEST, "M_INVALID_SIGNATURE", why)
+            }
+            devices::Error::Missing(what) => Self::missing_param(what),
             devices::Error::Forbidden(why) => Self::forbidden(&why),
             devices::Error::NotFound(what) => Self::not_found(what),
             devices::Error::WrongBackup(ref version) => {
@@ -262,6 +266,18 @@ impl From<users::Error> for ApiError {
                 retry_after_s: None,
             },
             Error::Hashing(_) => Self::internal(&text),
+            Error::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<users::rendezvous::Error> for ApiError {
+    fn from(error: users::rendezvous::Error) -> Self {
+        use users::rendezvous::{Error, RETRY_MS};
+        match error {
+            Error::NotFound => Self::not_found("no such rendezvous"),
+            Error::TooLarge => Self::too_large(),
+            Error::TooMany => Self::limited(RETRY_MS),
             Error::Storage(error) => error.into(),
         }
     }

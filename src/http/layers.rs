@@ -125,8 +125,10 @@ async fn cors(request: Request, next: Next) -> Response {
         ),
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "X-Requested-With, Content-Type, Authorization, Date",
+            "X-Requested-With, Content-Type, Authorization, Date, If-Match, If-None-Match",
         ),
+        // By which devices that meet see what has changed (MSC4108).
+        (header::ACCESS_CONTROL_EXPOSE_HEADERS, "ETag"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }

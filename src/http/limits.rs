@@ -41,6 +41,8 @@ pub enum Kind {
     MailLink,
     /// Summaries of rooms that somebody asks for without a session: peers may be called for them.
     Preview,
+    /// Rendezvous of devices that an address makes.
+    Rendezvous,
 }
 
 impl Kind {
@@ -54,7 +56,7 @@ impl Kind {
             Self::RoomCreation => (0.05, 10.0),
             Self::Invite => (0.3, 20.0),
             Self::Media => (10.0, 50.0),
-            Self::OpenId | Self::Preview => (0.5, 20.0),
+            Self::OpenId | Self::Preview | Self::Rendezvous => (0.5, 20.0),
             Self::Mail => (0.02, 10.0),
             Self::Presence | Self::Push | Self::MailLink | Self::Report => (1.0, 20.0),
             Self::Binding => (1.0, 50.0),

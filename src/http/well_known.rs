@@ -4,7 +4,7 @@ use axum::{Router, extract::State, routing::get};
 use serde_json::json;
 
 use super::{App, error::ApiError, reply::Object};
-use crate::context::Context;
+use crate::{config::Encryption, context::Context};
 
 pub(super) fn client_routes() -> Router<App> {
     Router::new()
@@ -19,7 +19,12 @@ pub(super) fn server_routes() -> Router<App> {
 async fn client(State(ctx): State<Context>) -> Result<Object, ApiError> {
     let url = ctx.config.well_known.client.as_ref();
     let url = url.ok_or_else(|| ApiError::not_found("not configured"))?;
-    Ok(Object(json!({ "m.homeserver": { "base_url": url } })))
+    let mut body = json!({ "m.homeserver": { "base_url": url } });
+    if ctx.config.rooms.encryption != Encryption::Off {
+        // Element encrypts what it makes by this, before it asks us.
+        body["io.element.e2ee"] = json!({ "default": true });
+    }
+    Ok(Object(body))
 }
 
 async fn server(State(ctx): State<Context>) -> Result<Object, ApiError> {

@@ -25,6 +25,9 @@ use crate::{
 const KEEP_CONNECTIONS_MS: i64 = 30 * 86_400_000;
 /// How long it is kept from where and with what a device was last used.
 const KEEP_ADDRESSES_MS: i64 = 28 * 86_400_000;
+/// How long one-time keys that were given are known as such: clients repeat an upload that failed
+/// within less.
+const KEEP_GIVEN_MS: i64 = 7 * 86_400_000;
 /// How long a client transaction is remembered, and a log row kept.
 const KEEP_MS: i64 = 48 * 3_600_000;
 /// How long every event is kept ready for peers and application services that are away; after that,
@@ -256,6 +259,8 @@ async fn sweep_once(rooms: &Rooms) -> Result<(), storage::Error> {
     storage::users::delete_old_uia(&mut conn, now - 3_600_000).await?;
     while storage::events::delete_old_txns(&mut conn, now - KEEP_MS, SWEEP_ROWS).await? > 0 {}
     while storage::to_device::delete_txns(&mut conn, now - KEEP_MS, SWEEP_ROWS).await? > 0 {}
+    let given = now - KEEP_GIVEN_MS;
+    while storage::device_keys::delete_given(&mut conn, given, SWEEP_ROWS).await? > 0 {}
     while storage::openid_tokens::delete_expired(&mut conn, now, SWEEP_ROWS).await? > 0 {}
     while storage::login_tokens::delete_expired(&mut conn, now, SWEEP_ROWS).await? > 0 {}
     let unseen = now - KEEP_ADDRESSES_MS;
@@ -264,6 +269,7 @@ async fn sweep_once(rooms: &Rooms) -> Result<(), storage::Error> {
     while storage::validations::delete_before(&mut conn, asked, SWEEP_ROWS).await? > 0 {}
     let told = now - push::MAIL_KEEP_MS;
     while storage::mail_rooms::delete_before(&mut conn, told, SWEEP_ROWS).await? > 0 {}
+    while storage::rendezvous::delete_expired(&mut conn, now, SWEEP_ROWS).await? > 0 {}
     let unused = now - KEEP_CONNECTIONS_MS;
     while storage::sliding::delete_unused(&mut conn, unused, SWEEP_ROWS).await? > 0 {}
     storage::room_deletions::delete_done(&mut conn, now - KEEP_DELETIONS_MS).await?;

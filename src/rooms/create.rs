@@ -13,7 +13,7 @@ use ruma::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    Error, FIRST_SEQ, Rooms, aliases, membership,
+    Error, FIRST_SEQ, Rooms, aliases, encryption, membership,
     persist::{Accepted, Plan, Written},
     resident::{Head, Room},
     send::{Built, add_local, auth_slice, authorize, position},
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     clock::now_ms,
-    config::Appservice,
+    config::{self, Appservice},
     event::{
         build::{self, Draft, Place},
         pdu::Pdu,
@@ -91,7 +91,7 @@ pub(super) async fn create_with(
     drafts.extend(self::drafts(
         creator,
         request,
-        &room.version,
+        (&room.version, &rooms.ctx().config.rooms),
         alias.as_deref(),
     )?);
     drafts.append(&mut more);
@@ -337,7 +337,7 @@ async fn publish(
 fn drafts(
     creator: &UserId,
     request: &Request,
-    version: &RoomVersion,
+    (version, config): (&RoomVersion, &config::Rooms),
     alias: Option<&RoomAliasId>,
 ) -> Result<Vec<Draft>, Error> {
     let preset = preset(request);
@@ -354,7 +354,7 @@ fn drafts(
             &content,
         )?);
     }
-    let (join_rule, visibility, guests) = match preset {
+    let (join_rule, visibility, guests) = match &preset {
         // Guests are kept out where nothing is said.
         RoomPreset::PublicChat => ("public", "shared", None),
         _ => ("invite", "shared", Some("can_join")),
@@ -380,6 +380,10 @@ fn drafts(
             drafts.push(Draft::state_of(kind, "", &content)?);
         }
     }
+    for draft in &given {
+        encryption::check(config, draft)?;
+    }
+    drafts.extend(encryption::draft(config, request, &preset, &given)?);
     drafts.append(&mut given);
     if let Some(name) = &request.name {
         drafts.push(Draft::state_of(

@@ -44,6 +44,7 @@ pub mod visibility;
 mod before;
 mod catch_up;
 mod doors;
+mod encryption;
 mod ends;
 mod loading;
 mod locks;

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
-    ATTEMPTS_MAX, Error, Rooms, membership,
+    ATTEMPTS_MAX, Error, Rooms, encryption, membership,
     pdus::{StateSlice, event_id},
     persist::{Accepted, Plan, Written, is_local},
     place::{self, Incoming, Verdict},
@@ -81,6 +81,7 @@ pub async fn send(
     if draft.kind == TimelineEventType::RoomCreate {
         return Err(Error::Invalid("a room is created once".to_owned()));
     }
+    encryption::check(&rooms.ctx().config.rooms, draft)?;
     membership::invite::check_draft(rooms, sender, draft).await?;
     presence::active(rooms, sender).await;
     let claim = match txn {

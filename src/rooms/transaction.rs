@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     clock::now_ms,
-    devices::{lists, to_device},
+    devices::{self, lists, to_device},
     event::{pdu::id_of, version::RoomVersion},
     federation::gate::Way,
     storage,
@@ -76,15 +76,16 @@ pub async fn receive(rooms: &Rooms, transaction: Transaction<'_>) -> Result<Stri
     for of_room in all {
         results.extend(of_room?);
     }
-    all_ephemeral(rooms, origin, edus).await;
+    all_ephemeral(rooms, origin, edus).await?;
     let answer = json!({ "pdus": results }).to_string();
     let mut conn = rooms.ctx().db.conn().await?;
     storage::outbox::insert_received(&mut conn, (origin.as_str(), id), &answer, now_ms()).await?;
     Ok(answer)
 }
 
-/// An EDU that cannot be read, or is refused, is nobody's loss.
-async fn all_ephemeral(rooms: &Rooms, origin: &ServerName, edus: &[Raw<Edu>]) {
+/// An EDU that cannot be read, or is refused, is nobody's loss. One that could not be written is: the
+/// peer has to send it again, and each counts once.
+async fn all_ephemeral(rooms: &Rooms, origin: &ServerName, edus: &[Raw<Edu>]) -> Result<(), Error> {
     let missed = |error: Error| tracing::debug!(%error, %origin, "an EDU was not taken");
     let mut presences = Vec::new();
     for edu in edus {
@@ -100,10 +101,15 @@ async fn all_ephemeral(rooms: &Rooms, origin: &ServerName, edus: &[Raw<Edu>]) {
                 Err(_) => Ok(()),
             },
         };
-        taken.unwrap_or_else(missed);
+        match taken {
+            Ok(()) => {}
+            Err(Error::Storage(error)) => return Err(error.into()),
+            Err(error) => missed(error),
+        }
     }
     let taken = presence::receive(rooms, origin, &presences).await;
     taken.unwrap_or_else(missed);
+    Ok(())
 }
 
 /// Events by room, each room in order. What names no room cannot be placed and is left out.
@@ -238,16 +244,24 @@ async fn ephemeral(rooms: &Rooms, origin: &ServerName, edu: Edu) -> Result<(), E
                 .map_err(|error| Error::Invalid(error.to_string()))?;
             let ctx = rooms.ctx();
             let taken = to_device::receive(ctx, origin, &content.sender, about, &messages).await;
-            taken.map_err(|error| Error::Invalid(error.to_string()))
+            taken.map_err(not_taken)
         }
         Edu::DeviceListUpdate(content) => {
             let taken = lists::device_changed(rooms.ctx(), origin, content).await;
-            taken.map_err(|error| Error::Invalid(error.to_string()))
+            taken.map_err(not_taken)
         }
         Edu::SigningKeyUpdate(content) => {
             let taken = lists::signing_keys_changed(rooms.ctx(), origin, content).await;
-            taken.map_err(|error| Error::Invalid(error.to_string()))
+            taken.map_err(not_taken)
         }
         _ => Ok(()),
+    }
+}
+
+/// What went wrong in the database is no fault of the peer's.
+fn not_taken(error: devices::Error) -> Error {
+    match error {
+        devices::Error::Storage(error) => Error::Storage(error),
+        other => Error::Invalid(other.to_string()),
     }
 }

@@ -27,6 +27,21 @@ pub async fn upsert(
     Ok(done.rows_affected() > 0)
 }
 
+/// Identity keys of one device.
+pub async fn find(
+    conn: &mut PgConnection,
+    user: UserNid,
+    device: i32,
+) -> Result<Option<String>, Error> {
+    Ok(sqlx::query_scalar!(
+        "SELECT body FROM device_key WHERE user_nid = $1 AND device_no = $2",
+        user.0,
+        device
+    )
+    .fetch_optional(conn)
+    .await?)
+}
+
 /// Identity keys of all devices of some users.
 pub async fn list(conn: &mut PgConnection, users: &[i64]) -> Result<Vec<DeviceKeys>, Error> {
     let rows = sqlx::query!(
@@ -43,7 +58,8 @@ pub async fn list(conn: &mut PgConnection, users: &[i64]) -> Result<Vec<DeviceKe
         .collect())
 }
 
-/// Adds one-time keys: (algorithm, key id, JSON). Known ids keep what they have.
+/// Adds one-time keys: (algorithm, key id, JSON). Known ids keep what they have; one that was given
+/// away may be that of another key, and is never again that of the same.
 pub async fn insert_one_time(
     conn: &mut PgConnection,
     user: UserNid,
@@ -55,7 +71,9 @@ pub async fn insert_one_time(
          SELECT $1, $2, w.algorithm, w.id, w.body
          FROM unnest($3::text[], $4::text[], $5::text[]) WITH ORDINALITY AS w (algorithm, id, body, ord)
          ORDER BY w.ord
-         ON CONFLICT DO NOTHING",
+         ON CONFLICT ON CONSTRAINT one_time_key_pkey DO UPDATE SET
+           body = EXCLUDED.body, seq = DEFAULT, given_ts = NULL
+         WHERE one_time_key.given_ts IS NOT NULL AND one_time_key.body <> EXCLUDED.body",
         user.0,
         device,
         algorithms,
@@ -67,7 +85,7 @@ pub async fn insert_one_time(
     Ok(())
 }
 
-/// Which of these one-time keys are there already, with their JSON: (algorithm, key id, JSON).
+/// Which of these one-time keys wait already, with their JSON: (algorithm, key id, JSON).
 pub async fn find_one_time(
     conn: &mut PgConnection,
     user: UserNid,
@@ -76,7 +94,7 @@ pub async fn find_one_time(
 ) -> Result<Vec<(String, String, String)>, Error> {
     let rows = sqlx::query!(
         "SELECT algorithm, key_id, body FROM one_time_key
-         WHERE user_nid = $1 AND device_no = $2 AND key_id = ANY ($3)",
+         WHERE user_nid = $1 AND device_no = $2 AND key_id = ANY ($3) AND given_ts IS NULL",
         user.0,
         device,
         ids
@@ -121,7 +139,7 @@ pub async fn count_one_time(
 ) -> Result<Vec<(String, i64)>, Error> {
     let rows = sqlx::query!(
         r#"SELECT algorithm, count(*) AS "n!" FROM one_time_key
-           WHERE user_nid = $1 AND device_no = $2 GROUP BY algorithm"#,
+           WHERE user_nid = $1 AND device_no = $2 AND given_ts IS NULL GROUP BY algorithm"#,
         user.0,
         device
     )
@@ -151,6 +169,7 @@ pub async fn list_unused_fallback(
 pub async fn claim(
     conn: &mut PgConnection,
     (users, devices, algorithms): (&[i64], &[String], &[String]),
+    now: i64,
 ) -> Result<Vec<(i64, String, String, String)>, Error> {
     let rows = sqlx::query!(
         r#"WITH wish AS (
@@ -162,10 +181,10 @@ pub async fn claim(
              FROM wish CROSS JOIN LATERAL (
                SELECT o.key_id FROM one_time_key o
                WHERE o.user_nid = wish.usr AND o.device_no = wish.device_no
-                 AND o.algorithm = wish.algorithm
+                 AND o.algorithm = wish.algorithm AND o.given_ts IS NULL
                ORDER BY o.seq LIMIT 1 FOR UPDATE SKIP LOCKED) k
            ), taken AS (
-             DELETE FROM one_time_key o USING picked p
+             UPDATE one_time_key o SET given_ts = $4 FROM picked p
              WHERE o.user_nid = p.usr AND o.device_no = p.device_no
                AND o.algorithm = p.algorithm AND o.key_id = p.key_id
              RETURNING o.user_nid, o.device_no, o.algorithm, o.key_id, o.body
@@ -184,7 +203,8 @@ pub async fn claim(
              AND w.algorithm = g.algorithm"#,
         users,
         devices,
-        algorithms
+        algorithms,
+        now
     )
     .fetch_all(conn)
     .await?;
@@ -228,21 +248,28 @@ pub async fn list_cross_signing(
     Ok(rows.map(|row| (row.user_nid, row.kind, row.body)).collect())
 }
 
-/// Adds a signature to a key of a user.
-pub async fn upsert_signature(
+/// Adds signatures of one user to keys: (owner, target, key id, signature).
+pub async fn upsert_signatures(
     conn: &mut PgConnection,
-    (user, target): (UserNid, &str),
-    (signer, key_id, signature): (UserNid, &str, &str),
+    signer: UserNid,
+    signatures: &[(i64, String, String, String)],
 ) -> Result<(), Error> {
+    let owners: Vec<i64> = signatures.iter().map(|(owner, ..)| *owner).collect();
+    let targets: Vec<String> = signatures.iter().map(|(_, it, ..)| it.clone()).collect();
+    let key_ids: Vec<String> = signatures.iter().map(|(.., it, _)| it.clone()).collect();
+    let values: Vec<String> = signatures.iter().map(|(.., it)| it.clone()).collect();
     sqlx::query!(
         "INSERT INTO key_signature (user_nid, target, signer_nid, key_id, signature)
-         VALUES ($1, $2, $3, $4, $5)
+         SELECT DISTINCT ON (w.owner, w.target, w.key_id)
+           w.owner, w.target, $1::bigint, w.key_id, w.signature
+         FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[])
+           AS w (owner, target, key_id, signature)
          ON CONFLICT ON CONSTRAINT key_signature_pkey DO UPDATE SET signature = EXCLUDED.signature",
-        user.0,
-        target,
         signer.0,
-        key_id,
-        signature
+        &owners,
+        &targets,
+        &key_ids,
+        &values
     )
     .execute(conn)
     .await?;
@@ -296,15 +323,57 @@ pub async fn list_signatures(
         .collect())
 }
 
-/// Removes all keys of a device.
-pub async fn delete(conn: &mut PgConnection, user: UserNid, device: i32) -> Result<(), Error> {
+/// Removes all keys of devices.
+pub async fn delete(conn: &mut PgConnection, user: UserNid, devices: &[i32]) -> Result<(), Error> {
     sqlx::query!(
-        "WITH a AS (DELETE FROM device_key WHERE user_nid = $1 AND device_no = $2),
-           b AS (DELETE FROM one_time_key WHERE user_nid = $1 AND device_no = $2),
-           c AS (DELETE FROM fallback_key WHERE user_nid = $1 AND device_no = $2)
-         DELETE FROM to_device WHERE user_nid = $1 AND device_no = $2",
+        "WITH a AS (DELETE FROM device_key WHERE user_nid = $1 AND device_no = ANY ($2)),
+           b AS (DELETE FROM one_time_key WHERE user_nid = $1 AND device_no = ANY ($2)),
+           c AS (DELETE FROM dehydrated_device WHERE user_nid = $1 AND device_no = ANY ($2))
+         DELETE FROM fallback_key WHERE user_nid = $1 AND device_no = ANY ($2)",
         user.0,
-        device
+        devices
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Forgets one-time keys that were given before `ts`; returns how many.
+pub async fn delete_given(conn: &mut PgConnection, ts: i64, limit: i64) -> Result<u64, Error> {
+    let done = sqlx::query!(
+        "DELETE FROM one_time_key WHERE (user_nid, device_no, algorithm, key_id) IN
+           (SELECT user_nid, device_no, algorithm, key_id FROM one_time_key
+            WHERE given_ts < $1 LIMIT $2)",
+        ts,
+        limit
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Removes signatures that were added to keys of a user.
+pub async fn delete_signatures(
+    conn: &mut PgConnection,
+    user: UserNid,
+    targets: &[String],
+) -> Result<(), Error> {
+    sqlx::query!(
+        "DELETE FROM key_signature WHERE user_nid = $1 AND target = ANY ($2)",
+        user.0,
+        targets
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Removes the cross-signing keys of a user, and all signatures on and by them.
+pub async fn delete_cross_signing(conn: &mut PgConnection, user: UserNid) -> Result<(), Error> {
+    sqlx::query!(
+        "WITH a AS (DELETE FROM cross_signing_key WHERE user_nid = $1)
+         DELETE FROM key_signature WHERE user_nid = $1 OR signer_nid = $1",
+        user.0
     )
     .execute(conn)
     .await?;
@@ -332,6 +401,7 @@ pub async fn list_waiting(conn: &mut PgConnection, users: &[i64]) -> Result<Vec<
         r#"SELECT d.user_nid AS "user_nid!", d.device_id AS "device_id!", k.algorithm AS "algorithm?", count(k.algorithm) AS "n!", true AS "one_time!"
            FROM device d
            LEFT JOIN one_time_key k ON k.user_nid = d.user_nid AND k.device_no = d.device_no
+             AND k.given_ts IS NULL
            WHERE d.user_nid = ANY ($1)
            GROUP BY 1, 2, 3
            UNION ALL

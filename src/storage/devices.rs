@@ -70,6 +70,18 @@ pub async fn list(conn: &mut PgConnection, user: UserNid) -> Result<Vec<Device>,
     .await?)
 }
 
+/// Devices that somebody is or was logged in with: all but the dehydrated one.
+pub async fn list_awake(conn: &mut PgConnection, user: UserNid) -> Result<Vec<i32>, Error> {
+    Ok(sqlx::query_scalar!(
+        "SELECT device_no FROM device d WHERE user_nid = $1 AND NOT EXISTS
+           (SELECT 1 FROM dehydrated_device h
+            WHERE h.user_nid = d.user_nid AND h.device_no = d.device_no)",
+        user.0
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
 /// One device.
 pub async fn find(
     conn: &mut PgConnection,
@@ -144,21 +156,22 @@ pub async fn forget_seen(conn: &mut PgConnection, ts: i64, limit: i64) -> Result
     Ok(done.execute(conn).await?.rows_affected())
 }
 
-/// Deletes a device with all that waits for it, and its pushers. Its tokens go by `tokens::delete_of_device`.
-pub async fn delete(conn: &mut PgConnection, user: UserNid, device_no: i32) -> Result<(), Error> {
+/// Deletes devices with all that waits for them, and their pushers. Their tokens go by
+/// `tokens::delete_of_devices`, their keys by `device_keys::delete`.
+pub async fn delete(conn: &mut PgConnection, user: UserNid, devices: &[i32]) -> Result<(), Error> {
     sqlx::query!(
-        "WITH told AS (DELETE FROM sliding_connection WHERE user_nid = $1 AND device_no = $2),
-           pushers AS (DELETE FROM pusher WHERE user_nid = $1 AND device_no = $2)
-         DELETE FROM to_device WHERE user_nid = $1 AND device_no = $2",
+        "WITH told AS (DELETE FROM sliding_connection WHERE user_nid = $1 AND device_no = ANY ($2)),
+           pushers AS (DELETE FROM pusher WHERE user_nid = $1 AND device_no = ANY ($2))
+         DELETE FROM to_device WHERE user_nid = $1 AND device_no = ANY ($2)",
         user.0,
-        device_no
+        devices
     )
     .execute(&mut *conn)
     .await?;
     sqlx::query!(
-        "DELETE FROM device WHERE user_nid = $1 AND device_no = $2",
+        "DELETE FROM device WHERE user_nid = $1 AND device_no = ANY ($2)",
         user.0,
-        device_no
+        devices
     )
     .execute(conn)
     .await?;

@@ -129,6 +129,18 @@ pub async fn delete(conn: &mut PgConnection, user: UserNid, version: i64) -> Res
     Ok(())
 }
 
+/// Deletes all versions of a user with their keys.
+pub async fn delete_all(conn: &mut PgConnection, user: UserNid) -> Result<(), Error> {
+    sqlx::query!(
+        "WITH k AS (DELETE FROM backup_key WHERE user_nid = $1)
+         DELETE FROM backup WHERE user_nid = $1",
+        user.0
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Adds keys; one that is there already gives way to a better one only. Returns how many changed.
 pub async fn upsert_keys(
     conn: &mut PgConnection,

@@ -5,6 +5,7 @@ pub mod aliases;
 pub mod append;
 pub mod appservices;
 pub mod codec;
+pub mod dehydrated;
 pub mod destinations;
 pub mod device_keys;
 pub mod device_lists;
@@ -25,6 +26,7 @@ pub mod moderation;
 pub mod names;
 pub mod news;
 pub mod notifications;
+pub mod numbers;
 pub mod openid_tokens;
 pub mod outbox;
 pub mod partial;
@@ -37,6 +39,7 @@ pub mod receipts;
 pub mod registration_tokens;
 pub mod relation_todo;
 pub mod relations;
+pub mod rendezvous;
 pub mod room_blocks;
 pub mod room_deletions;
 pub mod room_list;
@@ -68,7 +71,8 @@ use sqlx::{
 };
 
 pub use self::{
-    ids::{EventNid, Ids, RoomNid, SKeyNid, ServerNid, TypeNid, UserNid},
+    ids::Ids,
+    numbers::{EventNid, RoomNid, SKeyNid, ServerNid, TypeNid, UserNid},
     stream::{LogEntry, LogKind, LogRow, Pos, StreamClock},
     tx::Tx,
 };

@@ -199,16 +199,39 @@ pub async fn list_changed(
     Ok(rows.map(|row| (UserNid(row.user), row.shares)).collect())
 }
 
-/// Queues an EDU for a peer.
+/// Queues EDUs for peers. `about`: the user whose devices or keys they tell of.
 pub async fn insert_edus(
     conn: &mut PgConnection,
-    servers: &[i32],
-    bodies: &[String],
+    (servers, bodies): (&[i32], &[String]),
+    about: Option<UserNid>,
 ) -> Result<(), Error> {
     sqlx::query!(
-        "INSERT INTO fed_edu (server_nid, body) SELECT * FROM unnest($1::int[], $2::text[])",
+        "INSERT INTO fed_edu (server_nid, body, about)
+         SELECT w.server, w.body, $3 FROM unnest($1::int[], $2::text[]) AS w (server, body)",
         servers,
-        bodies
+        bodies,
+        about.map(|user| user.0)
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Deletes what tells of a user but the newest `keep` for each peer.
+pub async fn delete_older_edus(
+    conn: &mut PgConnection,
+    servers: &[i32],
+    about: UserNid,
+    keep: i64,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "DELETE FROM fed_edu WHERE edu_no IN (
+           SELECT old.edu_no FROM unnest($1::int[]) AS w (server) CROSS JOIN LATERAL (
+             SELECT e.edu_no FROM fed_edu e WHERE e.server_nid = w.server AND e.about = $2
+             ORDER BY e.edu_no DESC OFFSET $3) old)",
+        servers,
+        about.0,
+        keep
     )
     .execute(conn)
     .await?;

@@ -167,23 +167,23 @@ pub async fn update_used(conn: &mut PgConnection, hash: &[u8]) -> Result<(), Err
     Ok(())
 }
 
-/// Ends the sessions of a device.
-pub async fn delete_of_device(
+/// Ends the sessions of devices.
+pub async fn delete_of_devices(
     conn: &mut PgConnection,
     user: UserNid,
-    device_no: i32,
+    devices: &[i32],
 ) -> Result<(), Error> {
     sqlx::query!(
-        "DELETE FROM access_token WHERE user_nid = $1 AND device_no = $2",
+        "DELETE FROM access_token WHERE user_nid = $1 AND device_no = ANY ($2)",
         user.0,
-        device_no
+        devices
     )
     .execute(&mut *conn)
     .await?;
     sqlx::query!(
-        "DELETE FROM refresh_token WHERE user_nid = $1 AND device_no = $2",
+        "DELETE FROM refresh_token WHERE user_nid = $1 AND device_no = ANY ($2)",
         user.0,
-        device_no
+        devices
     )
     .execute(conn)
     .await?;

@@ -4,7 +4,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::{Error, joined::Scope, token::Token};
 use crate::{
-    devices::keys::counted,
+    devices::upload::counted,
     rooms::Rooms,
     storage::{self, Pos, UserNid, device_keys},
     users::tokens::Session,
@@ -12,8 +12,9 @@ use crate::{
 
 /// Messages in one answer.
 const MESSAGES_MAX: i64 = 100;
-/// Users in one answer; who has more missed is told of the rest by the next.
-const USERS_MAX: i64 = 10_000;
+/// Users in one answer: more than a client can look at, and no more than fit into memory. Who misses
+/// more than that looks at members of a room when it writes there.
+const USERS_MAX: i64 = 100_000;
 
 /// News for one device.
 #[derive(Debug, Default)]

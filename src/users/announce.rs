@@ -15,6 +15,10 @@ const NEW_SERVERS_MAX: i64 = 100;
 /// Devices that they are told of, the newest; one is enough for them to ask for the list.
 const NEW_DEVICES_MAX: usize = 20;
 
+/// Updates about a user that wait for a peer, the last ones: who missed those before sees that by their
+/// numbers, and asks for the list.
+const UPDATES_MAX: usize = 50;
+
 /// A user of ours whose devices changed.
 pub type Owner<'a> = (&'a UserId, UserNid);
 
@@ -121,7 +125,7 @@ pub async fn tell(ctx: &Context, owner: Owner<'_>, servers: &[i32]) -> Result<()
     let edus: Vec<String> = newest
         .map(|shown| update(user_id, count, content(shown)))
         .collect();
-    send(&mut tx, servers, &edus).await?;
+    send(&mut tx, nid, servers, &edus).await?;
     // Wakes the sender.
     let entry = storage::LogEntry {
         kind: storage::LogKind::ToDevice,
@@ -195,7 +199,8 @@ async fn updates(
     if count > 0 {
         let last = device_lists::advance_own_stream(tx, nid, count).await?;
         let numbers = (last - count + 1)..=last;
-        let edus = numbers.zip(contents);
+        let untold = contents.len().saturating_sub(UPDATES_MAX);
+        let edus = numbers.zip(contents).skip(untold);
         let edus: Vec<String> = edus
             .map(|(number, content)| update(user_id, number, content))
             .collect();
@@ -215,10 +220,15 @@ async fn queue(
     let own = ctx.db.ids.server(ctx.server_name()).await?;
     let mut servers = storage::to_device::list_servers(tx, user).await?;
     servers.retain(|server| *server != own.0);
-    send(tx, &servers, edus).await
+    send(tx, user, &servers, edus).await
 }
 
-async fn send(tx: &mut Tx, servers: &[i32], edus: &[String]) -> Result<(), storage::Error> {
+async fn send(
+    tx: &mut Tx,
+    user: UserNid,
+    servers: &[i32],
+    edus: &[String],
+) -> Result<(), storage::Error> {
     let mut receivers = Vec::with_capacity(servers.len() * edus.len());
     let mut bodies = Vec::with_capacity(servers.len() * edus.len());
     for server in servers {
@@ -228,7 +238,9 @@ async fn send(tx: &mut Tx, servers: &[i32], edus: &[String]) -> Result<(), stora
         }
     }
     if !bodies.is_empty() {
-        storage::to_device::insert_edus(tx, &receivers, &bodies).await?;
+        let most = i64::try_from(UPDATES_MAX).unwrap_or(i64::MAX);
+        storage::to_device::insert_edus(tx, (&receivers, &bodies), Some(user)).await?;
+        storage::to_device::delete_older_edus(tx, servers, user, most).await?;
     }
     Ok(())
 }

@@ -1,7 +1,11 @@
-//! Names of devices, which their owner and everybody who shares a room with it see.
+//! Names of devices, which their owner and everybody who shares a room with it see, and their end.
 
 use super::{Error, announce, tokens::Session};
-use crate::{clock::now_ms, context::Context, storage};
+use crate::{
+    clock::now_ms,
+    context::Context,
+    storage::{self, Tx, UserNid},
+};
 
 /// Bytes of a name.
 const NAME_BYTES_MAX: usize = 255;
@@ -41,4 +45,21 @@ pub async fn rename(
     }
     tx.commit().await?;
     Ok(false)
+}
+
+/// Removes devices with their sessions, keys and queues; ids of those that there were. Whoever shares
+/// a room with their owner has to be told.
+pub async fn remove(
+    tx: &mut Tx,
+    user: UserNid,
+    devices: &[i32],
+) -> Result<Vec<String>, storage::Error> {
+    let known = storage::devices::list(tx, user).await?.into_iter();
+    let removed = known.filter(|device| devices.contains(&device.device_no));
+    let removed: Vec<String> = removed.map(|device| device.device_id).collect();
+    storage::tokens::delete_of_devices(tx, user, devices).await?;
+    storage::devices::delete(tx, user, devices).await?;
+    storage::device_keys::delete(tx, user, devices).await?;
+    storage::device_keys::delete_signatures(tx, user, &removed).await?;
+    Ok(removed)
 }

@@ -13,6 +13,7 @@ pub mod profile;
 pub mod push_rules;
 pub mod pushers;
 pub mod registration;
+pub mod rendezvous;
 pub mod seen;
 pub mod threepids;
 pub mod tokens;

@@ -288,7 +288,10 @@ impl Tokens {
             now_ms(),
         )
         .await?;
-        storage::tokens::delete_of_device(&mut tx, user_nid, no).await?;
+        if storage::dehydrated::exists(&mut tx, user_nid, no).await? {
+            return Err(Error::Invalid("nobody logs in with a dehydrated device"));
+        }
+        storage::tokens::delete_of_devices(&mut tx, user_nid, &[no]).await?;
         let granted = issue(&mut tx, (user_nid, no), device_id, with_refresh).await?;
         tx.log(invalid_entry(user_nid)).await?;
         tx.commit().await?;
@@ -324,20 +327,14 @@ impl Tokens {
         })
     }
 
-    /// Ends devices with their sessions.
+    /// Ends devices with their sessions, keys and queues.
     pub async fn end(&self, user: UserNid, devices: &[i32]) -> Result<(), Error> {
+        if devices.is_empty() {
+            return Ok(());
+        }
         let user_id = self.ctx.db.ids.user_id(user).await?;
         let mut tx = self.ctx.db.begin().await?;
-        let known = storage::devices::list(&mut tx, user).await?;
-        let ended = known
-            .into_iter()
-            .filter(|device| devices.contains(&device.device_no));
-        let ended: Vec<String> = ended.map(|device| device.device_id).collect();
-        for device in devices {
-            storage::tokens::delete_of_device(&mut tx, user, *device).await?;
-            storage::devices::delete(&mut tx, user, *device).await?;
-            storage::device_keys::delete(&mut tx, user, *device).await?;
-        }
+        let ended = super::devices::remove(&mut tx, user, devices).await?;
         announce::deleted(&self.ctx, &mut tx, (&user_id, user), &ended).await?;
         tx.log(invalid_entry(user)).await?;
         tx.commit().await?;

@@ -6,6 +6,7 @@ mod federation;
 mod media;
 mod outbound;
 mod push;
+mod rooms;
 mod turn;
 
 use std::{
@@ -15,16 +16,12 @@ use std::{
     str::FromStr,
 };
 
-use ruma::{OwnedServerName, RoomVersionId};
+use ruma::OwnedServerName;
 
 use super::{
     ClientCertificate, Config, EmailTls, Error, Listener, Loaded, Log, Presence, PrivateDatabase,
-    RateLimits, Registration, Rooms, Secret, Serve, Tls, WellKnown, source::Source,
+    RateLimits, Registration, Secret, Serve, Tls, WellKnown, source::Source,
 };
-
-/// Room versions that can be the default: older ones are made only where a client asks for them.
-const ROOM_VERSIONS: [RoomVersionId; 3] =
-    [RoomVersionId::V10, RoomVersionId::V11, RoomVersionId::V12];
 
 /// Reads every key. `from_file`: a file is given, so that the server name must be said.
 pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error> {
@@ -48,7 +45,8 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         rate_limits: RateLimits {
             enabled: source_ref.flag("rate_limits.enabled", defaults.rate_limits.enabled),
         },
-        rooms: rooms(source_ref).unwrap_or(defaults.rooms),
+        rooms: rooms::read(source_ref, defaults.rooms),
+        rendezvous: rooms::rendezvous(source_ref, defaults.rendezvous),
         presence: Presence {
             enabled: source_ref.flag("presence.enabled", defaults.presence.enabled),
             federation: source_ref.flag("presence.federation", defaults.presence.federation),
@@ -262,16 +260,6 @@ fn registration(source: &mut Source, has_mail: bool) -> Registration {
         ),
         password_length_min: length_min.unwrap_or(PASSWORD_LENGTH_MIN),
     }
-}
-
-fn rooms(source: &mut Source) -> Option<Rooms> {
-    let key = "rooms.default_version";
-    let remedy = "is not a room version that new rooms can have; give \"10\", \"11\" or \"12\"";
-    let default_version = source.parse::<RoomVersionId>(key, remedy)?;
-    if !ROOM_VERSIONS.contains(&default_version) {
-        source.problem(key, Some(format!("\"{default_version}\"")), remedy);
-    }
-    Some(Rooms { default_version })
 }
 
 fn log(source: &mut Source, defaults: Log) -> Log {

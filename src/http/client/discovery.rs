@@ -29,10 +29,14 @@ pub(super) fn routes() -> Router<App> {
 }
 
 /// `GET /_matrix/client/versions`
-async fn get_supported_versions(_: Public<get_supported_versions::Request>) -> Object {
-    Object(json!({
+async fn get_supported_versions(
+    State(ctx): State<Context>,
+    _: Public<get_supported_versions::Request>,
+) -> Object {
+    let mut body = json!({
         "versions": VERSIONS,
         "unstable_features": {
+            "org.matrix.msc3814": true,
             "org.matrix.msc3874": true,
             "org.matrix.msc3881": true,
             "org.matrix.msc4155": true,
@@ -44,7 +48,11 @@ async fn get_supported_versions(_: Public<get_supported_versions::Request>) -> O
             "uk.half-shot.msc2666.query_mutual_rooms.stable": true,
             "uk.timedout.msc4323": true,
         },
-    }))
+    });
+    if ctx.config.rendezvous.enabled {
+        body["unstable_features"]["org.matrix.msc4108"] = json!(true);
+    }
+    Object(body)
 }
 
 /// `GET /_matrix/client/v3/capabilities`

@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use super::account::reauthenticate;
 use crate::{
     context::Context,
-    devices::{cross_signing, keys},
+    devices::{cross_signing, keys, signatures, upload},
     http::{
         App,
         error::ApiError,
         reply::Object,
         request::{Asking, Body},
     },
-    storage,
+    storage::{self, UserNid},
     sync::token::Token,
 };
 
@@ -52,7 +52,7 @@ async fn upload_keys(
     State(ctx): State<Context>,
     Body(body): Body<Value>,
 ) -> Result<Object, ApiError> {
-    let counts = keys::upload(&ctx, &session, &body).await?;
+    let counts = upload::upload(&ctx, &session, &body).await?;
     Ok(Object(json!({ "one_time_key_counts": counts })))
 }
 
@@ -92,7 +92,7 @@ struct Span {
 }
 
 /// Users in one answer to `keys/changes`.
-const CHANGES_MAX: i64 = 10_000;
+const CHANGES_MAX: i64 = 100_000;
 
 /// `GET /_matrix/client/v3/keys/changes`
 async fn get_key_changes(
@@ -110,11 +110,12 @@ async fn get_key_changes(
     let user = session.user_nid;
     let users = storage::to_device::list_changed(&mut conn, user, span, CHANGES_MAX).await?;
     drop(conn);
-    let (mut changed, mut left) = (Vec::new(), Vec::new());
-    for (user, shares) in users {
-        let list = if shares { &mut changed } else { &mut left };
-        list.push(ctx.db.ids.user_id(user).await?);
-    }
+    let (sharing, apart): (Vec<_>, Vec<_>) = users.into_iter().partition(|(_, shares)| *shares);
+    let nids = |users: Vec<(UserNid, bool)>| -> Vec<UserNid> {
+        users.into_iter().map(|(user, _)| user).collect()
+    };
+    let changed = ctx.db.ids.user_ids_of(&nids(sharing)).await?;
+    let left = ctx.db.ids.user_ids_of(&nids(apart)).await?;
     Ok(Object(json!({ "changed": changed, "left": left })))
 }
 
@@ -138,5 +139,5 @@ async fn upload_signatures(
     State(ctx): State<Context>,
     Body(body): Body<Value>,
 ) -> Result<Object, ApiError> {
-    Ok(Object(cross_signing::sign(&ctx, &session, &body).await?))
+    Ok(Object(signatures::add(&ctx, &session, &body).await?))
 }

@@ -6,6 +6,7 @@ mod appservice;
 mod authenticated_media;
 mod backup;
 mod config;
+mod dehydrated_device;
 mod device;
 mod directory;
 mod discovery;
@@ -20,6 +21,7 @@ mod push;
 mod read_marker;
 mod receipt;
 mod relations;
+mod rendezvous;
 mod reporting;
 mod room;
 mod search;
@@ -48,6 +50,7 @@ pub(super) fn routes() -> Router<App> {
         backup::routes,
         authenticated_media::routes,
         config::routes,
+        dehydrated_device::routes,
         device::routes,
         directory::routes,
         discovery::routes,
@@ -63,6 +66,7 @@ pub(super) fn routes() -> Router<App> {
         receipt::routes,
         relations::routes,
         reporting::routes,
+        rendezvous::routes,
         room::routes,
         search::routes,
         session::routes,

@@ -192,9 +192,8 @@ async fn logout_all(
     Authenticated { session, .. }: Authenticated<logout_all::v3::Request>,
 ) -> Result<Object, ApiError> {
     let mut conn = app.ctx.db.conn().await?;
-    let devices = storage::devices::list(&mut conn, session.user_nid).await?;
+    let devices = storage::devices::list_awake(&mut conn, session.user_nid).await?;
     drop(conn);
-    let devices: Vec<i32> = devices.iter().map(|device| device.device_no).collect();
     app.tokens.end(session.user_nid, &devices).await?;
     Ok(Object(json!({})))
 }

@@ -6,47 +6,16 @@
 
 mod skeys;
 
+use std::collections::HashMap;
+
 use moka::sync::Cache;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use sqlx::PgPool;
 
-use super::Error;
+use super::{Error, RoomNid, SKeyNid, ServerNid, TypeNid, UserNid};
 
 /// Cached pairs of each kind.
 const CACHED_MAX: u64 = 500_000;
-
-macro_rules! nid {
-    ($(#[$doc:meta])* $name:ident($repr:ty)) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(pub $repr);
-    };
-}
-
-nid! {
-    /// A room.
-    RoomNid(i64)
-}
-nid! {
-    /// A user, local or remote.
-    UserNid(i64)
-}
-nid! {
-    /// An event.
-    EventNid(i64)
-}
-nid! {
-    /// A homeserver.
-    ServerNid(i32)
-}
-nid! {
-    /// An event type.
-    TypeNid(i32)
-}
-nid! {
-    /// A pair of event type and state key; negative: `m.room.member` of the user of that number.
-    SKeyNid(i64)
-}
 
 /// The interning tables, cached. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -150,15 +119,7 @@ impl Ids {
         )
         .execute(&self.pool)
         .await?;
-        let rows = sqlx::query!(
-            "SELECT user_nid, mxid FROM mx_user WHERE mxid = ANY($1)",
-            &mxids
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        for row in rows {
-            self.keep_user(UserNid(row.user_nid), &row.mxid)?;
-        }
+        self.read_users(&mxids).await?;
         Ok(())
     }
 
@@ -174,14 +135,41 @@ impl Ids {
         if let Some(nid) = self.users.get(id) {
             return Ok(Some(nid));
         }
-        let nid = sqlx::query_scalar!("SELECT user_nid FROM mx_user WHERE mxid = $1", id.as_str())
-            .fetch_optional(&self.pool)
-            .await?
-            .map(UserNid);
-        if let Some(nid) = nid {
-            self.keep_user(nid, id.as_str())?;
+        Ok(self.find_users([id]).await?.remove(id))
+    }
+
+    /// The numbers of those of many users whom we have ever heard of; one query for those not cached.
+    pub async fn find_users(
+        &self,
+        ids: impl IntoIterator<Item = &UserId>,
+    ) -> Result<HashMap<OwnedUserId, UserNid>, Error> {
+        let (mut found, mut missing) = (HashMap::new(), Vec::new());
+        for id in ids {
+            match self.users.get(id) {
+                Some(nid) => drop(found.insert(id.to_owned(), nid)),
+                None => missing.push(id.as_str().to_owned()),
+            }
         }
-        Ok(nid)
+        if !missing.is_empty() {
+            for (nid, id) in self.read_users(&missing).await? {
+                found.insert(id, nid);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads users by id, and keeps them.
+    async fn read_users(&self, ids: &[String]) -> Result<Vec<(UserNid, OwnedUserId)>, Error> {
+        let sql = sqlx::query!(
+            "SELECT user_nid, mxid FROM mx_user WHERE mxid = ANY($1)",
+            ids
+        );
+        let rows = sql.fetch_all(&self.pool).await?.into_iter();
+        rows.map(|row| {
+            let nid = UserNid(row.user_nid);
+            Ok((nid, self.keep_user(nid, &row.mxid)?))
+        })
+        .collect()
     }
 
     /// The id of a user number.
@@ -196,7 +184,7 @@ impl Ids {
             .filter(|nid| !self.user_names.contains_key(*nid))
             .map(|nid| nid.0)
             .collect();
-        let mut fresh = std::collections::HashMap::new();
+        let mut fresh = HashMap::new();
         if !missing.is_empty() {
             let rows = sqlx::query!(
                 "SELECT user_nid, mxid FROM mx_user WHERE user_nid = ANY($1)",
@@ -245,7 +233,7 @@ impl Ids {
         )
         .fetch_all(&self.pool)
         .await?;
-        let mut found = std::collections::HashMap::new();
+        let mut found = HashMap::new();
         for row in rows {
             let nid = ServerNid(row.server_nid);
             self.keep_server(nid, &row.name)?;
@@ -305,7 +293,7 @@ impl Ids {
             .filter(|nid| !self.room_names.contains_key(*nid))
             .map(|nid| nid.0)
             .collect();
-        let mut fresh = std::collections::HashMap::new();
+        let mut fresh = HashMap::new();
         if !missing.is_empty() {
             let rows = sqlx::query!(
                 "SELECT room_nid, room_id FROM room WHERE room_nid = ANY($1)",

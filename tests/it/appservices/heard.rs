@@ -3,12 +3,15 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::rig::{
-    appservice::{Appservice, room_path},
-    enc, eventually,
-    server::{Folder, Like, Server},
-    tls::Tls,
-    user::User,
+use crate::{
+    client::keys::claim,
+    rig::{
+        appservice::{Appservice, room_path},
+        enc, eventually,
+        server::{Folder, Like, Server},
+        tls::Tls,
+        user::User,
+    },
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,6 +196,15 @@ async fn devices(irc: &Appservice, alice: &User, bob: &User) {
     let counts = irc.parts("org.matrix.msc3202.device_one_time_keys_count");
     let counts = counts.last().unwrap();
     assert_eq!(counts[&bob.id]["BRIDGE"], json!({ "signed_curve25519": 1 }));
+    // A key is claimed: the service hears that it has to make new ones.
+    let given = claim(alice, bob, "BRIDGE").await;
+    assert!(given.is_some());
+    eventually("the count of keys that are left", async || {
+        let counts = irc.parts("org.matrix.msc3202.device_one_time_keys_count");
+        let left = counts.last()?[&bob.id]["BRIDGE"]["signed_curve25519"].as_i64();
+        (left.unwrap_or_default() == 0).then_some(())
+    })
+    .await;
     let lists = irc.parts("org.matrix.msc3202.device_lists");
     assert!(
         lists.iter().any(|it| it["changed"] == json!([bob.id])),

@@ -124,49 +124,58 @@ async fn messages_to_devices_arrive_once_and_in_order() {
     assert_eq!(texts(&bob.sync(0).await), Vec::<String>::new());
 }
 
-/// Bob signs Alice's master key, which only his devices hear of and see.
-async fn a_signature_is_seen_by_its_signer((alice, bob): (&mut User, &mut User), upload: Value) {
-    let signatures = json!({ &bob.id: { "ed25519:BOB": "of bob" } });
-    let mut signed = upload["master_key"].clone();
-    signed["signatures"] = signatures;
-    let body = json!({ &alice.id: { "FIRST": signed } });
-    alice.sync(0).await;
-    bob.sync(0).await;
-    let (status, answer) = bob.post("/keys/signatures/upload", body).await;
-    assert_eq!((status, &answer["failures"]), (200, &json!({})), "{answer}");
-    let sync = bob.sync(0).await;
-    let changed = &sync["device_lists"]["changed"];
-    assert_eq!(
-        changed,
-        &json!([alice.id]),
-        "who signed looks anew at what was signed: {sync}"
-    );
-    let sync = alice.sync(0).await;
-    assert!(
-        sync["device_lists"]["changed"]
-            .as_array()
-            .is_none_or(Vec::is_empty),
-        "nobody else does: {sync}"
-    );
-    let query = json!({ "device_keys": { &alice.id: [] } });
-    let (_, of_bob) = bob.post("/keys/query", query.clone()).await;
-    let key = &of_bob["master_keys"][&alice.id];
-    assert_eq!(
-        key["signatures"][&bob.id]["ed25519:BOB"], "of bob",
-        "{of_bob}"
-    );
-    let (_, of_alice) = alice.post("/keys/query", query).await;
-    let key = &of_alice["master_keys"][&alice.id];
-    assert!(
-        key["signatures"][&bob.id].is_null(),
-        "only who signed sees it: {of_alice}"
-    );
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_messages_wait_for_a_device_and_arrive_in_pages() {
+    const SENDERS: usize = 20;
+    const EACH: usize = 500;
+    let mut server = Server::start().await;
+    let mut bob = server.user("bob").await;
+    let device = upload(&bob, 1).await;
+    let alice = server.user("alice").await;
+    let device = device.as_str();
+    let send = async |sender: usize| {
+        for n in 0..EACH {
+            let txn = format!("{sender}-{n}");
+            send_to(&alice, &bob, device, &txn, &txn).await;
+        }
+    };
+    futures_util::future::join_all((0..SENDERS).map(send)).await;
+    server.kill();
+    server.restart().await;
+    let mut next = [0_usize; SENDERS];
+    let mut pages = 0;
+    loop {
+        let since = bob.since.clone();
+        let mut page = texts(&bob.sync(0).await);
+        if pages % 10 == 3 {
+            // A lost answer: the same token asks again.
+            bob.since = since;
+            assert_eq!(texts(&bob.sync(0).await), page);
+        }
+        assert!(page.len() <= 100, "an answer is bounded: {}", page.len());
+        if page.is_empty() {
+            break;
+        }
+        pages += 1;
+        for text in page.drain(..) {
+            let (sender, n) = text.split_once('-').unwrap();
+            let sender: usize = sender.parse().unwrap();
+            assert_eq!(n.parse(), Ok(next[sender]), "in order, once: {text}");
+            next[sender] += 1;
+        }
+    }
+    assert_eq!(next, [EACH; SENDERS], "after {pages} pages");
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM to_device")
+        .fetch_one(&mut server.database().await)
+        .await
+        .unwrap();
+    assert_eq!(left, 0, "what was acknowledged is gone");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_shares_a_room_hears_of_new_devices_and_keys() {
     let server = Server::start().await;
-    let (mut alice, mut bob) = (server.user("alice").await, server.user("bob").await);
+    let (alice, mut bob) = (server.user("alice").await, server.user("bob").await);
     let room = alice.create_room(json!({ "preset": "public_chat" })).await;
     bob.join(&room).await;
     bob.sync(0).await;
@@ -187,30 +196,6 @@ async fn who_shares_a_room_hears_of_new_devices_and_keys() {
             .map(serde_json::Map::len),
         Some(1)
     );
-
-    let master = |key: &str| {
-        json!({ "master_key": {
-            "user_id": alice.id, "usage": ["master"], "keys": { format!("ed25519:{key}"): key },
-        }})
-    };
-    let path = "/keys/device_signing/upload";
-    assert_eq!(
-        alice.post(path, master("FIRST")).await.0,
-        200,
-        "the first needs no password"
-    );
-    assert_eq!(
-        alice.post(path, master("FIRST")).await.0,
-        200,
-        "nor does the same again"
-    );
-    assert_eq!(
-        alice.post(path, master("SECOND")).await.0,
-        401,
-        "another one does"
-    );
-    let first = master("FIRST");
-    a_signature_is_seen_by_its_signer((&mut alice, &mut bob), first).await;
 
     let (status, _) = bob
         .post(&format!("/rooms/{}/leave", enc(&room)), json!({}))
@@ -241,6 +226,10 @@ async fn broken_keys_are_refused() {
             "/keys/device_signing/upload",
             json!({ "master_key": { "keys": {} } }),
         ),
+        (
+            "/keys/upload",
+            json!({ "one_time_keys": { format!("{}:A", "x".repeat(300)): {} } }),
+        ),
         ("/keys/signatures/upload", json!([])),
     ] {
         let (status, answer) = alice.post(path, body.clone()).await;
@@ -256,10 +245,55 @@ async fn broken_keys_are_refused() {
         400,
         "ids are used once"
     );
+    let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
+    for path in ["/keys/upload", "/keys/signatures/upload", "/keys/query"] {
+        assert_eq!(alice.post_text(path, &deep).await, 400, "{path}");
+    }
+    let many: serde_json::Map<String, Value> = (0..2_001)
+        .map(|n| (format!("@u{n}:localhost"), json!([])))
+        .collect();
+    let (status, _) = alice
+        .post("/keys/query", json!({ "device_keys": many }))
+        .await;
+    assert_eq!(status, 400);
     let huge = json!({ "messages": { &alice.id: { "*": { "text": "x".repeat(70_000) } } } });
     assert_eq!(alice.put("/sendToDevice/m.test/huge", huge).await.0, 400);
     let (status, _) = alice.get("/keys/changes?from=x&to=y").await;
     assert_eq!(status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_given_is_not_given_again_when_its_upload_is_repeated() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let keys = |of: &str| json!({ "one_time_keys": { "signed_curve25519:A": { "key": of } } });
+    let device = device(&alice).await;
+    for _ in 0..2 {
+        let (status, answer) = alice.post("/keys/upload", keys("one")).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    let given = claim(&bob, &alice, &device).await;
+    assert_eq!(given.as_deref(), Some("signed_curve25519:A"));
+    // The answer was lost: the client uploads the same again.
+    let (_, answer) = alice.post("/keys/upload", keys("one")).await;
+    let counts = &answer["one_time_key_counts"];
+    assert_eq!(counts["signed_curve25519"], 0, "{answer}");
+    assert_eq!(claim(&bob, &alice, &device).await, None);
+    let (_, answer) = alice.post("/keys/upload", keys("two")).await;
+    let counts = &answer["one_time_key_counts"];
+    assert_eq!(counts["signed_curve25519"], 1, "another key: {answer}");
+    assert!(claim(&bob, &alice, &device).await.is_some());
+
+    for round in 0..4 {
+        let keys: serde_json::Map<String, Value> = (0..1_900)
+            .map(|n| (format!("curve25519:{round}-{n}"), json!("key")))
+            .collect();
+        let (status, answer) = alice
+            .post("/keys/upload", json!({ "one_time_keys": keys }))
+            .await;
+        let expected = if round < 2 { 200 } else { 400 };
+        assert_eq!(status, expected, "only so many wait: {answer}");
+    }
 }
 
 #[expect(clippy::too_many_lines, reason = "one story, told in order")]

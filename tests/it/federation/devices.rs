@@ -6,7 +6,13 @@ use sqlx::PgConnection;
 use super::rooms::two_servers;
 use crate::{
     client::keys::{claim, send_to, texts, upload},
-    rig::{enc, eventually, server::Server, user::User},
+    rig::{
+        enc, eventually,
+        identity::Identity,
+        scripted::{Answer, Scripted, server_and_peer},
+        server::Server,
+        user::User,
+    },
 };
 
 /// Syncs until a user stands in that list of device lists.
@@ -143,18 +149,15 @@ async fn copies_of_device_lists_follow_the_changes_and_go_with_the_last_shared_r
     let (now, fresh) = copy(&mut copies, &bob).await.unwrap();
     assert!(now == at + 3 && fresh, "fetched anew");
 
-    let key = |kind: &str| {
-        json!({
-            "user_id": bob.id, "usage": [kind], "keys": { format!("ed25519:{kind}"): kind },
-        })
-    };
-    let keys = json!({ "master_key": key("master"), "self_signing_key": key("self_signing") });
-    let (status, answer) = bob.post("/keys/device_signing/upload", keys).await;
+    let (of_bob, of_alice) = (Identity::new(&bob.id), Identity::new(&alice.id));
+    let path = "/keys/device_signing/upload";
+    let (status, answer) = alice.post(path, of_alice.body()).await;
+    assert_eq!(status, 200, "{answer}");
+    let (status, answer) = bob.post(path, of_bob.body()).await;
     assert_eq!(status, 200, "{answer}");
     told(&mut alice, "changed", &bob.id).await;
-    let mut signed = key("master");
-    signed["signatures"] = json!({ &alice.id: { "ed25519:ALICE": "of alice" } });
-    let body = json!({ &bob.id: { "master": signed } });
+    let signed = of_alice.user_signing.sign(of_bob.master.object("master"));
+    let body = json!({ &bob.id: { &of_bob.master.public: signed } });
     let (_, answer) = alice.post("/keys/signatures/upload", body).await;
     assert_eq!(answer["failures"], json!({}), "{answer}");
 
@@ -164,7 +167,8 @@ async fn copies_of_device_lists_follow_the_changes_and_go_with_the_last_shared_r
     let own = &found["self_signing_keys"][&bob.id];
     assert_eq!(own["usage"], json!(["self_signing"]), "{found}");
     let master = &found["master_keys"][&bob.id];
-    assert_eq!(master["signatures"][&alice.id]["ed25519:ALICE"], "of alice");
+    let by = format!("ed25519:{}", of_alice.user_signing.public);
+    assert!(master["signatures"][&alice.id][by].is_string(), "{found}");
     other.restart().await;
 
     let path = format!("/rooms/{}/leave", enc(&room));
@@ -192,4 +196,224 @@ async fn a_device_that_ends_ends_for_peers() {
     assert_eq!(bob.post("/logout", json!({})).await.0, 200);
     told(&mut alice, "changed", &bob.id).await;
     assert_eq!(query(&alice, &bob).await["device_keys"][&bob.id], json!({}));
+}
+
+/// Makes devices with keys for a user, as many logins would.
+async fn many_devices(server: &Server, user: &User, count: i32) {
+    let mut database = server.database().await;
+    sqlx::query(
+        "INSERT INTO device (user_nid, device_no, device_id, created_ts)
+         SELECT user_nid, nextval('device_no_seq')::int, 'MANY' || n, 1
+         FROM mx_user, generate_series(1, $2) n WHERE mxid = $1",
+    )
+    .bind(&user.id)
+    .bind(count)
+    .execute(&mut database)
+    .await
+    .unwrap();
+    sqlx::query(
+        "INSERT INTO device_key (user_nid, device_no, body)
+         SELECT d.user_nid, d.device_no, json_build_object('user_id', u.mxid,
+           'device_id', d.device_id, 'algorithms', '[]'::json, 'signatures', '{}'::json,
+           'keys', json_build_object('ed25519:' || d.device_id, repeat('A', 43)))::text
+         FROM device d JOIN mx_user u USING (user_nid)
+         WHERE u.mxid = $1 AND d.device_id LIKE 'MANY%'",
+    )
+    .bind(&user.id)
+    .execute(&mut database)
+    .await
+    .unwrap();
+}
+
+/// EDUs of a type that a peer was sent, in order.
+fn told_peer(peer: &Scripted, kind: &str) -> Vec<Value> {
+    let mut told = Vec::new();
+    for asked in peer.asked("send") {
+        let edus = asked.body["edus"].as_array().cloned().unwrap_or_default();
+        told.extend(edus.into_iter().filter(|edu| edu["edu_type"] == kind));
+    }
+    told
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_hundred_devices_of_one_user_are_no_burden() {
+    let (_folder, _tls, server, peer) = server_and_peer().await;
+    let (mut alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice
+        .create_room(json!({ "preset": "public_chat", "room_version": "11" }))
+        .await;
+    bob.join(&room).await;
+    peer.enter(&server, &room, &peer.user("carol")).await;
+    many_devices(&server, &alice, 500).await;
+    let device = upload(&alice, 1).await;
+    peer.is_asked("send", |asked| {
+        asked.body["edus"].to_string().contains(&device)
+    })
+    .await;
+    let found = query(&bob, &alice).await;
+    let devices = found["device_keys"][&alice.id].as_object().unwrap();
+    assert_eq!(devices.len(), 501);
+    let path = format!("/_matrix/federation/v1/user/devices/{}", enc(&alice.id));
+    let (status, list) = peer.call(&server, "GET", &path, None).await;
+    assert_eq!(
+        (status, list["devices"].as_array().unwrap().len()),
+        (200, 501)
+    );
+    send_to(&bob, &alice, "*", "star", "to all").await;
+    assert_eq!(texts(&alice.sync(0).await), ["to all"]);
+    let queued: i64 = sqlx::query_scalar("SELECT count(*) FROM to_device")
+        .fetch_one(&mut server.database().await)
+        .await
+        .unwrap();
+    assert!(queued >= 500, "{queued}");
+
+    // All of them end: the peer is told of the last ones, and sees by the numbers that it missed some.
+    let before = told_peer(&peer, "m.device_list_update").len();
+    let stream = list["stream_id"].as_i64().unwrap();
+    assert_eq!(alice.post("/logout/all", json!({})).await.0, 200);
+    peer.is_asked("send", |asked| {
+        let edus = asked.body["edus"].as_array().cloned().unwrap_or_default();
+        let is_last = |edu: &Value| edu["content"]["stream_id"].as_i64() == Some(stream + 501);
+        edus.iter().any(is_last)
+    })
+    .await;
+    let told = told_peer(&peer, "m.device_list_update").split_off(before);
+    assert!(told.len() <= 50, "{}", told.len());
+    let first = &told[0]["content"];
+    let prev = first["prev_id"][0].as_i64().unwrap();
+    assert!(prev > stream, "a gap: {first}");
+    let (_, list) = peer.call(&server, "GET", &path, None).await;
+    assert_eq!(list["devices"], json!([]), "{list}");
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM to_device")
+        .fetch_one(&mut server.database().await)
+        .await
+        .unwrap();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_peer_that_is_away_only_the_newest_updates_wait() {
+    let (_folder, _tls, server, peer) = server_and_peer().await;
+    let alice = server.user("alice").await;
+    let room = alice
+        .create_room(json!({ "preset": "public_chat", "room_version": "11" }))
+        .await;
+    peer.enter(&server, &room, &peer.user("carol")).await;
+    let device = upload(&alice, 1).await;
+    peer.route_to("send", Answer::refused(503, "M_UNKNOWN"));
+    for n in 0..80 {
+        rename(&alice, &device, &format!("name {n}")).await;
+    }
+    let body = json!({ "messages": { peer.user("carol"): { "*": { "text": "kept" } } } });
+    assert_eq!(alice.put("/sendToDevice/m.test/1", body).await.0, 200);
+    let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM fed_edu WHERE about IS NOT NULL")
+        .fetch_one(&mut server.database().await)
+        .await
+        .unwrap();
+    assert!(waiting <= 50, "{waiting}");
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM fed_edu WHERE about IS NULL")
+        .fetch_one(&mut server.database().await)
+        .await
+        .unwrap();
+    assert_eq!(kept, 1, "messages wait however many there are");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_peer_repeats_counts_once() {
+    let (_folder, _tls, server, peer) = server_and_peer().await;
+    let mut alice = server.user("alice").await;
+    let device = upload(&alice, 1).await;
+    let bob = peer.user("bob");
+    let edu = |sender: &str, id: &str, text: &str| {
+        json!({ "edu_type": "m.direct_to_device", "content": {
+            "sender": sender, "type": "m.test", "message_id": id,
+            "messages": { &alice.id: { &device: { "text": text } } },
+        }})
+    };
+    let first = [
+        edu(&bob, "1", "one"),
+        edu(&bob, "2", "two"),
+        edu(&bob, "1", "one again"),
+    ];
+    let send = async |txn: &str, edus: &[Value]| {
+        let (status, body) = peer.transaction(&server, txn, (&[], edus)).await;
+        assert_eq!(status, 200, "{body}");
+    };
+    let at_once = (0..4).map(|_| send("t1", &first));
+    futures_util::future::join_all(at_once).await;
+    send("t2", &first).await;
+    let forged = edu("@eve:elsewhere.example", "3", "forged");
+    let mut huge = edu(&bob, "4", "huge");
+    huge["content"]["messages"][&alice.id][&device]["x"] = json!("x".repeat(70_000));
+    let nonsense = [
+        forged,
+        json!({ "edu_type": "m.direct_to_device", "content": { "sender": bob } }),
+        json!({ "edu_type": "m.direct_to_device", "content": 7 }),
+        json!({ "edu_type": "m.device_list_update", "content": { "user_id": alice.id } }),
+        huge,
+        edu(&bob, "5", "three"),
+    ];
+    send("t3", &nonsense).await;
+    let mut heard = Vec::new();
+    eventually("the last message", async || {
+        heard.extend(texts(&alice.sync(0).await));
+        heard.iter().any(|text| text == "three").then_some(())
+    })
+    .await;
+    assert_eq!(heard, ["one", "two", "three"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_of_peers_are_read_with_care() {
+    let (_folder, _tls, server, peer) = server_and_peer().await;
+    let mut alice = server.user("alice").await;
+    let room = alice
+        .create_room(json!({ "preset": "public_chat", "room_version": "11" }))
+        .await;
+    let bob = peer.user("bob");
+    peer.enter(&server, &room, &bob).await;
+    alice.sync(0).await;
+    let key = |user: &str, device: &str| {
+        json!({
+            "user_id": user, "device_id": device, "algorithms": [], "signatures": {},
+            "keys": { format!("ed25519:{device}"): "A" },
+        })
+    };
+    let device =
+        |user: &str, device: &str| json!({ "device_id": device, "keys": key(user, device) });
+    let mut huge = device(&bob, "HUGE");
+    huge["keys"]["keys"]["ed25519:HUGE"] = json!("x".repeat(70_000));
+    let mut renamed = device(&bob, "RENAMED");
+    renamed["device_id"] = json!("OTHER");
+    let master =
+        |user: &str| json!({ "user_id": user, "usage": ["master"], "keys": { "ed25519:M": "M" } });
+    let list = json!({
+        "user_id": bob, "stream_id": 5, "master_key": master(&alice.id),
+        "devices": [device(&bob, "GOOD"), device(&alice.id, "HERS"), huge, renamed],
+    });
+    peer.route("user", move |asked, honest| match asked.args[0].as_str() {
+        "devices" => Answer::ok(list.clone()),
+        _ => honest,
+    });
+    let question = json!({ "device_keys": { &bob: [] } });
+    let (status, found) = alice.post("/keys/query", question.clone()).await;
+    assert_eq!(status, 200, "{found}");
+    let devices = found["device_keys"][&bob].as_object().unwrap();
+    assert_eq!(devices.keys().collect::<Vec<_>>(), ["GOOD"], "{found}");
+    assert_eq!(found["master_keys"], json!({}), "{found}");
+
+    // A gap in the updates, and then an answer that nobody can use: what there was is not served.
+    let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    peer.route_to("user", Answer::Text(deep));
+    let update = json!({ "edu_type": "m.device_list_update", "content": {
+        "user_id": bob, "device_id": "NEW", "stream_id": 9, "prev_id": [8],
+    }});
+    let (status, _) = peer.transaction(&server, "gap", (&[], &[update])).await;
+    assert_eq!(status, 200);
+    eventually("the copy to be old", async || {
+        let (_, found) = alice.post("/keys/query", question.clone()).await;
+        found["failures"][&peer.name].is_object().then_some(())
+    })
+    .await;
+    assert!(server.is_well().await);
 }

@@ -1,6 +1,7 @@
 //! Servers among themselves.
 
 mod at_time;
+mod claims;
 mod crowd;
 mod delivery;
 mod devices;

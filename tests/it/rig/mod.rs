@@ -2,6 +2,7 @@
 
 pub(crate) mod appservice;
 pub(crate) mod gateway;
+pub(crate) mod identity;
 pub(crate) mod links;
 pub(crate) mod mailbox;
 pub(crate) mod operator;

@@ -52,6 +52,7 @@ impl Synapse {
              rc_message: {free}\n\
              rc_registration: {free}\n\
              rc_room_creation: {free}\n\
+             rc_login: {{address: {free}, account: {free}, failed_attempts: {free}}}\n\
              rc_joins: {{local: {free}, remote: {free}}}\n\
              rc_invites: {{per_room: {free}, per_user: {free}}}\n",
             certificate = tls.certificate.display(),
@@ -109,8 +110,13 @@ impl Synapse {
         process.wait().unwrap();
     }
 
+    /// Where clients find it.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     pub(crate) async fn user(&self, name: &str) -> User {
-        User::register(&format!("http://127.0.0.1:{}", self.port), name).await
+        User::register(&self.url(), name).await
     }
 }
 

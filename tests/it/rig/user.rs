@@ -146,6 +146,13 @@ impl User {
         self.call(Method::POST, path, Some(body)).await
     }
 
+    /// Status of a request with a body that need not be JSON.
+    pub(crate) async fn post_text(&self, path: &str, body: &str) -> u16 {
+        let request = self.http.post(self.url(path)).bearer_auth(&self.token);
+        let answer = request.body(body.to_owned()).send().await.unwrap();
+        answer.status().as_u16()
+    }
+
     pub(crate) async fn create_room(&self, options: Value) -> String {
         let (status, body) = self.post("/createRoom", options).await;
         assert_eq!(status, 200, "{body}");

@@ -265,13 +265,9 @@ async fn change_password(
     if request.logout_devices {
         let nid = app.ctx.db.ids.user(&user).await?;
         let mut conn = app.ctx.db.conn().await?;
-        let devices = storage::devices::list(&mut conn, nid).await?;
+        let mut others = storage::devices::list_awake(&mut conn, nid).await?;
         drop(conn);
-        let others: Vec<i32> = devices
-            .iter()
-            .map(|device| device.device_no)
-            .filter(|device| Some(*device) != kept)
-            .collect();
+        others.retain(|device| Some(*device) != kept);
         app.tokens.end(nid, &others).await?;
     }
     Ok(Object(json!({})))
