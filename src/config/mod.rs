@@ -92,6 +92,8 @@ pub struct Config {
     pub media: Media,
     /// Push notifications.
     pub push: Push,
+    /// What is not in the specification yet, and changes what everybody sees.
+    pub unstable: Unstable,
     /// Logging.
     pub log: Log,
     /// Which servers we have to do with.
@@ -238,6 +240,13 @@ pub struct Push {
     pub allow_http: bool,
 }
 
+/// What is not in the specification yet, and changes what everybody sees.
+#[derive(Clone, Copy, Debug)]
+pub struct Unstable {
+    /// Whether users subscribe to threads, and are told of no others (MSC4306, MSC4308).
+    pub thread_subscriptions: bool,
+}
+
 /// Logging.
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -325,6 +334,9 @@ impl Default for Config {
                 group_unread_count_by_room: true,
                 jitter_ms: 0,
                 allow_http: false,
+            },
+            unstable: Unstable {
+                thread_subscriptions: false,
             },
             log: Log {
                 level: "info".to_owned(),

@@ -37,6 +37,8 @@ pub mod flag {
     pub const SEARCHABLE: i32 = 4096;
     /// What came right before it was missing when it came.
     pub const GAP: i32 = 8192;
+    /// Notifies those who are subscribed to its thread.
+    pub const NOTIFIES_THREAD: i32 = 16_384;
 }
 
 /// What is written together. Every list may be empty.

@@ -47,6 +47,7 @@ pub mod spaces;
 pub mod state;
 pub mod stream;
 pub mod sync;
+pub mod thread_subscriptions;
 pub mod to_device;
 pub mod tokens;
 pub mod tx;

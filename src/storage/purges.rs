@@ -330,6 +330,7 @@ pub async fn delete_rest(conn: &mut PgConnection, room: RoomNid, limit: i64) -> 
         "thread",
         "thread_read",
         "thread_part",
+        "thread_sub",
         "relation",
         "relation_todo",
         "unread_void",

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use moka::sync::Cache;
 use tokio::sync::{
     Notify,
     broadcast::error::{RecvError, TryRecvError},
@@ -13,18 +14,38 @@ use tokio::sync::{
 
 use crate::{
     rooms::Rooms,
-    storage::{self, LogKind, RoomNid, UserNid},
+    storage::{self, LogKind, Pos, RoomNid, UserNid},
 };
 
 /// In rooms where more clients wait presence wakes nobody: it goes with the next answer, which
 /// clients do not wait long for.
 const PRESENCE_WAITERS_MAX: usize = 200;
+/// Users who did something lately that are remembered, and how long.
+const ACTED_MAX: u64 = 100_000;
+const ACTED_LIFE: Duration = Duration::from_mins(10);
 /// Changes of presence that come within this time wake clients once.
 const PRESENCE_PAUSE: Duration = Duration::from_millis(200);
 
 /// All waiting clients of a node. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct Hub(Arc<Mutex<Waiters>>);
+#[derive(Clone, Debug)]
+pub struct Hub {
+    waiters: Arc<Mutex<Waiters>>,
+    /// The newest event of users, by number.
+    acted: Cache<i64, Pos>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        let acted = Cache::builder()
+            .max_capacity(ACTED_MAX)
+            .time_to_live(ACTED_LIFE)
+            .build();
+        Self {
+            waiters: Arc::default(),
+            acted,
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Waiters {
@@ -59,7 +80,7 @@ impl Hub {
     /// Registers a client. Do it before looking: what happens in between wakes it.
     pub(super) fn register(&self, user: UserNid) -> Waiter {
         let wake = Arc::new(Notify::new());
-        let mut waiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         waiters.next += 1;
         let id = waiters.next;
         waiters.wakes.insert(id, wake.clone());
@@ -75,8 +96,15 @@ impl Hub {
         }
     }
 
+    /// Whether a user has sent an event lately that is in `(since, upto]`, or one is about their
+    /// membership.
+    pub(super) fn has_acted(&self, user: UserNid, (since, upto): (Pos, Pos)) -> bool {
+        let last = self.acted.get(&user.0);
+        last.is_some_and(|pos| pos > since && pos <= upto)
+    }
+
     fn wake(&self, rooms: &HashSet<i64>, users: &HashSet<i64>) {
-        let waiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         let mut woken = HashSet::new();
         let of_rooms = rooms.iter().filter_map(|room| waiters.by_room.get(room));
         let of_users = users.iter().filter_map(|user| waiters.by_user.get(user));
@@ -93,7 +121,7 @@ impl Hub {
 
     /// Wakes clients in rooms where not too many wait, and those of some users.
     fn wake_few(&self, rooms: Vec<i64>, users: &HashSet<i64>) {
-        let waiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         let few = |room: &i64| {
             let waiting = waiters.by_room.get(room);
             waiting.is_some_and(|ids| ids.len() <= PRESENCE_WAITERS_MAX)
@@ -104,7 +132,7 @@ impl Hub {
     }
 
     fn wake_all(&self) {
-        let waiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         for wake in waiters.wakes.values() {
             wake.notify_one();
         }
@@ -124,7 +152,11 @@ impl Waiters {
 impl Waiter {
     /// Also wakes for these rooms.
     pub(super) fn watch(&mut self, rooms: impl Iterator<Item = RoomNid>) {
-        let mut waiters = self.hub.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiters = self
+            .hub
+            .waiters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for room in rooms {
             if waiters.by_room.entry(room.0).or_default().insert(self.id) {
                 self.rooms.push(room.0);
@@ -140,7 +172,11 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let mut waiters = self.hub.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiters = self
+            .hub
+            .waiters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         waiters.wakes.remove(&self.id);
         waiters.count();
         let waiters = &mut *waiters;
@@ -183,6 +219,7 @@ async fn follow_log(hub: Hub, rooms: Rooms) {
                         LogKind::Event => {
                             in_rooms.insert(row.room);
                             users.insert(row.user);
+                            hub.acted.insert(row.user, row.pos);
                         }
                         LogKind::Receipt | LogKind::Whole => {
                             in_rooms.insert(row.room);
@@ -191,7 +228,8 @@ async fn follow_log(hub: Hub, rooms: Rooms) {
                         | LogKind::ToDevice
                         | LogKind::PushRules
                         | LogKind::Signatures
-                        | LogKind::OutOfBand => {
+                        | LogKind::OutOfBand
+                        | LogKind::ThreadSubscription => {
                             users.insert(row.user);
                         }
                         LogKind::DeviceList => {

@@ -17,7 +17,7 @@ use ruma::{OwnedServerName, RoomVersionId};
 
 use super::{
     ClientCertificate, Config, Error, Listener, Loaded, Log, Presence, PrivateDatabase, RateLimits,
-    Registration, Rooms, Secret, Serve, Tls, WellKnown, source::Source,
+    Registration, Rooms, Secret, Serve, Tls, Unstable, WellKnown, source::Source,
 };
 
 /// Room versions that can be the default: older ones are made only where a client asks for them.
@@ -51,6 +51,12 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         },
         media: media::read(source_ref, &defaults.media),
         push: push::read(source_ref, defaults.push),
+        unstable: Unstable {
+            thread_subscriptions: source_ref.flag(
+                "unstable.thread_subscriptions",
+                defaults.unstable.thread_subscriptions,
+            ),
+        },
         log: log(source_ref, defaults.log),
         federation: federation::read(source_ref),
         outbound: outbound::read(source_ref),

@@ -29,7 +29,10 @@ pub(super) fn routes() -> Router<App> {
 }
 
 /// `GET /_matrix/client/versions`
-async fn get_supported_versions(_: Public<get_supported_versions::Request>) -> Object {
+async fn get_supported_versions(
+    State(ctx): State<Context>,
+    _: Public<get_supported_versions::Request>,
+) -> Object {
     Object(json!({
         "versions": VERSIONS,
         "unstable_features": {
@@ -37,6 +40,7 @@ async fn get_supported_versions(_: Public<get_supported_versions::Request>) -> O
             "org.matrix.msc3881": true,
             "org.matrix.msc4155": true,
             "org.matrix.msc4222": true,
+            "org.matrix.msc4306": ctx.config.unstable.thread_subscriptions,
             "org.matrix.msc4380": true,
             "org.matrix.msc4380.stable": true,
             "org.matrix.simplified_msc3575": true,

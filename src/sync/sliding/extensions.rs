@@ -10,6 +10,7 @@ use super::{
     list::Seen,
     request::{Extensions, OfRooms, ToDevice},
     room::Part,
+    threads,
 };
 use crate::{
     rooms::receipts::contents,
@@ -49,6 +50,11 @@ pub(super) async fn look(
     if wanted.typing.is_on() {
         let spans = covered(view, &wanted.typing, seen, rooms.0).await?;
         add("typing", typing(view, &spans).await?);
+    }
+    if wanted.threads.enabled == Some(true)
+        && let Some(part) = threads::look(view, &wanted.threads).await?
+    {
+        add("io.element.msc4308.thread_subscriptions", part);
     }
     Ok((parts, has_news))
 }

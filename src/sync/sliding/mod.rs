@@ -6,6 +6,7 @@ mod list;
 mod request;
 mod required;
 mod room;
+pub mod threads;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     connection::Connections,
-    request::{Body, Extensions, Filters, List, OfRooms, ToDevice, Wanted},
+    request::{Body, Extensions, Filters, List, OfRooms, Threads, ToDevice, Wanted},
 };
 use self::{
     connection::{Token, Told, ToldRoom},
@@ -135,7 +136,11 @@ pub async fn sync(
         };
         let listed: Vec<&UserRoom> = mine.rooms.iter().filter(|room| !room.forgotten).collect();
         let answer = look(&view, &told, &listed, &request.body).await?;
-        let wait = token.is_some() && answer.is_quiet();
+        // Who has nothing but extensions is also answered when a device of theirs has sent
+        // something: clients upload what they have to do with keys between two answers.
+        let span = (view.since, upto);
+        let is_told = request.body.is_bare() && hub.has_acted(session.user_nid, span);
+        let wait = token.is_some() && answer.is_quiet() && !is_told;
         if !wait || tokio::time::Instant::now() >= deadline || stopping.is_cancelled() {
             let version = match token {
                 Some(token) if answer.told == *told => token.version,

@@ -109,6 +109,9 @@ pub struct Extensions {
     /// Who is typing.
     #[serde(default)]
     pub typing: OfRooms,
+    /// Subscriptions to threads (MSC4308).
+    #[serde(default, rename = "io.element.msc4308.thread_subscriptions")]
+    pub threads: Threads,
 }
 
 /// Messages to the device.
@@ -119,6 +122,16 @@ pub struct ToDevice {
     pub enabled: Option<bool>,
     /// Up to where the client has them.
     pub since: Option<String>,
+    /// How many.
+    pub limit: Option<u32>,
+}
+
+/// Subscriptions to threads.
+#[derive(Debug, Default, Deserialize)]
+pub struct Threads {
+    /// Whether they are wanted.
+    #[serde(default)]
+    pub enabled: Option<bool>,
     /// How many.
     pub limit: Option<u32>,
 }
@@ -153,6 +166,11 @@ impl OfRooms {
 }
 
 impl Body {
+    /// Whether it looks at no room: extensions are all that it is for.
+    pub(super) fn is_bare(&self) -> bool {
+        self.lists.is_empty() && self.room_subscriptions.is_empty()
+    }
+
     /// Refuses what is too much, and cuts timelines to what we give.
     pub fn check(&mut self) -> Result<(), Error> {
         let bad = |what: &str| Err(Error::BadRequest(what.to_owned()));

@@ -15,5 +15,6 @@ mod search;
 mod sliding;
 pub(crate) mod spaces;
 mod sync;
+mod threads;
 mod upgrades;
 pub(crate) mod user_directory;
