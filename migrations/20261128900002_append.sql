@@ -1,9 +1,43 @@
--- Events that notify who is subscribed to their thread (16384).
+-- Events that notify who is subscribed to their thread (16384), and sticky ones.
 
 COMMENT ON COLUMN event.flags IS 'Bits: 1 outlier, 2 rejected, 4 soft-failed, 8 redacted, 16 state before lacks members, 32 sent by a local user, 64 accepted after all and not shown yet, 128 backfilled, 256 notifies by default rules, 512 highlights by them for everybody, 1024 moves the room up in lists, 4096 has words to search, 8192 what came right before was missing, 16384 notifies who is subscribed to its thread';
 
+CREATE TABLE sticky_event (
+  room_nid bigint NOT NULL,
+  event_nid bigint NOT NULL,
+  sender_nid bigint NOT NULL,
+  own boolean NOT NULL,
+  pos bigint,
+  ends_ts bigint NOT NULL,
+  CONSTRAINT sticky_event_pkey PRIMARY KEY (room_nid, event_nid)
+);
+COMMENT ON TABLE sticky_event IS 'Events that everybody in the room is told of while they are sticky (MSC4354)';
+COMMENT ON COLUMN sticky_event.room_nid IS 'Room';
+COMMENT ON COLUMN sticky_event.event_nid IS 'Event';
+COMMENT ON COLUMN sticky_event.sender_nid IS 'event.sender_nid';
+COMMENT ON COLUMN sticky_event.own IS 'Sent by a local user';
+COMMENT ON COLUMN sticky_event.pos IS 'event.pos; null: the state of the room did not allow it when it came, and nobody is told of it';
+COMMENT ON COLUMN sticky_event.ends_ts IS 'Until when it is sticky';
+CREATE INDEX sticky_event_pos_ix ON sticky_event (room_nid, pos);
+CREATE INDEX sticky_event_ends_ix ON sticky_event (ends_ts);
+
+CREATE TABLE sticky_todo (
+  room_nid bigint NOT NULL,
+  server_nid int NOT NULL,
+  due_ts bigint NOT NULL,
+  CONSTRAINT sticky_todo_pkey PRIMARY KEY (room_nid, server_nid, due_ts)
+);
+COMMENT ON TABLE sticky_todo IS 'Servers that have come into a room and are owed what of ours is sticky there';
+COMMENT ON COLUMN sticky_todo.room_nid IS 'Room';
+COMMENT ON COLUMN sticky_todo.server_nid IS 'Server';
+COMMENT ON COLUMN sticky_todo.due_ts IS 'When they are: a server that is still coming in does not take it yet';
+CREATE INDEX sticky_todo_due_ix ON sticky_todo (due_ts);
+
+COMMENT ON COLUMN fed_outbox.room_nid IS 'Room; 0: those in the room are not meant, only the servers in extra';
+COMMENT ON COLUMN stream_log.kind IS '1 event, 2 receipt, 3 account data, 4 to-device, 5 device list, 6 profile, 7 push rules, 8 key counts, 9 signatures, 10 cache invalidation, 11 out-of-band membership, 12 partial room whole, 13 thread subscription, 14 event owed once more, 21 server rule, 22 presence, 23 peer alive';
+
 -- As before, but who writes in a thread has read it also where the message notifies subscribers only
--- (17152: 256, 512 and 16384).
+-- (17152: 256, 512 and 16384), and what is sticky is noted (k_room, k_event, k_ends).
 DROP FUNCTION append_events;
 CREATE FUNCTION append_events(
   now_ms bigint,
@@ -22,7 +56,8 @@ CREATE FUNCTION append_events(
   x_room bigint[], x_id text[], x_child bigint[],
   d_room bigint[], d_target text[], d_event bigint[], d_applied boolean[],
   p_room bigint[], p_event bigint[], p_state boolean[], p_body bytea[],
-  l_event bigint[], l_parent uuid[], l_rel int[], l_root text[], l_key uuid[], l_edit bigint[]
+  l_event bigint[], l_parent uuid[], l_rel int[], l_root text[], l_key uuid[], l_edit bigint[],
+  k_room bigint[], k_event bigint[], k_ends bigint[]
 ) RETURNS TABLE (what smallint, a bigint, b bigint) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -139,6 +174,8 @@ BEGIN
     UPDATE event e SET flags = e.flags | 8
     FROM unnest(p_room, p_event) AS w (room, event)
     WHERE e.room_nid = w.room AND e.event_nid = w.event AND NOT w.room = ANY (bad);
+    DELETE FROM sticky_event s USING unnest(p_room, p_event) AS w (room, event)
+    WHERE s.room_nid = w.room AND s.event_nid = w.event AND NOT w.room = ANY (bad);
     -- After that: who enters an event holds its row.
     DELETE FROM search_doc d USING unnest(p_room, p_event) AS w (room, event)
     WHERE d.room_nid = w.room AND d.event_nid = w.event AND NOT w.room = ANY (bad);
@@ -146,6 +183,15 @@ BEGIN
     FROM unnest(p_room, p_event) AS w (room, event) WHERE NOT w.room = ANY (bad);
   END IF;
   IF cardinality(m_room) > 0 THEN
+    IF EXISTS (SELECT 1 FROM sticky_event s WHERE s.room_nid = ANY (m_room) AND s.own AND s.ends_ts > now_ms) THEN
+      INSERT INTO sticky_todo (room_nid, server_nid, due_ts)
+      SELECT DISTINCT w.room, w.server, now_ms + d.delay
+      FROM unnest(m_room, m_server, m_membership, m_local) AS w (room, server, membership, is_local)
+      CROSS JOIN (VALUES (3000), (60000)) AS d (delay)
+      LEFT JOIN room_server rs ON rs.room_nid = w.room AND rs.server_nid = w.server
+      WHERE w.membership = 1 AND NOT w.is_local AND coalesce(rs.joined, 0) = 0 AND NOT w.room = ANY (bad)
+      ON CONFLICT DO NOTHING;
+    END IF;
     SELECT last_value INTO before FROM stream_pos_seq;
     INSERT INTO room_server AS rs (room_nid, server_nid, joined, since_pos)
     SELECT w.room, w.server, sum((w.membership = 1)::int - (coalesce(o.membership, 0) = 1)::int), before
@@ -239,6 +285,15 @@ BEGIN
         thread_notif_of, thread_high_of, e_prev, e_known)
       AS w (room, nid, seq, pos, snap, flags, notif, high, thread, tnotif, thigh, prev, known)
     WHERE w.known AND e.room_nid = w.room AND e.event_nid = w.nid AND NOT w.room = ANY (bad);
+  END IF;
+
+  IF cardinality(k_room) > 0 THEN
+    INSERT INTO sticky_event (room_nid, event_nid, sender_nid, own, pos, ends_ts)
+    SELECT k.room, k.event, w.sender, w.flags & 32 <> 0, w.pos, k.ends
+    FROM unnest(k_room, k_event, k_ends) AS k (room, event, ends)
+    JOIN unnest(e_nid, e_sender, e_flags, pos_of) AS w (nid, sender, flags, pos) ON w.nid = k.event
+    WHERE NOT k.room = ANY (bad) AND NOT k.event = ANY (p_event)
+    ON CONFLICT ON CONSTRAINT sticky_event_pkey DO UPDATE SET pos = EXCLUDED.pos;
   END IF;
 
   INSERT INTO stream_log (pos, kind, room_nid, user_nid, ref)

@@ -31,6 +31,7 @@ pub mod send;
 pub mod serve;
 pub mod spaces;
 pub mod state;
+pub mod sticky;
 pub mod timeline;
 pub mod transaction;
 pub mod typing;

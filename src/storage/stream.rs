@@ -63,6 +63,8 @@ pub enum LogKind {
     Whole = 12,
     /// A user's subscription to a thread.
     ThreadSubscription = 13,
+    /// An event that some peers are owed once more; `reference` is its nid.
+    Owed = 14,
     /// Which servers are allowed or denied.
     ServerRule = 21,
     /// Presence of a user.
@@ -87,6 +89,7 @@ impl LogKind {
             11 => Self::OutOfBand,
             12 => Self::Whole,
             13 => Self::ThreadSubscription,
+            14 => Self::Owed,
             21 => Self::ServerRule,
             22 => Self::Presence,
             23 => Self::PeerAlive,

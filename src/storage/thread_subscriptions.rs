@@ -36,13 +36,16 @@ pub struct Change {
 }
 
 /// Whether a user is subscribed to a thread, and whether a client did that by itself.
-pub async fn find(conn: &mut PgConnection, (user, room, root): Key) -> Result<Option<bool>, Error> {
+pub async fn find(
+    conn: &mut PgConnection,
+    (user, room, thread): Key,
+) -> Result<Option<bool>, Error> {
     Ok(sqlx::query_scalar!(
         "SELECT automatic FROM thread_sub
          WHERE user_nid = $1 AND room_nid = $2 AND root_key = $3 AND subscribed",
         user.0,
         room.0,
-        root
+        thread
     )
     .fetch_optional(conn)
     .await?)
@@ -51,7 +54,7 @@ pub async fn find(conn: &mut PgConnection, (user, room, root): Key) -> Result<Op
 /// Subscribes a user. `cause`: the place of the event for which a client does so by itself.
 pub async fn subscribe(
     conn: &mut PgConnection,
-    (user, room, root): Key,
+    (user, room, thread): Key,
     root_id: &str,
     cause: Option<i64>,
 ) -> Result<Outcome, Error> {
@@ -64,7 +67,7 @@ pub async fn subscribe(
              ELSE $5 IS NULL OR $5 > s.ended_seq END",
         user.0,
         room.0,
-        root,
+        thread,
         root_id,
         cause
     )
@@ -73,7 +76,7 @@ pub async fn subscribe(
     if written.rows_affected() > 0 {
         return Ok(Outcome::Changed);
     }
-    let subscribed = find(conn, (user, room, root)).await?.is_some();
+    let subscribed = find(conn, (user, room, thread)).await?.is_some();
     Ok(if subscribed {
         Outcome::Same
     } else {
@@ -82,14 +85,17 @@ pub async fn subscribe(
 }
 
 /// Ends a subscription; `false`: there is none. Log it afterwards, then [`update_pos`].
-pub async fn unsubscribe(conn: &mut PgConnection, (user, room, root): Key) -> Result<bool, Error> {
+pub async fn unsubscribe(
+    conn: &mut PgConnection,
+    (user, room, thread): Key,
+) -> Result<bool, Error> {
     let done = sqlx::query!(
         "UPDATE thread_sub SET subscribed = false,
            ended_seq = (SELECT head_seq FROM room_head WHERE room_nid = $2)
          WHERE user_nid = $1 AND room_nid = $2 AND root_key = $3 AND subscribed",
         user.0,
         room.0,
-        root
+        thread
     )
     .execute(conn)
     .await?;
@@ -99,14 +105,14 @@ pub async fn unsubscribe(conn: &mut PgConnection, (user, room, root): Key) -> Re
 /// Sets the position of a change.
 pub async fn update_pos(
     conn: &mut PgConnection,
-    (user, room, root): Key,
+    (user, room, thread): Key,
     pos: Pos,
 ) -> Result<(), Error> {
     sqlx::query!(
         "UPDATE thread_sub SET pos = $4 WHERE user_nid = $1 AND room_nid = $2 AND root_key = $3",
         user.0,
         room.0,
-        root,
+        thread,
         pos
     )
     .execute(conn)
@@ -149,7 +155,7 @@ pub async fn list(
 pub async fn list_subscribers(
     conn: &mut PgConnection,
     room: RoomNid,
-    (root, parent): (Option<Uuid>, Option<Uuid>),
+    (thread, parent): (Option<Uuid>, Option<Uuid>),
 ) -> Result<Option<Vec<i64>>, Error> {
     let row = sqlx::query!(
         r#"WITH place AS (
@@ -165,7 +171,7 @@ pub async fn list_subscribers(
            FROM place p
            WHERE p.root IS NOT NULL"#,
         room.0,
-        root,
+        thread,
         parent,
         SUBSCRIBERS_MAX
     )

@@ -96,6 +96,9 @@ pub async fn deactivate(conn: &mut PgConnection, user: UserNid, erase: bool) -> 
     sqlx::query!("DELETE FROM profile WHERE user_nid = $1", user.0)
         .execute(&mut *conn)
         .await?;
+    sqlx::query!("DELETE FROM profile_change WHERE user_nid = $1", user.0)
+        .execute(&mut *conn)
+        .await?;
     sqlx::query!("DELETE FROM thread_sub WHERE user_nid = $1", user.0)
         .execute(&mut *conn)
         .await?;

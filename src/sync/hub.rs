@@ -53,6 +53,8 @@ struct Waiters {
     wakes: HashMap<u64, Arc<Notify>>,
     by_user: HashMap<i64, HashSet<u64>>,
     by_room: HashMap<i64, HashSet<u64>>,
+    /// Those who want to know of profiles.
+    for_profiles: HashSet<u64>,
 }
 
 /// A waiting client; dropped, it waits no more.
@@ -131,6 +133,31 @@ impl Hub {
         self.wake(&rooms, users);
     }
 
+    /// Rooms whose members are told that a user's profile changed; none where nobody waits for that.
+    async fn rooms_of_profile(&self, rooms: &Rooms, user: i64) -> Vec<i64> {
+        let is_watched = {
+            let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+            !waiters.for_profiles.is_empty()
+        };
+        if is_watched {
+            rooms_of(rooms, user).await
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Wakes those in some rooms who wait for profiles.
+    fn wake_for_profiles(&self, rooms: &HashSet<i64>) {
+        let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_rooms = rooms.iter().filter_map(|room| waiters.by_room.get(room));
+        let ids: HashSet<u64> = of_rooms.flatten().copied().collect();
+        for id in ids.intersection(&waiters.for_profiles) {
+            if let Some(wake) = waiters.wakes.get(id) {
+                wake.notify_one();
+            }
+        }
+    }
+
     fn wake_all(&self) {
         let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         for wake in waiters.wakes.values() {
@@ -164,6 +191,16 @@ impl Waiter {
         }
     }
 
+    /// Also wakes for profiles of who is in the rooms.
+    pub(super) fn watch_profiles(&self) {
+        let mut waiters = self
+            .hub
+            .waiters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        waiters.for_profiles.insert(self.id);
+    }
+
     /// Waits for the next wake; one that came since registration counts.
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
@@ -178,6 +215,7 @@ impl Drop for Waiter {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         waiters.wakes.remove(&self.id);
+        waiters.for_profiles.remove(&self.id);
         waiters.count();
         let waiters = &mut *waiters;
         remove(&mut waiters.by_user, self.user, self.id);
@@ -196,7 +234,7 @@ fn remove(map: &mut HashMap<i64, HashSet<u64>>, key: i64, id: u64) {
     }
 }
 
-/// Rooms whose members are told that a user's devices changed.
+/// Rooms whose members are told that something about a user changed.
 async fn rooms_of(rooms: &Rooms, user: i64) -> Vec<i64> {
     let found = async {
         let mut conn = rooms.ctx().db.conn().await?;
@@ -214,6 +252,7 @@ async fn follow_log(hub: Hub, rooms: Rooms) {
         match rows.recv().await {
             Ok(batch) => {
                 let (mut in_rooms, mut users) = (HashSet::new(), HashSet::new());
+                let mut of_profiles = HashSet::new();
                 for row in batch.iter() {
                     match row.kind {
                         LogKind::Event => {
@@ -236,15 +275,20 @@ async fn follow_log(hub: Hub, rooms: Rooms) {
                             users.insert(row.user);
                             in_rooms.extend(rooms_of(&rooms, row.user).await);
                         }
-                        LogKind::Profile
-                        | LogKind::KeyCounts
+                        LogKind::Profile => {
+                            users.insert(row.user);
+                            of_profiles.extend(hub.rooms_of_profile(&rooms, row.user).await);
+                        }
+                        LogKind::KeyCounts
                         | LogKind::Invalidate
                         | LogKind::ServerRule
                         | LogKind::Presence
+                        | LogKind::Owed
                         | LogKind::PeerAlive => {}
                     }
                 }
                 hub.wake(&in_rooms, &users);
+                hub.wake_for_profiles(&of_profiles);
             }
             Err(RecvError::Lagged(_)) => hub.wake_all(),
             Err(RecvError::Closed) => return,

@@ -38,11 +38,15 @@ async fn get_supported_versions(
         "unstable_features": {
             "org.matrix.msc3874": true,
             "org.matrix.msc3881": true,
+            "org.matrix.msc3912": true,
             "org.matrix.msc4155": true,
             "org.matrix.msc4222": true,
+            "org.matrix.msc4262": true,
             "org.matrix.msc4306": ctx.config.unstable.thread_subscriptions,
+            "org.matrix.msc4354": true,
             "org.matrix.msc4380": true,
             "org.matrix.msc4380.stable": true,
+            "org.matrix.msc4429": true,
             "org.matrix.simplified_msc3575": true,
         },
     }))

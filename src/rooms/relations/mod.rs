@@ -4,6 +4,7 @@
 pub mod bundle;
 pub mod filter;
 pub mod old;
+pub mod redaction;
 pub mod subscriptions;
 pub mod threads;
 

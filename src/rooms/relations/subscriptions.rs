@@ -73,9 +73,9 @@ pub(in crate::rooms) async fn subscribers(
         return Ok(None);
     };
     let parent = key_of(&relation.event_id);
-    let root = parent.filter(|_| relation.rel_type == THREAD);
+    let thread = parent.filter(|_| relation.rel_type == THREAD);
     let mut conn = rooms.ctx().db.conn().await?;
-    Ok(thread_subscriptions::list_subscribers(&mut conn, room.nid, (root, parent)).await?)
+    Ok(thread_subscriptions::list_subscribers(&mut conn, room.nid, (thread, parent)).await?)
 }
 
 /// Whether a user is subscribed to a thread, and whether a client did that by itself.
@@ -139,19 +139,23 @@ async fn log(mut tx: Tx, key: Key) -> Result<(), storage::Error> {
 }
 
 /// A thread whose root the user may see.
-async fn key(rooms: &Rooms, session: &Session, (room_id, root): Thread<'_>) -> Result<Key, Error> {
+async fn key(
+    rooms: &Rooms,
+    session: &Session,
+    (room_id, event_id): Thread<'_>,
+) -> Result<Key, Error> {
     if !is_on(rooms) {
         return Err(Error::SwitchedOff);
     }
-    let found = timeline::event(rooms, room_id, &session.user_id, root).await;
+    let found = timeline::event(rooms, room_id, &session.user_id, event_id).await;
     let room = match found {
         Ok((room, ..)) => room,
         // Who may not see it is not told whether it exists.
         Err(Error::NotJoined { .. }) => return Err(Error::EventNotFound),
         Err(error) => return Err(error),
     };
-    let root = key_of(root).ok_or(Error::EventNotFound)?;
-    Ok((session.user_nid, room.nid, root))
+    let thread = key_of(event_id).ok_or(Error::EventNotFound)?;
+    Ok((session.user_nid, room.nid, thread))
 }
 
 /// The place of an event of a thread that the user may see.

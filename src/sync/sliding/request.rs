@@ -112,9 +112,15 @@ pub struct Extensions {
     /// Subscriptions to threads (MSC4308).
     #[serde(default, rename = "io.element.msc4308.thread_subscriptions")]
     pub threads: Threads,
+    /// Sticky events (MSC4480).
+    #[serde(default, rename = "org.matrix.msc4354.sticky_events")]
+    pub sticky: ToDevice,
+    /// Profiles of who is in the rooms (MSC4262).
+    #[serde(default, rename = "org.matrix.msc4262.profiles")]
+    pub profiles: Profiles,
 }
 
-/// Messages to the device.
+/// Messages to the device, or what else is told piece by piece.
 #[derive(Debug, Default, Deserialize)]
 pub struct ToDevice {
     /// Whether they are wanted.
@@ -134,6 +140,16 @@ pub struct Threads {
     pub enabled: Option<bool>,
     /// How many.
     pub limit: Option<u32>,
+}
+
+/// Profiles of others.
+#[derive(Debug, Default, Deserialize)]
+pub struct Profiles {
+    /// For which rooms.
+    #[serde(flatten)]
+    pub of: OfRooms,
+    /// Which fields; `None`: all.
+    pub fields: Option<Vec<String>>,
 }
 
 /// An extension that may be for some rooms only.
@@ -179,6 +195,10 @@ impl Body {
         }
         if self.lists.len() > LISTS_MAX || self.room_subscriptions.len() > SUBSCRIPTIONS_MAX {
             return bad("too many lists or subscriptions");
+        }
+        let fields = self.extensions.profiles.fields.as_ref();
+        if fields.is_some_and(|fields| fields.len() > REQUIRED_MAX) {
+            return bad("too many fields of profiles");
         }
         for (name, list) in &self.lists {
             if name.len() > NAME_BYTES_MAX || list.ranges.len() > RANGES_MAX {
