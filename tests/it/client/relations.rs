@@ -614,7 +614,7 @@ async fn what_relates_to_an_event_is_redacted_with_it_where_the_user_asks_and_ma
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);
     let room = alice.create_room(json!({ "preset": "public_chat" })).await;
     bob.join(&room).await;
-    let root = bob.say(&room, "root").await;
+    let begun = bob.say(&room, "root").await;
     let send = async |user: &User, n: usize, rel_type: &str, id: &str| {
         let relates_to = json!({ "rel_type": rel_type, "event_id": id });
         let content = json!({ "msgtype": "m.text", "body": "x", "m.relates_to": relates_to });
@@ -627,9 +627,9 @@ async fn what_relates_to_an_event_is_redacted_with_it_where_the_user_asks_and_ma
     let mut replies = Vec::new();
     for n in 0..60 {
         let user = if n % 2 == 0 { &alice } else { &bob };
-        replies.push(send(user, n, "m.thread", &root).await);
+        replies.push(send(user, n, "m.thread", &begun).await);
     }
-    let reference = send(&bob, 0, "m.reference", &root).await;
+    let reference = send(&bob, 0, "m.reference", &begun).await;
     let far = send(&bob, 1, "m.reference", &replies[1]).await;
     let is_redacted = async |id: &str| {
         let path = format!("/rooms/{}/event/{}", enc(&room), enc(id));
@@ -638,7 +638,7 @@ async fn what_relates_to_an_event_is_redacted_with_it_where_the_user_asks_and_ma
         body["content"] == json!({})
     };
     // Bob may redact what is his, and the server is killed in between.
-    let path = format!("/rooms/{}/redact/{}/one", enc(&room), enc(&root));
+    let path = format!("/rooms/{}/redact/{}/one", enc(&room), enc(&begun));
     let with = json!({ "org.matrix.msc3912.with_relations": ["m.thread"], "reason": "mine" });
     assert_eq!(bob.put(&path, with.clone()).await.0, 200);
     server.kill();
@@ -655,7 +655,7 @@ async fn what_relates_to_an_event_is_redacted_with_it_where_the_user_asks_and_ma
     let path = format!("/rooms/{}/event/{}", enc(&room), enc(&replies[1]));
     assert_eq!(redaction(&alice.get(&path).await.1)["reason"], "mine");
     // Alice may redact all, of any type.
-    let path = format!("/rooms/{}/redact/{}/all", enc(&room), enc(&root));
+    let path = format!("/rooms/{}/redact/{}/all", enc(&room), enc(&begun));
     let (status, _) = alice.put(&path, json!({ "with_rel_types": ["*"] })).await;
     assert_eq!(status, 200);
     eventually("the rest to go", async || {

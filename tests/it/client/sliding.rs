@@ -521,6 +521,10 @@ async fn a_connection_for_extensions_alone_is_answered_when_a_device_of_the_user
     let body = json!({ "conn_id": "encryption", "extensions": { "e2ee": { "enabled": true } } });
     let mut client = Client::new(&server, &alice);
     client.next(0, &body).await;
+    let waiting = async || {
+        let here = server.figure("sync_waiting").await;
+        (here + node.figure("sync_waiting").await > 0).then_some(())
+    };
     // Asked before, and after, here and at another node.
     for (turn, at) in [&server, &node, &server].into_iter().enumerate() {
         client.url = at.url(PATH);
@@ -529,11 +533,7 @@ async fn a_connection_for_extensions_alone_is_answered_when_a_device_of_the_user
             client.next(60_000, &body).await
         } else {
             let said = async {
-                let waiting = async || {
-                    (server.figure("sync_waiting").await + node.figure("sync_waiting").await > 0)
-                        .then_some(())
-                };
-                eventually("a waiting client", waiting).await;
+                eventually("a waiting client", &waiting).await;
                 alice.say(&room, "while it waits").await
             };
             tokio::join!(client.next(60_000, &body), said).0

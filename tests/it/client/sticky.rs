@@ -84,7 +84,6 @@ async fn slide(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::too_many_lines, reason = "a story")]
 async fn what_sticks_is_told_to_everybody_in_the_room_once_as_long_as_it_sticks() {
     let server = Server::start().await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);

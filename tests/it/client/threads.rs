@@ -20,11 +20,12 @@ const EXTENSION: &str = "io.element.msc4308.thread_subscriptions";
 async fn ask(
     user: &User,
     method: Method,
-    (room, root): (&str, &str),
+    (room, first_id): (&str, &str),
     body: Option<Value>,
 ) -> (u16, Value) {
-    let (room, root) = (enc(room), enc(root));
-    let path = format!("/../unstable/io.element.msc4306/rooms/{room}/thread/{root}/subscription");
+    let (room, first_id) = (enc(room), enc(first_id));
+    let path =
+        format!("/../unstable/io.element.msc4306/rooms/{room}/thread/{first_id}/subscription");
     user.call(method, &path, body).await
 }
 
@@ -36,10 +37,10 @@ pub(crate) async fn subscribe(user: &User, method: Method, thread: (&str, &str),
 }
 
 /// Says something in a thread; the event id.
-async fn reply(user: &User, (room, root): (&str, &str), text: &str, more: Value) -> String {
+async fn reply(user: &User, (room, first_id): (&str, &str), text: &str, more: Value) -> String {
     let mut content = json!({
         "msgtype": "m.text", "body": text,
-        "m.relates_to": { "rel_type": "m.thread", "event_id": root },
+        "m.relates_to": { "rel_type": "m.thread", "event_id": first_id },
     });
     for (key, value) in more.as_object().into_iter().flatten() {
         content[key] = value.clone();
@@ -81,8 +82,8 @@ async fn subscriptions_are_made_ended_told_and_forgotten_with_the_room() {
     let (_, versions) = alice.get("/../versions").await;
     assert_eq!(versions["unstable_features"]["org.matrix.msc4306"], true);
 
-    let root = alice.say(&room, "root").await;
-    let thread = (&*room, &*root);
+    let first_id = alice.say(&room, "root").await;
+    let thread = (&*room, &*first_id);
     let (start, nothing) = slide(&bob, None, 0, 10).await;
     assert_eq!(nothing, json!({}));
     // A device at the other node waits and is told.
@@ -94,7 +95,7 @@ async fn subscriptions_are_made_ended_told_and_forgotten_with_the_room() {
     let first = reply(&alice, thread, "first", json!({})).await;
     subscribe(&bob, Method::PUT, thread, json!({ "automatic": first })).await;
     let (pos, told) = waiting.await.unwrap();
-    let entry = &told["subscribed"][&room][&root];
+    let entry = &told["subscribed"][&room][&first_id];
     assert_eq!(entry["automatic"], true, "{told}");
     assert_eq!(
         ask(&bob, Method::GET, thread, None).await,
@@ -106,7 +107,7 @@ async fn subscriptions_are_made_ended_told_and_forgotten_with_the_room() {
     subscribe(&bob, Method::PUT, thread, json!({})).await;
     subscribe(&bob, Method::PUT, thread, cause.clone()).await;
     let (pos, told) = slide(&bob, Some(&pos), 0, 10).await;
-    let again = &told["subscribed"][&room][&root];
+    let again = &told["subscribed"][&room][&first_id];
     assert_eq!(again["automatic"], false);
     assert!(again["bump_stamp"].as_i64() > entry["bump_stamp"].as_i64());
 
@@ -114,7 +115,7 @@ async fn subscriptions_are_made_ended_told_and_forgotten_with_the_room() {
     subscribe(&bob, Method::DELETE, thread, json!({})).await;
     subscribe(&bob, Method::DELETE, thread, json!({})).await;
     let (pos, told) = slide(&bob, Some(&pos), 0, 10).await;
-    assert!(told["unsubscribed"][&room][&root]["bump_stamp"].is_i64());
+    assert!(told["unsubscribed"][&room][&first_id]["bump_stamp"].is_i64());
     assert!(told.get("subscribed").is_none(), "{told}");
     let (status, body) = ask(&bob, Method::PUT, thread, Some(cause)).await;
     assert_eq!(
@@ -124,7 +125,7 @@ async fn subscriptions_are_made_ended_told_and_forgotten_with_the_room() {
             &json!("IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION")
         )
     );
-    for wrong in [&root, &alice.say(&room, "elsewhere").await] {
+    for wrong in [&first_id, &alice.say(&room, "elsewhere").await] {
         let cause = Some(json!({ "automatic": wrong }));
         let (status, body) = ask(&bob, Method::PUT, thread, cause).await;
         let code = json!("IO.ELEMENT.MSC4306.M_NOT_IN_THREAD");
@@ -136,11 +137,11 @@ async fn subscriptions_are_made_ended_told_and_forgotten_with_the_room() {
     subscribe(&bob, Method::PUT, thread, json!({ "automatic": second })).await;
 
     // More than fits: the newest, and the others page by page.
-    let mut roots = vec![root.clone()];
+    let mut roots = vec![first_id.clone()];
     for n in 0..5 {
-        let root = alice.say(&room, &format!("root {n}")).await;
-        subscribe(&bob, Method::PUT, (&room, &root), json!({})).await;
-        roots.push(root);
+        let first_id = alice.say(&room, &format!("root {n}")).await;
+        subscribe(&bob, Method::PUT, (&room, &first_id), json!({})).await;
+        roots.push(first_id);
     }
     let (_, told) = slide(&bob, Some(&pos), 0, 2).await;
     let ids = |part: &Value| -> Vec<String> {
@@ -197,8 +198,8 @@ async fn subscribers_are_notified_of_what_is_said_in_the_thread_and_others_of_me
         user.join(&room).await;
         gateway.serve(user, key).await;
     }
-    let root = alice.say(&room, "root").await;
-    let thread = (&*room, &*root);
+    let first_id = alice.say(&room, "root").await;
+    let thread = (&*room, &*first_id);
     subscribe(&bob, Method::PUT, thread, json!({})).await;
     // Whatever bob says of the room, the thread is louder.
     let quiet = format!("/pushrules/global/room/{}", enc(&room));
@@ -209,7 +210,7 @@ async fn subscribers_are_notified_of_what_is_said_in_the_thread_and_others_of_me
     let end = alice.say(&room, "end").await;
     gateway.hears("bob", &two).await;
     gateway.hears("carol", &end).await;
-    assert_eq!(gateway.events("carol"), [&*root, &two, &end]);
+    assert_eq!(gateway.events("carol"), [&*first_id, &two, &end]);
     assert_eq!(gateway.events("bob")[1..], [&*one, &two]);
     let listed = |user: User| async move {
         let (_, body) = user.get("/notifications").await;
@@ -219,7 +220,7 @@ async fn subscribers_are_notified_of_what_is_said_in_the_thread_and_others_of_me
         ids.collect::<Vec<_>>()
     };
     assert_eq!(listed(bob.again()).await, [&*two, &one]);
-    assert_eq!(listed(carol.again()).await, [&*end, &two, &root]);
+    assert_eq!(listed(carol.again()).await, [&*end, &two, &first_id]);
 
     // The rules are shown as the server's, can be changed, and users have none of that kind.
     let rule = "/pushrules/global/postcontent/.io.element.msc4306.rule.unsubscribed_thread";
@@ -241,8 +242,8 @@ async fn where_it_is_switched_off_nothing_of_it_is_there() {
     let server = Server::start().await;
     let alice = server.user("alice").await;
     let room = alice.create_room(json!({})).await;
-    let root = alice.say(&room, "root").await;
-    let (status, body) = ask(&alice, Method::PUT, (&room, &root), Some(json!({}))).await;
+    let first_id = alice.say(&room, "root").await;
+    let (status, body) = ask(&alice, Method::PUT, (&room, &first_id), Some(json!({}))).await;
     assert_eq!((status, &body["errcode"]), (404, &json!("M_UNRECOGNIZED")));
     assert_eq!(slide(&alice, None, 0, 10).await.1, Value::Null);
     let (_, rules) = alice.get("/pushrules/").await;
