@@ -126,8 +126,9 @@ fn evaluate_push_rules(bencher: Bencher<'_, '_>, keywords: usize) {
     let reader = Reader {
         user_id: ruma::user_id!("@reader:a.example"),
         display_name: None,
+        subscribed: false,
     };
-    let mut set = serde_json::json!(defaults::of(reader.user_id));
+    let mut set = serde_json::json!(defaults::of(reader.user_id, false));
     let rule = |at: usize| {
         serde_json::json!({
             "rule_id": format!("k{at}"), "default": false, "enabled": true, "actions": ["notify"],

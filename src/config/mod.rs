@@ -100,6 +100,8 @@ pub struct Config {
     pub turn: Turn,
     /// E-mail; `None`: there is none.
     pub email: Option<Email>,
+    /// What is not in the specification yet, and changes what everybody sees.
+    pub unstable: Unstable,
     /// Logging.
     pub log: Log,
     /// Which servers we have to do with.
@@ -282,6 +284,13 @@ pub struct Turn {
     pub lifetime_seconds: u32,
 }
 
+/// What is not in the specification yet, and changes what everybody sees.
+#[derive(Clone, Copy, Debug)]
+pub struct Unstable {
+    /// Whether users subscribe to threads, and are told of no others (MSC4306, MSC4308).
+    pub thread_subscriptions: bool,
+}
+
 /// Logging.
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -380,6 +389,9 @@ impl Default for Config {
                 lifetime_seconds: 86_400,
             },
             email: None,
+            unstable: Unstable {
+                thread_subscriptions: false,
+            },
             log: Log {
                 level: "info".to_owned(),
                 json: false,

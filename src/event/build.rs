@@ -6,7 +6,7 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use super::{Error, keys::SigningKeys, pdu::Pdu, version::RoomVersion};
+use super::{Error, keys::SigningKeys, pdu::Pdu, sticky, version::RoomVersion};
 
 /// Bytes of a type, state key, or id (specification, "Size limits").
 const FIELD_BYTES_MAX: usize = 255;
@@ -30,6 +30,8 @@ pub struct Draft {
     pub redacts: Option<OwnedEventId>,
     /// Claimed time; `None`: now.
     pub ts: Option<i64>,
+    /// For how long it is sticky (MSC4354).
+    pub sticky_ms: Option<i64>,
 }
 
 impl Draft {
@@ -41,6 +43,7 @@ impl Draft {
             content,
             redacts: None,
             ts: None,
+            sticky_ms: None,
         }
     }
 
@@ -52,6 +55,7 @@ impl Draft {
             content,
             redacts: None,
             ts: None,
+            sticky_ms: None,
         }
     }
 
@@ -142,6 +146,9 @@ pub fn unsigned_object(
     put("depth", integer(place.depth.min(DEPTH_MAX)));
     put("prev_events", ids(&place.prev_events, version));
     put("auth_events", ids(&place.auth_events, version));
+    if let Some(duration_ms) = draft.sticky_ms {
+        put(sticky::FIELD, sticky::field(duration_ms));
+    }
     if version.has_given_ids() {
         let id = CanonicalJsonValue::String(new_id(sender.server_name()));
         put("event_id", id);

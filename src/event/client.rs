@@ -3,7 +3,7 @@
 use ruma::events::TimelineEventType;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::pdu::Pdu;
+use super::{pdu::Pdu, sticky};
 
 /// Which fields a client gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,10 @@ pub fn to_client(pdu: &Pdu, shape: Shape, unsigned: Map<String, Value>) -> Box<R
         );
         if shape == Shape::Timeline {
             text(&mut out, "room_id", pdu.room_id.as_str());
+        }
+        if let Some(duration_ms) = sticky::duration_ms(pdu) {
+            let sticky = format!("{{\"duration_ms\":{duration_ms}}}");
+            field(&mut out, sticky::FIELD, &sticky);
         }
         if let Some(redacts) = &pdu.redacts
             && pdu.kind == TimelineEventType::RoomRedaction

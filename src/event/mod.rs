@@ -11,6 +11,7 @@ pub mod push;
 pub mod redact;
 pub mod relation;
 pub mod resolve_v1;
+pub mod sticky;
 pub mod version;
 
 /// Why something is not an event, or not a good one.

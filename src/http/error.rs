@@ -175,6 +175,12 @@ impl From<rooms::Error> for ApiError {
             Error::InviteBlocked(_) => Self::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", &text),
             Error::Invalid(_) => Self::new(bad, "M_BAD_JSON", &text),
             Error::StillThere(_) | Error::NoThreadThere => Self::new(bad, "M_UNKNOWN", &text),
+            Error::SwitchedOff => Self::unrecognized(StatusCode::NOT_FOUND),
+            Error::NotInThread => Self::new(bad, "IO.ELEMENT.MSC4306.M_NOT_IN_THREAD", &text),
+            Error::Unsubscribed => {
+                let code = "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION";
+                Self::new(StatusCode::CONFLICT, code, &text)
+            }
             Error::DuplicateAnnotation => Self::new(bad, "M_DUPLICATE_ANNOTATION", &text),
             Error::InvalidParam(_) => Self::invalid_param(&text),
             Error::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", &text),

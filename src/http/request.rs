@@ -119,6 +119,8 @@ pub struct Authenticated<R> {
     pub path: String,
     /// The `auth` object of the body, for user-interactive authentication.
     pub auth: Option<serde_json::Value>,
+    /// The body as it came, for what the type of the request drops.
+    pub body: Bytes,
 }
 
 /// A request of a peer, its signature checked.
@@ -244,6 +246,7 @@ where
             request,
             path,
             auth: auth_of(&body),
+            body,
         })
     }
 }

@@ -60,6 +60,8 @@ pub fn start(rooms: &Rooms, sender: &Sender, seen: &Seen, stop: &CancellationTok
     spawn(Box::pin(keep_directory(rooms.clone())));
     spawn(Box::pin(enter_words(rooms.clone())));
     spawn(Box::pin(relate_old(rooms.clone())));
+    spawn(Box::pin(redact_related(rooms.clone())));
+    spawn(Box::pin(owe_sticky(rooms.clone())));
     spawn(Box::pin(feed::run(rooms.clone())));
     spawn(Box::pin(push::run(rooms.clone())));
 }
@@ -124,6 +126,34 @@ async fn enter_words(rooms: Rooms) {
             Err(error) => tracing::warn!(%error, "what was written cannot be searched yet"),
         }
         tokio::time::sleep(WORDS_EVERY).await;
+    }
+}
+
+/// How often it is looked what is to be redacted with other events.
+const REDACT_EVERY: Duration = Duration::from_secs(1);
+
+/// Redacts what relates to redacted events, where somebody asks for that.
+async fn redact_related(rooms: Rooms) {
+    loop {
+        match rooms::relations::redaction::advance(&rooms).await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "what relates to redacted events is not redacted"),
+        }
+        tokio::time::sleep(REDACT_EVERY).await;
+    }
+}
+
+/// How often it is looked who has come into a room and is owed what is sticky there.
+const STICKY_EVERY: Duration = Duration::from_secs(2);
+
+/// Owes servers that have come into rooms what of ours is sticky there.
+async fn owe_sticky(rooms: Rooms) {
+    loop {
+        tokio::time::sleep(STICKY_EVERY).await;
+        if let Err(error) = rooms::sticky::owe(&rooms).await {
+            tracing::warn!(%error, "servers that have come are not sent what is sticky");
+        }
     }
 }
 
@@ -272,6 +302,7 @@ async fn sweep_once(rooms: &Rooms) -> Result<(), storage::Error> {
     while storage::rendezvous::delete_expired(&mut conn, now, SWEEP_ROWS).await? > 0 {}
     let unused = now - KEEP_CONNECTIONS_MS;
     while storage::sliding::delete_unused(&mut conn, unused, SWEEP_ROWS).await? > 0 {}
+    while storage::sticky::delete_over(&mut conn, now, SWEEP_ROWS).await? > 0 {}
     storage::room_deletions::delete_done(&mut conn, now - KEEP_DELETIONS_MS).await?;
     let untold = now - push::KEEP_MS;
     while storage::push_queue::delete_before(&mut conn, untold, SWEEP_ROWS).await? > 0 {}

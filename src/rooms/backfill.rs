@@ -242,6 +242,7 @@ async fn try_store(
                     .collect(),
                 out: None,
                 seq: Some(seq),
+                sticks: false,
             },
         )
         .await?;

@@ -304,6 +304,7 @@ async fn add_create(rooms: &Rooms, plan: &mut Plan, create: Arc<Pdu>) -> Result<
         auth: Vec::new(),
         out: None,
         seq: None,
+        sticks: true,
     };
     plan.add(rooms, accepted).await?;
     plan.extend(nid, &create);

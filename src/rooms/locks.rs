@@ -16,6 +16,8 @@ pub(super) enum Lock {
     Inbox(RoomNid, ServerNid),
     /// Sending to an application service.
     Appservice(i32),
+    /// Redacting what relates to redacted events.
+    Redacting(RoomNid),
 }
 
 impl Lock {
@@ -24,6 +26,7 @@ impl Lock {
         match self {
             Self::Partial(room) => (7_021_994, fold(room.0)),
             Self::Appservice(service) => (7_021_996, service),
+            Self::Redacting(room) => (7_022_001, fold(room.0)),
             Self::Inbox(room, server) => (
                 7_021_995,
                 fold(room.0.wrapping_mul(7919).wrapping_add(server.0.into())),

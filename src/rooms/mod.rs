@@ -34,6 +34,7 @@ pub mod send;
 pub mod serve;
 pub mod spaces;
 pub mod state;
+pub mod sticky;
 pub mod timeline;
 pub mod transaction;
 pub mod typing;
@@ -129,6 +130,15 @@ pub enum Error {
     /// The room has to do with servers that we have nothing to do with.
     #[error("{0}")]
     RefusedServers(String),
+    /// The administrator has not switched it on.
+    #[error("this is switched off")]
+    SwitchedOff,
+    /// The event for which a client subscribes to a thread is not in it (MSC4306).
+    #[error("the event is not in the thread")]
+    NotInThread,
+    /// The user ended the subscription after what would be the reason for another one (MSC4306).
+    #[error("the subscription was ended after that")]
+    Unsubscribed,
     /// What the client sent cannot be an event or a change of a room.
     #[error("{0}")]
     Invalid(String),

@@ -9,7 +9,10 @@ use std::collections::{BTreeMap, HashMap};
 use ruma::push::Action;
 use serde_json::{Value, json};
 
-use super::{Error, Event, Rooms, notify, render::Extras, resident::Room, visibility};
+use super::{
+    Error, Event, Rooms, notify, relations::subscriptions::Subscribed, render::Extras,
+    resident::Room, visibility,
+};
 use crate::{
     clock::now_ms,
     event::client::Shape,
@@ -92,10 +95,11 @@ async fn notified(
         by_room.entry(candidate.room).or_default().push(candidate);
     }
     let pairs: Vec<(i64, i64)> = candidates.iter().map(|it| (it.room.0, it.event)).collect();
+    let subscribed = Subscribed::read(rooms, &pairs, &[session.user_nid]).await?;
     let mut shown = Shown::new();
     for (room, events) in rooms.events_of(&pairs).await? {
         let candidates = by_room.remove(&room.nid).unwrap_or_default();
-        shown.extend(in_room(rooms, session, &room, (events, &candidates)).await?);
+        shown.extend(in_room(rooms, session, &room, (events, &candidates), &subscribed).await?);
     }
     Ok(shown)
 }
@@ -105,12 +109,13 @@ async fn in_room(
     session: &Session,
     room: &Room,
     (events, candidates): (Vec<Event>, &[&Candidate]),
+    subscribed: &Subscribed,
 ) -> Result<Shown, Error> {
     // One look for all of them: the rules ask for these states one by one.
     rooms.states_before(room, &events).await?;
     let mut actions = HashMap::new();
     for event in &events {
-        let told = notify::actions(rooms, room, event, &[session.user_nid]).await?;
+        let told = notify::actions(rooms, room, event, &[session.user_nid], subscribed).await?;
         actions.extend(told.into_iter().map(|(_, told)| (event.stored.nid.0, told)));
     }
     let mut events = events;

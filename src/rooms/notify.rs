@@ -14,7 +14,13 @@ use ruma::{
     push::Action,
 };
 
-use super::{Error, Rooms, pdus::Event, resident::Room, state::Entries};
+use super::{
+    Error, Rooms,
+    pdus::Event,
+    relations::subscriptions::{self, Subscribed},
+    resident::Room,
+    state::Entries,
+};
 use crate::{
     event::{
         auth::Power,
@@ -35,7 +41,9 @@ const IGNORED_MAX: usize = 1_000;
 /// Compiled rules in memory.
 const RULES_MAX: u64 = 200_000;
 
-static FOR_EVERYBODY: LazyLock<Rules> = LazyLock::new(defaults::for_everybody);
+/// Without and with rules for subscriptions to threads.
+static FOR_EVERYBODY: LazyLock<[Rules; 2]> =
+    LazyLock::new(|| [false, true].map(defaults::for_everybody));
 
 /// The rules of a user of ours.
 #[derive(Debug)]
@@ -73,7 +81,7 @@ pub(super) struct Customs {
 /// What an event does to unread counts.
 #[derive(Debug, Default)]
 pub(super) struct Notice {
-    /// [`flag::NOTIFIES`] and [`flag::HIGHLIGHTS`].
+    /// [`flag::NOTIFIES`], [`flag::HIGHLIGHTS`] and [`flag::NOTIFIES_THREAD`].
     pub(super) flags: i32,
     /// What it is for single users: (user, notifies, highlights).
     pub(super) users: Vec<(i64, bool, bool)>,
@@ -88,16 +96,20 @@ pub(super) async fn look(
 ) -> Result<Notice, Error> {
     let event = Subject::new(pdu);
     let customs = customs(rooms, room).await?;
+    let subscribers = subscriptions::subscribers(rooms, room, pdu).await?;
     let mut users = customs.users.clone();
     users.extend(mentioned(rooms, &event, state).await?);
+    users.extend(subscribers.iter().flatten());
     users.sort_unstable();
     users.dedup();
     let own = own_rules(rooms, &users).await?;
     let is_power_asked = event.mentions_room() || !own.is_empty();
     let mut place = Place {
         members: customs.members,
+        in_thread: subscribers.is_some(),
         ..Place::default()
     };
+    let subscribers: HashSet<i64> = subscribers.into_iter().flatten().collect();
     if is_power_asked {
         fill_power(rooms, room, (state, pdu), &mut place).await?;
     }
@@ -106,19 +118,29 @@ pub(super) async fn look(
     let nobody = Reader {
         user_id: ruma::user_id!("@nobody:invalid"),
         display_name: None,
+        subscribed: false,
     };
-    let everybody = FOR_EVERYBODY.effect(&event, &place, nobody);
+    let rules = &FOR_EVERYBODY[usize::from(subscriptions::is_on(rooms))];
+    let everybody = rules.effect(&event, &place, nobody);
     if everybody.notify {
         notice.flags |= flag::NOTIFIES;
     }
     if everybody.highlight {
         notice.flags |= flag::HIGHLIGHTS;
     }
+    let subscriber = Reader {
+        subscribed: true,
+        ..nobody
+    };
+    if place.in_thread && rules.effect(&event, &place, subscriber).notify {
+        notice.flags |= flag::NOTIFIES_THREAD;
+    }
     for (nid, own) in own {
         let name = display_name(rooms, room, state, (nid, &own)).await?;
         let reader = Reader {
             user_id: &own.user_id,
             display_name: name.as_deref(),
+            subscribed: subscribers.contains(&nid),
         };
         let mut effect = own.rules.effect(&event, &place, reader);
         if own.ignored.contains(&pdu.sender) {
@@ -130,12 +152,13 @@ pub(super) async fn look(
 }
 
 /// What a committed event is to some users of ours, for those who bring it to their devices: their
-/// actions, where it notifies.
+/// actions, where it notifies. `subscribed`: who of them is subscribed to threads.
 pub async fn actions(
     rooms: &Rooms,
     room: &Room,
     event: &Event,
     users: &[UserNid],
+    subscribed: &Subscribed,
 ) -> Result<Vec<(UserNid, Vec<Action>)>, Error> {
     let state = match event.stored.snap {
         Some(snap) => rooms.state_of(room.nid, snap).await?.entries,
@@ -144,8 +167,10 @@ pub async fn actions(
     let pdu = &event.pdu;
     let subject = Subject::new(pdu);
     let nids: Vec<i64> = users.iter().map(|user| user.0).collect();
+    let subscribers = subscribed.to(event.stored.nid.0);
     let mut place = Place {
         members: customs(rooms, room).await?.members,
+        in_thread: subscribers.is_some(),
         ..Place::default()
     };
     fill_power(rooms, room, (&state, pdu), &mut place).await?;
@@ -155,6 +180,7 @@ pub async fn actions(
         let reader = Reader {
             user_id: &own.user_id,
             display_name: name.as_deref(),
+            subscribed: subscribers.is_some_and(|users| users.contains(&nid)),
         };
         let actions = own.rules.actions(&subject, &place, reader);
         let is_told = actions.iter().any(Action::should_notify);
@@ -183,6 +209,7 @@ pub async fn actions_of_invite(
     let reader = Reader {
         user_id: &own.user_id,
         display_name: None,
+        subscribed: false,
     };
     let subject = Subject::new(invite);
     let actions = own.rules.actions(&subject, &Place::default(), reader);
@@ -264,7 +291,7 @@ async fn own_rules(rooms: &Rooms, users: &[i64]) -> Result<Vec<(i64, Arc<Own>)>,
             own.rules.clone()
         } else {
             let body = stored.map(|stored| &*stored.body);
-            Rules::new(&push_rules::ruleset(&user_id, body))
+            Rules::new(&push_rules::ruleset(rooms.ctx(), &user_id, body))
         };
         let list = ignored.iter().find(|(of, _)| of.0 == user);
         let ignored = list.map_or_else(Vec::new, |(_, list)| push_rules::ignored(list));

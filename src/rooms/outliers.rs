@@ -172,6 +172,7 @@ async fn write(
                     .collect(),
                 out: None,
                 seq: None,
+                sticks: false,
             };
             plan.add(rooms, accepted).await?;
         }

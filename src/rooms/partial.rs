@@ -484,5 +484,6 @@ async fn shown(rooms: &Rooms, room: &Room, event: &Event) -> Result<Accepted, Er
         auth: known_nids(rooms, room, &event.pdu.auth_events).await?,
         out: None,
         seq: None,
+        sticks: true,
     })
 }

@@ -20,9 +20,9 @@ use super::{
 };
 use crate::{
     clock::now_ms,
-    event::pdu::Pdu,
+    event::{pdu::Pdu, sticky},
     storage::{
-        self,
+        self, RoomNid,
         append::{Batch, CountRow, EventRow, MemberRow, RoomRow, append, flag},
         codec::{encode_body, encode_nids},
         events::split_hash,
@@ -66,6 +66,8 @@ pub(super) struct Accepted {
     pub(super) out: Option<i32>,
     /// Place in the timeline for what is older than all we have; `None`: the next one.
     pub(super) seq: Option<i64>,
+    /// Whether it is sticky where it says so (MSC4354): not what a policy server refused.
+    pub(super) sticks: bool,
 }
 
 impl Plan {
@@ -94,6 +96,7 @@ impl Plan {
             auth,
             out,
             seq: given_seq,
+            sticks,
         } = event;
         let ids = &rooms.ctx().db.ids;
         let sender = ids.user(&pdu.sender).await?.0;
@@ -117,6 +120,9 @@ impl Plan {
             flags |= self.count(rooms, &pdu, seq).await?;
         }
         flags |= moves_up(&kind) | search::flags(&kind);
+        if sticks && given_seq.is_none() && flags & (flag::OUTLIER | flag::REJECTED) == 0 {
+            self.stick(&pdu, nid);
+        }
         let hash = hash_of(&pdu.event_id)
             .ok_or_else(|| Error::Invalid("event id of an old room version".to_owned()))?;
         let (key, tail) = split_hash(&hash);
@@ -149,6 +155,14 @@ impl Plan {
         rooms.remember(nid, &pdu);
         self.remember.push((nid, pdu));
         Ok(())
+    }
+
+    /// Notes until when an event is sticky, if it is.
+    fn stick(&mut self, pdu: &Pdu, nid: i64) {
+        let now = now_ms();
+        let ends = sticky::ends_ts(pdu, now).filter(|ends| *ends > now);
+        let row = ends.map(|ends| (self.room.nid.0, nid, ends));
+        self.batch.sticky.extend(row);
     }
 
     /// What an event does to unread counts: flags for all, rows for single users.
@@ -322,6 +336,8 @@ impl Plan {
         let pending = Pending {
             wait,
             forget: self.forget,
+            room: self.room.nid,
+            members: self.batch.members.iter().map(|row| row.user).collect(),
         };
         rooms
             .0
@@ -342,6 +358,9 @@ impl Plan {
 pub(super) struct Pending {
     wait: oneshot::Receiver<Done>,
     forget: Vec<i64>,
+    room: RoomNid,
+    /// Whose membership it changes.
+    members: Vec<i64>,
 }
 
 /// What became of it.
@@ -363,7 +382,10 @@ impl Pending {
             rooms.forget_pdu(nid);
         }
         match done {
-            Done::Written(positions) => Ok(Written::Yes(positions.last().copied())),
+            Done::Written(positions) => {
+                super::sticky::members_changed(rooms, self.room, self.members);
+                Ok(Written::Yes(positions.last().copied()))
+            }
             Done::Stale => Ok(Written::Stale),
             Done::Failed(why) => Err(Error::NotWritten(why)),
         }

@@ -228,6 +228,7 @@ async fn plan(
             auth: event.auth.clone(),
             out: event.out.filter(|_| verdict == Verdict::Accepted),
             seq: None,
+            sticks: !event.set_aside,
         },
     )
     .await?;
@@ -335,7 +336,12 @@ pub(super) async fn slice_for(
         .await
 }
 
-async fn passes(rooms: &Rooms, room: &Room, state: &State, pdu: &Arc<Pdu>) -> Result<bool, Error> {
+pub(super) async fn passes(
+    rooms: &Rooms,
+    room: &Room,
+    state: &State,
+    pdu: &Arc<Pdu>,
+) -> Result<bool, Error> {
     let slice = slice_for(rooms, room, state, pdu).await?;
     Ok(auth::check(&room.version, pdu, |kind, key| slice.get(kind, key)).is_ok())
 }

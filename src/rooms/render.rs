@@ -16,6 +16,7 @@ use crate::{
     event::{
         client::{Shape, to_client},
         pdu::Pdu,
+        sticky,
     },
     users::tokens::Session,
 };
@@ -110,6 +111,11 @@ impl Extras {
             "age".to_owned(),
             json!((now_ms() - pdu.origin_server_ts).max(0)),
         );
+        let now = now_ms();
+        let ends = sticky::ends_ts(pdu, event.stored.received_ts);
+        if let Some(ends) = ends.filter(|ends| *ends > now) {
+            unsigned.insert(sticky::TTL.to_owned(), json!(ends - now));
+        }
         if let Some(membership) = self.memberships.get(&event.stored.nid.0) {
             unsigned.insert("membership".to_owned(), json!(membership));
         }

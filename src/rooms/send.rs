@@ -153,7 +153,12 @@ async fn same_state(
     sender: &UserId,
     draft: &Draft,
 ) -> Result<Option<OwnedEventId>, Error> {
-    let Some(key) = &draft.state_key else {
+    // What is to stick is sent again, so that it sticks for longer.
+    let Some(key) = draft
+        .state_key
+        .as_ref()
+        .filter(|_| draft.sticky_ms.is_none())
+    else {
         return Ok(None);
     };
     let head = room.head();
@@ -430,6 +435,7 @@ pub(super) async fn add_local(
             auth: auth_nids,
             out,
             seq: None,
+            sticks: true,
         },
     )
     .await?;

@@ -188,6 +188,7 @@ fn merge(rooms: &mut [Vec<Commit>]) -> Batch {
             all.missing.append(&mut batch.missing);
             all.redactions.append(&mut batch.redactions);
             all.pruned.append(&mut batch.pruned);
+            all.sticky.append(&mut batch.sticky);
         }
         all.rooms.extend(head);
     }
@@ -215,6 +216,7 @@ fn unmerge(rooms: &mut [Vec<Commit>], all: Batch) {
     deal!(missing, |row: &(i64, String, i64)| row.0);
     deal!(redactions, |row: &(i64, String, i64, bool)| row.0);
     deal!(pruned, |row: &(i64, i64, bool, Vec<u8>)| row.0);
+    deal!(sticky, |row: &(i64, i64, i64)| row.0);
     for group in rooms {
         let room = group[0].room.nid.0;
         if let (Some(batch), Some(last)) = (by_room.remove(&room), group.last_mut()) {

@@ -37,6 +37,8 @@ pub mod flag {
     pub const SEARCHABLE: i32 = 4096;
     /// What came right before it was missing when it came.
     pub const GAP: i32 = 8192;
+    /// Notifies those who are subscribed to its thread.
+    pub const NOTIFIES_THREAD: i32 = 16_384;
 }
 
 /// What is written together. Every list may be empty.
@@ -62,6 +64,8 @@ pub struct Batch {
     pub redactions: Vec<(i64, String, i64, bool)>,
     /// Bodies to replace: (room, event, is a state event, encoded body).
     pub pruned: Vec<(i64, i64, bool, Vec<u8>)>,
+    /// Sticky events: (room, event, until when).
+    pub sticky: Vec<(i64, i64, i64)>,
 }
 
 /// A row of `room_head`.
@@ -236,6 +240,7 @@ pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Resu
         missing,
         redactions,
         pruned,
+        sticky,
         ..
     } = batch;
     let relations: Vec<&RelationRow> = events
@@ -248,7 +253,7 @@ pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Resu
              $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33,
              $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50,
              $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, $67,
-             $68, $69, $70, $71, $72)"#,
+             $68, $69, $70, $71, $72, $73, $74, $75)"#,
         now_ms,
         column!(rooms, room),
         column!(rooms, rev),
@@ -329,7 +334,10 @@ pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Resu
         column!(relations, rel),
         column!(relations, root) as &[Option<String>],
         column!(relations, key) as &[Option<Uuid>],
-        column!(relations, edit_ts) as &[Option<i64>]
+        column!(relations, edit_ts) as &[Option<i64>],
+        column!(sticky, 0),
+        column!(sticky, 1),
+        column!(sticky, 2)
     )
     .fetch_all(conn)
     .await?;

@@ -25,7 +25,8 @@ pub struct Candidate {
 }
 
 /// Events before a position that came after `since` and may notify a user, newest first: what the
-/// counters count, of who has rules of their own everything, and invitations.
+/// counters count, of who has rules of their own everything, of threads that the user is subscribed
+/// to what notifies there, and invitations.
 pub async fn list(
     conn: &mut PgConnection,
     user: UserNid,
@@ -57,7 +58,11 @@ pub async fn list(
            WHERE e.pos < $2 AND e.recv_ts > $3 AND e.sender_nid <> $1 AND e.flags & 8 = 0
              AND (e.flags & 768 <> 0 OR m.push_class = 9 OR EXISTS (
                SELECT 1 FROM mention x
-               WHERE x.user_nid = $1 AND x.room_nid = e.room_nid AND x.room_seq = e.room_seq))
+               WHERE x.user_nid = $1 AND x.room_nid = e.room_nid AND x.room_seq = e.room_seq)
+               OR (e.flags & 16384 <> 0 AND EXISTS (
+                 SELECT 1 FROM thread_sub s
+                 WHERE s.user_nid = $1 AND s.room_nid = e.room_nid AND s.root_key = e.thread_key
+                   AND s.subscribed)))
            UNION ALL
            SELECT i.pos, i.room_nid, i.event_nid, false, true
            FROM user_room u

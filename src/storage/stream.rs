@@ -61,6 +61,10 @@ pub enum LogKind {
     OutOfBand = 11,
     /// The state of a room that was joined without its members is whole.
     Whole = 12,
+    /// A user's subscription to a thread.
+    ThreadSubscription = 13,
+    /// An event that some peers are owed once more; `reference` is its nid.
+    Owed = 14,
     /// Which servers are allowed or denied.
     ServerRule = 21,
     /// Presence of a user.
@@ -84,6 +88,8 @@ impl LogKind {
             10 => Self::Invalidate,
             11 => Self::OutOfBand,
             12 => Self::Whole,
+            13 => Self::ThreadSubscription,
+            14 => Self::Owed,
             21 => Self::ServerRule,
             22 => Self::Presence,
             23 => Self::PeerAlive,

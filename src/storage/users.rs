@@ -90,7 +90,7 @@ pub async fn update_password(
     Ok(())
 }
 
-/// Closes an account: its password, profile and presence go.
+/// Closes an account: its password, profile, presence and subscriptions go.
 pub async fn deactivate(conn: &mut PgConnection, user: UserNid, erase: bool) -> Result<(), Error> {
     sqlx::query!(
         "UPDATE account SET deactivated = true, erased = erased OR $2, password_hash = NULL
@@ -101,6 +101,12 @@ pub async fn deactivate(conn: &mut PgConnection, user: UserNid, erase: bool) -> 
     .execute(&mut *conn)
     .await?;
     sqlx::query!("DELETE FROM profile WHERE user_nid = $1", user.0)
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query!("DELETE FROM profile_change WHERE user_nid = $1", user.0)
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query!("DELETE FROM thread_sub WHERE user_nid = $1", user.0)
         .execute(&mut *conn)
         .await?;
     sqlx::query!("DELETE FROM presence WHERE user_nid = $1", user.0)

@@ -19,15 +19,19 @@ const LIMIT_DEFAULT: u64 = 10;
 /// The most, whatever it says.
 const LIMIT_MAX: u64 = 100;
 
-/// The filter of a sync request: JSON, or the id of a stored one.
+/// Fields of profiles that a filter may name.
+const PROFILE_FIELDS_MAX: usize = 100;
+
+/// The filter of a sync request (JSON, or the id of a stored one), what it says of relations, and the
+/// fields of profiles that it asks for.
 pub(super) async fn load(
     ctx: &Context,
     session: &Session,
     given: Option<&str>,
-) -> Result<(FilterDefinition, Related), Error> {
+) -> Result<(FilterDefinition, Related, Vec<String>), Error> {
     let bad = |error: &dyn std::fmt::Display| Error::BadFilter(error.to_string());
     let json = match given {
-        None => return Ok((FilterDefinition::default(), Related::default())),
+        None => return Ok(Default::default()),
         Some(json) if json.starts_with('{') => json.to_owned(),
         Some(id) => account_data::filter(ctx, session, id)
             .await
@@ -35,7 +39,11 @@ pub(super) async fn load(
     };
     let filter = serde_json::from_str(&json).map_err(|error| bad(&error))?;
     let more: More = serde_json::from_str(&json).map_err(|error| bad(&error))?;
-    Ok((filter, more.room.timeline))
+    let fields = [more.unstable_profile_fields.ids, more.profile_fields.ids].concat();
+    if fields.len() > PROFILE_FIELDS_MAX {
+        return Err(bad(&"too many fields of profiles"));
+    }
+    Ok((filter, more.room.timeline, fields))
 }
 
 /// What the type of filters lacks.
@@ -43,6 +51,16 @@ pub(super) async fn load(
 #[serde(default)]
 struct More {
     room: MoreOfRoom,
+    #[serde(rename = "org.matrix.msc4429.profile_fields")]
+    unstable_profile_fields: ProfileFields,
+    profile_fields: ProfileFields,
+}
+
+/// Fields of profiles that are told (MSC4429).
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ProfileFields {
+    ids: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use moka::sync::Cache;
 use tokio::sync::{
     Notify,
     broadcast::error::{RecvError, TryRecvError},
@@ -13,18 +14,38 @@ use tokio::sync::{
 
 use crate::{
     rooms::Rooms,
-    storage::{self, LogKind, RoomNid, UserNid},
+    storage::{self, LogKind, Pos, RoomNid, UserNid},
 };
 
 /// In rooms where more clients wait presence wakes nobody: it goes with the next answer, which
 /// clients do not wait long for.
 const PRESENCE_WAITERS_MAX: usize = 200;
+/// Users who did something lately that are remembered, and how long.
+const ACTED_MAX: u64 = 100_000;
+const ACTED_LIFE: Duration = Duration::from_mins(10);
 /// Changes of presence that come within this time wake clients once.
 const PRESENCE_PAUSE: Duration = Duration::from_millis(200);
 
 /// All waiting clients of a node. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct Hub(Arc<Mutex<Waiters>>);
+#[derive(Clone, Debug)]
+pub struct Hub {
+    waiters: Arc<Mutex<Waiters>>,
+    /// The newest event of users, by number.
+    acted: Cache<i64, Pos>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        let acted = Cache::builder()
+            .max_capacity(ACTED_MAX)
+            .time_to_live(ACTED_LIFE)
+            .build();
+        Self {
+            waiters: Arc::default(),
+            acted,
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Waiters {
@@ -32,6 +53,8 @@ struct Waiters {
     wakes: HashMap<u64, Arc<Notify>>,
     by_user: HashMap<i64, HashSet<u64>>,
     by_room: HashMap<i64, HashSet<u64>>,
+    /// Those who want to know of profiles.
+    for_profiles: HashSet<u64>,
 }
 
 /// A waiting client; dropped, it waits no more.
@@ -59,7 +82,7 @@ impl Hub {
     /// Registers a client. Do it before looking: what happens in between wakes it.
     pub(super) fn register(&self, user: UserNid) -> Waiter {
         let wake = Arc::new(Notify::new());
-        let mut waiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         waiters.next += 1;
         let id = waiters.next;
         waiters.wakes.insert(id, wake.clone());
@@ -75,8 +98,15 @@ impl Hub {
         }
     }
 
+    /// Whether a user has sent an event lately that is in `(since, upto]`, or one is about their
+    /// membership.
+    pub(super) fn has_acted(&self, user: UserNid, (since, upto): (Pos, Pos)) -> bool {
+        let last = self.acted.get(&user.0);
+        last.is_some_and(|pos| pos > since && pos <= upto)
+    }
+
     fn wake(&self, rooms: &HashSet<i64>, users: &HashSet<i64>) {
-        let waiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         let mut woken = HashSet::new();
         let of_rooms = rooms.iter().filter_map(|room| waiters.by_room.get(room));
         let of_users = users.iter().filter_map(|user| waiters.by_user.get(user));
@@ -93,7 +123,7 @@ impl Hub {
 
     /// Wakes clients in rooms where not too many wait, and those of some users.
     fn wake_few(&self, rooms: Vec<i64>, users: &HashSet<i64>) {
-        let waiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         let few = |room: &i64| {
             let waiting = waiters.by_room.get(room);
             waiting.is_some_and(|ids| ids.len() <= PRESENCE_WAITERS_MAX)
@@ -103,8 +133,33 @@ impl Hub {
         self.wake(&rooms, users);
     }
 
+    /// Rooms whose members are told that a user's profile changed; none where nobody waits for that.
+    async fn rooms_of_profile(&self, rooms: &Rooms, user: i64) -> Vec<i64> {
+        let is_watched = {
+            let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+            !waiters.for_profiles.is_empty()
+        };
+        if is_watched {
+            rooms_of(rooms, user).await
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Wakes those in some rooms who wait for profiles.
+    fn wake_for_profiles(&self, rooms: &HashSet<i64>) {
+        let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_rooms = rooms.iter().filter_map(|room| waiters.by_room.get(room));
+        let ids: HashSet<u64> = of_rooms.flatten().copied().collect();
+        for id in ids.intersection(&waiters.for_profiles) {
+            if let Some(wake) = waiters.wakes.get(id) {
+                wake.notify_one();
+            }
+        }
+    }
+
     fn wake_all(&self) {
-        let waiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         for wake in waiters.wakes.values() {
             wake.notify_one();
         }
@@ -124,12 +179,26 @@ impl Waiters {
 impl Waiter {
     /// Also wakes for these rooms.
     pub(super) fn watch(&mut self, rooms: impl Iterator<Item = RoomNid>) {
-        let mut waiters = self.hub.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiters = self
+            .hub
+            .waiters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for room in rooms {
             if waiters.by_room.entry(room.0).or_default().insert(self.id) {
                 self.rooms.push(room.0);
             }
         }
+    }
+
+    /// Also wakes for profiles of who is in the rooms.
+    pub(super) fn watch_profiles(&self) {
+        let mut waiters = self
+            .hub
+            .waiters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        waiters.for_profiles.insert(self.id);
     }
 
     /// Waits for the next wake; one that came since registration counts.
@@ -140,8 +209,13 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let mut waiters = self.hub.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiters = self
+            .hub
+            .waiters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         waiters.wakes.remove(&self.id);
+        waiters.for_profiles.remove(&self.id);
         waiters.count();
         let waiters = &mut *waiters;
         remove(&mut waiters.by_user, self.user, self.id);
@@ -160,7 +234,7 @@ fn remove(map: &mut HashMap<i64, HashSet<u64>>, key: i64, id: u64) {
     }
 }
 
-/// Rooms whose members are told that a user's devices changed.
+/// Rooms whose members are told that something about a user changed.
 async fn rooms_of(rooms: &Rooms, user: i64) -> Vec<i64> {
     let found = async {
         let mut conn = rooms.ctx().db.conn().await?;
@@ -178,11 +252,13 @@ async fn follow_log(hub: Hub, rooms: Rooms) {
         match rows.recv().await {
             Ok(batch) => {
                 let (mut in_rooms, mut users) = (HashSet::new(), HashSet::new());
+                let mut of_profiles = HashSet::new();
                 for row in batch.iter() {
                     match row.kind {
                         LogKind::Event => {
                             in_rooms.insert(row.room);
                             users.insert(row.user);
+                            hub.acted.insert(row.user, row.pos);
                         }
                         LogKind::Receipt | LogKind::Whole => {
                             in_rooms.insert(row.room);
@@ -191,22 +267,28 @@ async fn follow_log(hub: Hub, rooms: Rooms) {
                         | LogKind::ToDevice
                         | LogKind::PushRules
                         | LogKind::Signatures
-                        | LogKind::OutOfBand => {
+                        | LogKind::OutOfBand
+                        | LogKind::ThreadSubscription => {
                             users.insert(row.user);
                         }
                         LogKind::DeviceList => {
                             users.insert(row.user);
                             in_rooms.extend(rooms_of(&rooms, row.user).await);
                         }
-                        LogKind::Profile
-                        | LogKind::KeyCounts
+                        LogKind::Profile => {
+                            users.insert(row.user);
+                            of_profiles.extend(hub.rooms_of_profile(&rooms, row.user).await);
+                        }
+                        LogKind::KeyCounts
                         | LogKind::Invalidate
                         | LogKind::ServerRule
                         | LogKind::Presence
+                        | LogKind::Owed
                         | LogKind::PeerAlive => {}
                     }
                 }
                 hub.wake(&in_rooms, &users);
+                hub.wake_for_profiles(&of_profiles);
             }
             Err(RecvError::Lagged(_)) => hub.wake_all(),
             Err(RecvError::Closed) => return,

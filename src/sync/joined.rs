@@ -51,6 +51,8 @@ pub(super) struct Scope<'a> {
     /// Field in which state goes that is meant as of the end of the timeline; `None`: state is as
     /// of its start, in `state`.
     pub(super) state_after: Option<&'static str>,
+    /// Up to where sticky events were told, where that is less than all.
+    pub(super) sticky: Option<Pos>,
 }
 
 impl Scope<'_> {

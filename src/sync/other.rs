@@ -107,7 +107,7 @@ pub(super) async fn account_data(
         list.push((kind, event));
     }
     if since == 0 || rules.is_some() {
-        let content = push_rules::content(&session.user_id, rules.as_deref());
+        let content = push_rules::content(rooms.ctx(), &session.user_id, rules.as_deref());
         let event = json!({ "type": PUSH_RULES, "content": content });
         data.global.push((PUSH_RULES.to_owned(), event));
     }

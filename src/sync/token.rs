@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use super::Error;
 use crate::storage::Pos;
 
-/// `s1_POSITION_TYPING_TODEVICE`. The same on every node, but for typing, which is told again at worst.
+/// `s1_POSITION_TYPING_TODEVICE`, and `_STICKY` where not all was told. The same on every node, but for typing, which is told again at worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
     /// Everything up to this position was told.
@@ -14,11 +14,17 @@ pub struct Token {
     pub typing: i64,
     /// Messages to the device up to this position were told.
     pub to_device: Pos,
+    /// Sticky events up to this position were told; `None`: as the rest.
+    pub sticky: Option<Pos>,
 }
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s1_{}_{}_{}", self.pos, self.typing, self.to_device)
+        write!(f, "s1_{}_{}_{}", self.pos, self.typing, self.to_device)?;
+        match self.sticky {
+            Some(sticky) => write!(f, "_{sticky}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -26,25 +32,20 @@ impl FromStr for Token {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let mut parts = text.strip_prefix("s1_").ok_or(Error::BadToken)?.split('_');
-        let mut next = || {
-            parts
-                .next()?
-                .parse::<i64>()
-                .ok()
-                .filter(|number| *number >= 0)
+        let parts = text.strip_prefix("s1_").ok_or(Error::BadToken)?.split('_');
+        let number = |part: &str| part.parse::<i64>().ok().filter(|number| *number >= 0);
+        let numbers: Option<Vec<i64>> = parts.map(number).collect();
+        let (pos, typing, to_device, sticky) = match numbers.as_deref() {
+            Some([pos, typing, to_device]) => (*pos, *typing, *to_device, None),
+            Some([pos, typing, to_device, sticky]) => (*pos, *typing, *to_device, Some(*sticky)),
+            _ => return Err(Error::BadToken),
         };
-        let (Some(pos), Some(typing), Some(to_device)) = (next(), next(), next()) else {
-            return Err(Error::BadToken);
-        };
-        match parts.next() {
-            None => Ok(Self {
-                pos,
-                typing,
-                to_device,
-            }),
-            Some(_) => Err(Error::BadToken),
-        }
+        Ok(Self {
+            pos,
+            typing,
+            to_device,
+            sticky,
+        })
     }
 }
 
@@ -56,8 +57,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tokens_round_trip(pos in 0..i64::MAX, typing in 0..i64::MAX, to_device in 0..i64::MAX) {
-            let token = Token { pos, typing, to_device };
+        fn tokens_round_trip(
+            pos in 0..i64::MAX, typing in 0..i64::MAX, to_device in 0..i64::MAX,
+            sticky in proptest::option::of(0..i64::MAX),
+        ) {
+            let token = Token { pos, typing, to_device, sticky };
             prop_assert_eq!(token.to_string().parse::<Token>().unwrap(), token);
         }
 
@@ -77,7 +81,8 @@ mod tests {
             "s1_1",
             "s1_1_0",
             "s1_-1_0_0",
-            "s1_1_0_0_0",
+            "s1_1_0_0_0_0",
+            "s1_1_0_0_x",
             "t5",
             "s1_x_0_0",
             "s2_1_1_1",

@@ -12,17 +12,21 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Error, Hub, TIMEOUT_MAX,
     encryption::{self, News},
-    filter::{load, passes_room_type, passes_type},
+    filter::{self, load, passes_room_type, passes_type},
     joined::{Candidate, Scope, assemble_all, candidates},
-    other, presence,
+    other, presence, profiles, sticky,
     timeline::{self, Mine},
     token::Token,
 };
 use crate::{
+    event,
     rooms::{self, Rooms, membership},
     storage::{self, Pos, RoomNid, memberships::UserRoom, presence::State, unread::Part},
     users::tokens::Session,
 };
+
+/// Sticky events in one answer, but for rooms that are new to the client; more follow in the next.
+const STICKY_MAX: i64 = 500;
 
 /// A request for what changed.
 #[derive(Debug, Default)]
@@ -49,7 +53,7 @@ pub async fn sync(
     request: &Request,
     stopping: &CancellationToken,
 ) -> Result<String, Error> {
-    let (filter, related) = load(rooms.ctx(), session, request.filter.as_deref()).await?;
+    let (filter, related, fields) = load(rooms.ctx(), session, request.filter.as_deref()).await?;
     let since: Option<Token> = request.since.as_deref().map(str::parse).transpose()?;
     let stream = &rooms.ctx().db.stream;
     if let Some(since) = since {
@@ -62,6 +66,9 @@ pub async fn sync(
     loop {
         // Register, then look, then wait: what comes in between is not missed.
         let mut waiter = hub.register(session.user_nid);
+        if !fields.is_empty() {
+            waiter.watch_profiles();
+        }
         let mine = Mine::read(rooms, session).await?;
         waiter.watch(mine.joined());
         let upto = mine.upto;
@@ -75,10 +82,16 @@ pub async fn sync(
             upto,
             full_state: request.full_state,
             state_after: request.state_after,
+            sticky: since.and_then(|since| since.sticky),
         };
         let typing = rooms.typing().serial();
         let told_typing = since.map_or(0, |since| since.typing);
-        let answer = look(scope, &mine.rooms, (told_typing, typing)).await?;
+        let mut answer = look(scope, &mine.rooms, (told_typing, typing)).await?;
+        if !fields.is_empty() {
+            let span = (scope.since, upto);
+            let found = profiles::read(rooms, session, Some(&fields), span, &answer.fresh).await?;
+            answer.users = profiles::classic(found);
+        }
         let news = encryption::look(scope, since).await?;
         let presence = presence::look(scope, &mine.rooms, &news.met).await?;
         let is_quiet = news.is_empty() && answer.is_empty() && presence.is_empty();
@@ -89,6 +102,7 @@ pub async fn sync(
                 pos: upto,
                 typing,
                 to_device: news.told,
+                sticky: answer.sticky,
             };
             return Ok(finish(&answer, &news, &presence, token));
         }
@@ -108,6 +122,12 @@ struct Answer {
     knock: Map<String, Value>,
     leave: Map<String, Value>,
     account_data: Vec<Value>,
+    /// Up to where sticky events were told, where there are more.
+    sticky: Option<Pos>,
+    /// Rooms of which nothing was told before.
+    fresh: Vec<i64>,
+    /// Profiles that changed, by user.
+    users: Map<String, Value>,
 }
 
 impl Answer {
@@ -117,6 +137,7 @@ impl Answer {
             && self.knock.is_empty()
             && self.leave.is_empty()
             && self.account_data.is_empty()
+            && self.users.is_empty()
     }
 }
 
@@ -129,7 +150,7 @@ fn finish(answer: &Answer, news: &News, presence: &[Value], token: Token) -> Str
     ];
     let rooms = rooms.into_iter().filter(|(_, rooms)| !rooms.is_empty());
     let rooms: BTreeMap<&str, &Map<String, Value>> = rooms.collect();
-    json!({
+    let mut body = json!({
         "next_batch": token.to_string(),
         "rooms": rooms,
         "account_data": { "events": answer.account_data },
@@ -138,8 +159,11 @@ fn finish(answer: &Answer, news: &News, presence: &[Value], token: Token) -> Str
         "device_lists": { "changed": news.changed, "left": news.left },
         "device_one_time_keys_count": news.key_counts,
         "device_unused_fallback_key_types": news.unused_fallback,
-    })
-    .to_string()
+    });
+    if !answer.users.is_empty() {
+        body["org.matrix.msc4429.users"] = json!(answer.users);
+    }
+    body.to_string()
 }
 
 async fn look(scope: Scope<'_>, mine: &[UserRoom], typing: (i64, i64)) -> Result<Answer, Error> {
@@ -228,8 +252,11 @@ async fn join(
             HashMap::new()
         };
     let chosen = choose(scope, joined).await?;
+    let sticky = with_sticky(scope, &nids, &chosen);
     let mut parts: HashMap<RoomNid, Map<String, Value>> =
         assemble_all(scope, chosen).await?.into_iter().collect();
+    answer.sticky = add_sticky(scope, &sticky, &mut parts).await?;
+    answer.fresh = sticky.fresh;
     for nid in &nids {
         let mut ephemeral: Vec<Value> = Vec::new();
         ephemeral.extend(
@@ -272,6 +299,49 @@ async fn join(
         }
     }
     Ok(())
+}
+
+/// Rooms in which there may be sticky events that no timeline shows: where a timeline shows all that
+/// came, and none of it is sticky, there is none.
+fn with_sticky(scope: Scope<'_>, joined: &[RoomNid], chosen: &[Candidate]) -> sticky::Wanted {
+    let mut wanted = sticky::Wanted::default();
+    let limit = usize::try_from(filter::limit(&scope.filter.room.timeline)).unwrap_or(usize::MAX);
+    for Candidate { timeline, fresh } in chosen {
+        let mut events = timeline.events.iter();
+        if *fresh {
+            wanted.fresh.push(timeline.room.nid.0);
+        } else if timeline.is_limited(limit)
+            || events.any(|event| event::sticky::duration_ms(&event.pdu).is_some())
+        {
+            wanted.known.push(timeline.room.nid.0);
+        }
+    }
+    if scope.sticky.is_some() {
+        // More was there than the last answer had.
+        let others = joined.iter().map(|nid| nid.0);
+        wanted.known = others.filter(|nid| !wanted.fresh.contains(nid)).collect();
+    }
+    wanted
+}
+
+/// Adds sticky events to the parts of rooms; up to where, if that is not all.
+async fn add_sticky(
+    scope: Scope<'_>,
+    wanted: &sticky::Wanted,
+    parts: &mut HashMap<RoomNid, Map<String, Value>>,
+) -> Result<Option<Pos>, Error> {
+    let timelines = parts.values().filter_map(|part| part.get("timeline"));
+    let shown = timelines.flat_map(|timeline| sticky::ids(&timeline["events"]));
+    let shown = shown.collect();
+    let since = scope.sticky.unwrap_or(scope.since);
+    let span = (since, scope.upto);
+    let reader = (scope.session, scope.ignored);
+    let told = sticky::read(scope.rooms, reader, wanted, span, (&shown, STICKY_MAX)).await?;
+    for (room, events) in &told.by_room {
+        let part = parts.entry(*room).or_default();
+        part.insert(event::sticky::FIELD.to_owned(), sticky::part(events));
+    }
+    Ok(told.more)
 }
 
 /// Unread counts of a room: all of it in one, or threads on their own.

@@ -61,13 +61,14 @@ pub async fn set(
     let nid = ctx.db.ids.user(user).await?;
     let mut tx = ctx.db.begin().await?;
     storage::users::update_profile(&mut tx, nid, field, value.as_ref()).await?;
-    tx.log(LogEntry {
+    let entry = LogEntry {
         kind: LogKind::Profile,
         room: 0,
         user: nid.0,
         reference: 0,
-    })
-    .await?;
+    };
+    let pos = tx.log(entry).await?;
+    storage::profile_changes::upsert(&mut tx, nid, field, pos).await?;
     tx.commit().await?;
     Ok(())
 }

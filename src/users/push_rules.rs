@@ -21,6 +21,9 @@ pub const IGNORED: &str = "m.ignored_user_list";
 
 /// The kinds of rules, in the order in which they are asked.
 const KINDS: [&str; 5] = ["override", "content", "room", "sender", "underride"];
+/// Rules between those for content and those for rooms, where subscriptions to threads are on
+/// (MSC4306); users have none of their own.
+const AFTER_CONTENT: &str = "postcontent";
 /// Bytes of the rules of a user: thousands of muted rooms.
 const BYTES_MAX: usize = 512 << 10;
 /// Bytes of one rule.
@@ -36,15 +39,31 @@ const ATTEMPTS_MAX: usize = 8;
 pub type Key<'a> = (&'a str, &'a str);
 
 /// The content of `m.push_rules`: all rules of a user, from what is stored (`None`: nothing is).
-pub fn content(user: &UserId, stored: Option<&str>) -> Value {
-    json!({ "global": as_json(&ruleset(user, stored)) })
+pub fn content(ctx: &Context, user: &UserId, stored: Option<&str>) -> Value {
+    json!({ "global": as_json(&ruleset(ctx, user, stored)) })
+}
+
+/// The default rules of a user.
+fn given(ctx: &Context, user: &UserId) -> Ruleset {
+    defaults::of(user, ctx.config.unstable.thread_subscriptions)
 }
 
 /// All rules of a user, from what is stored.
-pub fn ruleset(user: &UserId, stored: Option<&str>) -> Ruleset {
+pub fn ruleset(ctx: &Context, user: &UserId, stored: Option<&str>) -> Ruleset {
     let stored = stored.and_then(|body| serde_json::from_str(body).ok());
     let mut set: Ruleset = stored.unwrap_or_default();
-    set.update_with_server_default(defaults::of(user));
+    let given = given(ctx, user);
+    // The method below knows nothing of rules after those for content.
+    let changed = std::mem::take(&mut set.postcontent);
+    let after_content = given.postcontent.iter().cloned().map(|mut rule| {
+        if let Some(changed) = changed.get(&*rule.rule_id) {
+            rule.enabled = changed.enabled;
+            rule.actions.clone_from(&changed.actions);
+        }
+        rule
+    });
+    set.postcontent = after_content.collect();
+    set.update_with_server_default(given);
     set
 }
 
@@ -66,7 +85,7 @@ pub async fn list(ctx: &Context, session: &Session) -> Result<Value, Error> {
     let mut conn = ctx.db.conn().await?;
     let stored = storage::push_rules::find(&mut conn, session.user_nid).await?;
     let body = stored.as_ref().map(|stored| &*stored.body);
-    Ok(content(&session.user_id, body))
+    Ok(content(ctx, &session.user_id, body))
 }
 
 /// One rule.
@@ -239,16 +258,17 @@ async fn change(
         let ignored_by = storage::push_rules::list_ignored(&mut tx, &[user.0]).await?;
         let ignores = ignored_by.iter().any(|(_, list)| !ignored(list).is_empty());
         let rev = stored.as_ref().map_or(0, |stored| stored.rev);
-        let before = ruleset(user_id, stored.as_ref().map(|stored| &*stored.body));
+        let before = ruleset(ctx, user_id, stored.as_ref().map(|stored| &*stored.body));
         let mut set = as_json(&before);
         make(&mut set)?;
         let set: Ruleset = serde_json::from_value(set)
             .map_err(|_| Error::Invalid("this is no rule of its kind"))?;
-        let body = changes(user_id, &set).to_string();
+        let given = given(ctx, user_id);
+        let body = changes(&given, &set).to_string();
         if body.len() > BYTES_MAX {
             return Err(Error::Invalid("too many rules"));
         }
-        let classes = class::of(user_id, &set, ignores);
+        let classes = class::of(&given, &set, ignores);
         let rooms = classes.rooms.into_iter();
         let rooms: BTreeMap<String, i16> = rooms.map(|(id, class)| (id, class as i16)).collect();
         let class = (classes.elsewhere as i16, &rooms);
@@ -269,12 +289,12 @@ async fn change(
 }
 
 /// What has to be stored of rules: the user's own, and default ones that are not as given.
-fn changes(user: &UserId, set: &Ruleset) -> Value {
-    let given = as_json(&defaults::of(user));
+fn changes(given: &Ruleset, set: &Ruleset) -> Value {
+    let given = as_json(given);
     let mut set = as_json(set);
-    for kind in KINDS {
+    for kind in KINDS.into_iter().chain([AFTER_CONTENT]) {
         let given = given[kind].as_array().cloned().unwrap_or_default();
-        if let Some(rules) = set[kind].as_array_mut() {
+        if let Some(rules) = set.get_mut(kind).and_then(Value::as_array_mut) {
             rules.retain(|rule| !given.contains(rule));
         }
     }

@@ -20,7 +20,7 @@ use ruma::OwnedServerName;
 
 use super::{
     ClientCertificate, Config, EmailTls, Error, Listener, Loaded, Log, Presence, PrivateDatabase,
-    RateLimits, Registration, Secret, Serve, Tls, WellKnown, source::Source,
+    RateLimits, Registration, Secret, Serve, Tls, Unstable, WellKnown, source::Source,
 };
 
 /// Reads every key. `from_file`: a file is given, so that the server name must be said.
@@ -55,6 +55,12 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         push: push::read(source_ref, defaults.push),
         turn: turn::read(source_ref, &defaults.turn),
         email,
+        unstable: Unstable {
+            thread_subscriptions: source_ref.flag(
+                "unstable.thread_subscriptions",
+                defaults.unstable.thread_subscriptions,
+            ),
+        },
         log: log(source_ref, defaults.log),
         federation: federation::read(source_ref),
         outbound: outbound::read(source_ref),

@@ -3,12 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use ruma::{
-    UserId,
-    push::{ConditionalPushRule, PredefinedOverrideRuleId, PushCondition, Ruleset},
-};
+use ruma::push::{ConditionalPushRule, PredefinedOverrideRuleId, PushCondition, Ruleset};
 
-use super::{Effect, defaults};
+use super::Effect;
 
 /// How the unread events of a room are counted for a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,7 +32,8 @@ pub struct Classes {
 }
 
 /// Classes that follow from rules. `ignores`: the user ignores somebody.
-pub fn of(user: &UserId, set: &Ruleset, ignores: bool) -> Classes {
+/// `given`: the default rules of the user.
+pub fn of(given: &Ruleset, set: &Ruleset, ignores: bool) -> Classes {
     let master = |rule: &&ConditionalPushRule| {
         rule.rule_id == PredefinedOverrideRuleId::Master.as_str() && rule.enabled
     };
@@ -49,7 +47,7 @@ pub fn of(user: &UserId, set: &Ruleset, ignores: bool) -> Classes {
         };
     }
     let mut rooms = BTreeMap::new();
-    let mut custom = ignores || !has_default_effects(user, set);
+    let mut custom = ignores || !has_default_effects(given, set);
     custom |= set.content.iter().any(|rule| rule.enabled)
         || set.sender.iter().any(|rule| rule.enabled)
         || set
@@ -110,8 +108,7 @@ fn only_room(rule: &ConditionalPushRule) -> Option<&str> {
 }
 
 /// Whether the default rules count as they do for everybody; how they sound does not matter.
-fn has_default_effects(user: &UserId, set: &Ruleset) -> bool {
-    let given = defaults::of(user);
+fn has_default_effects(given: &Ruleset, set: &Ruleset) -> bool {
     let same = |theirs: Option<&ConditionalPushRule>, ours: &ConditionalPushRule| {
         theirs.is_some_and(|theirs| {
             theirs.enabled == ours.enabled
@@ -123,6 +120,10 @@ fn has_default_effects(user: &UserId, set: &Ruleset) -> bool {
         .override_
         .iter()
         .all(|rule| same(set.override_.get(&*id(rule)), rule))
+        && given
+            .postcontent
+            .iter()
+            .all(|rule| same(set.postcontent.get(&*id(rule)), rule))
         && given
             .underride
             .iter()

@@ -12,9 +12,13 @@ use ruma::{
 
 use super::Rules;
 
-/// The rules that everybody has (specification v1.19, "Predefined rules"; MSC3930).
-pub fn of(user: &UserId) -> Ruleset {
+/// The rules that everybody has (specification v1.19, "Predefined rules"; MSC3930). `threads`: with
+/// those that ask for subscriptions to threads (MSC4306).
+pub fn of(user: &UserId, threads: bool) -> Ruleset {
     let mut rules = Ruleset::server_default(user);
+    if !threads {
+        rules.postcontent.clear();
+    }
     rules
         .override_
         .insert(poll("poll_response", "response", false, Vec::new()));
@@ -50,8 +54,8 @@ fn poll(name: &str, part: &str, of_two: bool, actions: Vec<Action>) -> Condition
 
 /// The default rules without those that name their user: what an event does for everybody who has
 /// default rules.
-pub fn for_everybody() -> Rules {
-    let mut set = of(user_id!("@nobody:invalid"));
+pub fn for_everybody(threads: bool) -> Rules {
+    let mut set = of(user_id!("@nobody:invalid"), threads);
     let personal = [
         PredefinedOverrideRuleId::IsUserMention,
         PredefinedOverrideRuleId::InviteForMe,

@@ -66,16 +66,19 @@ enum Condition {
     Permission(String),
     Room(String),
     Sender(String),
+    /// The event is in a thread that the user is subscribed to, or not (MSC4306).
+    Thread(bool),
     /// A kind that we do not know, or that can match nothing.
     Never,
 }
 
 impl Rules {
-    /// Compiles the enabled rules: override, content, room, sender, underride.
+    /// Compiles the enabled rules: override, content, those after it (MSC4306), room, sender, underride.
     pub fn new(set: &Ruleset) -> Self {
         let mut rules = Vec::new();
         rules.extend(set.override_.iter().filter_map(conditional));
         rules.extend(set.content.iter().filter_map(patterned));
+        rules.extend(set.postcontent.iter().filter_map(conditional));
         let rooms = set.room.iter().filter(|rule| rule.enabled);
         rules.extend(rooms.map(|rule| {
             let condition = Condition::Room(rule.rule_id.to_string());
@@ -170,6 +173,7 @@ impl Condition {
             PushCondition::SenderNotificationPermission(data) => {
                 Self::Permission(data.key.to_string())
             }
+            PushCondition::ThreadSubscription(data) => Self::Thread(data.subscribed),
             _ => Self::Never,
         }
     }
@@ -205,6 +209,7 @@ impl Condition {
             Self::Permission(kind) => place.lets_notify(kind),
             Self::Room(room_id) => event.pdu.room_id == room_id.as_str(),
             Self::Sender(user_id) => event.pdu.sender == user_id.as_str(),
+            Self::Thread(subscribed) => place.in_thread && reader.subscribed == *subscribed,
             Self::Never => false,
         }
     }

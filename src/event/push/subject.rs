@@ -68,6 +68,8 @@ pub struct Place {
     pub sender_power: i64,
     /// Power that it takes to notify, by kind; 50 where it is not said.
     pub notifications: BTreeMap<String, i64>,
+    /// The event is in a thread, and subscriptions to threads count.
+    pub in_thread: bool,
 }
 
 /// Power to notify a room where the room does not say.
@@ -92,4 +94,6 @@ pub struct Reader<'a> {
     pub user_id: &'a UserId,
     /// Name in the room.
     pub display_name: Option<&'a str>,
+    /// Subscribed to the thread of the event.
+    pub subscribed: bool,
 }

@@ -34,6 +34,7 @@ fn place() -> Place {
         members: 3,
         sender_power: 50,
         notifications: BTreeMap::new(),
+        in_thread: false,
     }
 }
 
@@ -42,6 +43,7 @@ fn effect(rules: &Rules, fields: &Value) -> (bool, bool) {
     let reader = Reader {
         user_id: user_id!("@alice:a.example"),
         display_name: Some("Alice Müller"),
+        subscribed: false,
     };
     let Effect { notify, highlight } = rules.effect(&Subject::new(&pdu), &place(), reader);
     (notify, highlight)
@@ -64,7 +66,7 @@ fn holds(condition: &Value, fields: &Value) -> bool {
 
 #[test]
 fn default_rules_are_those_of_the_specification() {
-    let rules = Rules::new(&defaults::of(user_id!("@alice:a.example")));
+    let rules = Rules::new(&defaults::of(user_id!("@alice:a.example"), false));
     let text = |more: Value| {
         let mut content = json!({ "msgtype": "m.text", "body": "hello" });
         for (key, value) in more.as_object().unwrap() {
@@ -102,7 +104,10 @@ fn default_rules_are_those_of_the_specification() {
     );
     // A name that nobody has is nobody's.
     let nobody = text(json!({ "m.mentions": { "user_ids": ["@nobody:invalid"] } }));
-    assert_eq!(effect(&defaults::for_everybody(), &nobody), (true, false));
+    assert_eq!(
+        effect(&defaults::for_everybody(false), &nobody),
+        (true, false)
+    );
 }
 
 #[test]
@@ -202,7 +207,7 @@ fn dots_and_backslashes_in_names_are_escaped() {
 fn common_rules_need_no_look_at_each_event() {
     let user = user_id!("@alice:a.example");
     let classes = |change: &Value, ignores: bool| {
-        let mut set = json!(defaults::of(user));
+        let mut set = json!(defaults::of(user, true));
         for (kind, rules) in change.as_object().unwrap() {
             let mut all = rules.as_array().unwrap().clone();
             let given = set[kind].as_array().cloned().unwrap_or_default();
@@ -215,7 +220,7 @@ fn common_rules_need_no_look_at_each_event() {
             set[kind] = json!(all);
         }
         let set: Ruleset = serde_json::from_value(set).unwrap();
-        let classes = class::of(user, &set, ignores);
+        let classes = class::of(&defaults::of(user, true), &set, ignores);
         let there = classes.rooms.get("!r:a.example").copied();
         (classes.elsewhere, there.unwrap_or(classes.elsewhere))
     };

@@ -380,7 +380,9 @@ async fn follow(sender: Sender) {
                 Ok(batch) => {
                     sender.heed_the_living(&batch);
                     (
-                        batch.iter().any(|row| row.kind == LogKind::Event),
+                        batch
+                            .iter()
+                            .any(|row| matches!(row.kind, LogKind::Event | LogKind::Owed)),
                         batch
                             .iter()
                             .any(|row| matches!(row.kind, LogKind::DeviceList | LogKind::ToDevice)),

@@ -41,6 +41,7 @@ pub(super) fn routes() -> Router<App> {
 /// `PUT /_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}`
 async fn send_message_event(
     State(app): State<App>,
+    claimed: Result<Query<super::state::Claimed>, QueryRejection>,
     Authenticated {
         session,
         request,
@@ -56,6 +57,8 @@ async fn send_message_event(
         draft.redacts = redacts(&draft.content)?;
     }
     draft.ts = session.ts(request.timestamp.map(|ts| ts.get().into()));
+    let Query(claimed) = claimed.map_err(|error| ApiError::invalid_param(&error.body_text()))?;
+    draft.sticky_ms = claimed.sticky_ms()?;
     let txn_id = request.txn_id.as_str();
     let txn = Txn::new(&session.user_id, session.device_id.as_str(), &path, txn_id);
     let sent = send::send(

@@ -1,10 +1,13 @@
 //! Push rules, pushers, and what was notified.
 
 use axum::{Router, extract::State};
-use ruma::api::client::push::{
-    delete_pushrule, get_notifications, get_pushers, get_pushrule, get_pushrule_actions,
-    get_pushrule_enabled, get_pushrules_all, get_pushrules_global_scope, set_pusher, set_pushrule,
-    set_pushrule_actions, set_pushrule_enabled,
+use ruma::{
+    api::client::push::{
+        delete_pushrule, get_notifications, get_pushers, get_pushrule, get_pushrule_actions,
+        get_pushrule_enabled, get_pushrules_all, get_pushrules_global_scope, set_pusher,
+        set_pushrule, set_pushrule_actions, set_pushrule_enabled,
+    },
+    push::RuleKind,
 };
 use serde_json::{Map, Value, json};
 
@@ -97,6 +100,14 @@ async fn get_pushrules_global_scope(
     Ok(Object(content["global"].take()))
 }
 
+/// The kind of MSC4306 goes by two names.
+fn kind(kind: &RuleKind) -> &str {
+    match kind {
+        RuleKind::PostContent => "postcontent",
+        _ => kind.as_str(),
+    }
+}
+
 /// `GET /_matrix/client/v3/pushrules/global/{kind}/{ruleId}`
 async fn get_pushrule(
     State(app): State<App>,
@@ -104,7 +115,7 @@ async fn get_pushrule(
         session, request, ..
     }: Authenticated<get_pushrule::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let key = (request.kind.as_str(), &*request.rule_id);
+    let key = (kind(&request.kind), &*request.rule_id);
     Ok(Object(push_rules::get(&app.ctx, &session, key).await?))
 }
 
@@ -127,7 +138,7 @@ async fn delete_pushrule(
         session, request, ..
     }: Authenticated<delete_pushrule::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let key = (request.kind.as_str(), &*request.rule_id);
+    let key = (kind(&request.kind), &*request.rule_id);
     push_rules::delete(&app.ctx, &session, key).await?;
     Ok(Object(json!({})))
 }
@@ -139,7 +150,7 @@ async fn get_pushrule_enabled(
         session, request, ..
     }: Authenticated<get_pushrule_enabled::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let key = (request.kind.as_str(), &*request.rule_id);
+    let key = (kind(&request.kind), &*request.rule_id);
     let rule = push_rules::get(&app.ctx, &session, key).await?;
     Ok(Object(json!({ "enabled": rule["enabled"] })))
 }
@@ -151,7 +162,7 @@ async fn set_pushrule_enabled(
         session, request, ..
     }: Authenticated<set_pushrule_enabled::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let key = (request.kind.as_str(), &*request.rule_id);
+    let key = (kind(&request.kind), &*request.rule_id);
     push_rules::set_enabled(&app.ctx, &session, key, request.enabled).await?;
     Ok(Object(json!({})))
 }
@@ -163,7 +174,7 @@ async fn get_pushrule_actions(
         session, request, ..
     }: Authenticated<get_pushrule_actions::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let key = (request.kind.as_str(), &*request.rule_id);
+    let key = (kind(&request.kind), &*request.rule_id);
     let rule = push_rules::get(&app.ctx, &session, key).await?;
     Ok(Object(json!({ "actions": rule["actions"] })))
 }
@@ -175,7 +186,7 @@ async fn set_pushrule_actions(
         session, request, ..
     }: Authenticated<set_pushrule_actions::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let key = (request.kind.as_str(), &*request.rule_id);
+    let key = (kind(&request.kind), &*request.rule_id);
     push_rules::set_actions(&app.ctx, &session, key, &request.actions).await?;
     Ok(Object(json!({})))
 }

@@ -34,6 +34,7 @@ use crate::{
     },
     rooms::{
         self, Rooms,
+        relations::redaction,
         send::{self, Txn},
         spaces::preview,
         timeline, visibility,
@@ -243,6 +244,7 @@ async fn redact_event(
         session,
         request,
         path,
+        body,
         ..
     }: Authenticated<redact_event::v3::Request>,
 ) -> Result<Object, ApiError> {
@@ -252,6 +254,7 @@ async fn redact_event(
             return Err(users::Error::Suspended.into());
         }
     }
+    let with = with_relations(&body)?;
     let mut content = Map::new();
     if let Some(reason) = &request.reason {
         content.insert("reason".to_owned(), json!(reason));
@@ -259,16 +262,44 @@ async fn redact_event(
     let content = serde_json::value::to_raw_value(&Value::Object(content))
         .map_err(|error| ApiError::internal(&error))?;
     let mut draft = Draft::message(TimelineEventType::RoomRedaction, content);
-    draft.redacts = Some(request.event_id);
+    draft.redacts = Some(request.event_id.clone());
     let Query(claimed) = claimed.map_err(|error| ApiError::invalid_param(&error.body_text()))?;
     draft.ts = session.ts(claimed.ts()?);
     let txn_id = request.txn_id.as_str();
     let txn = Txn::new(&session.user_id, session.device_id.as_str(), &path, txn_id);
     let room = &request.room_id;
     let sent = send::send(&app.rooms, room, &session.user_id, &draft, Some(txn)).await?;
+    let target = (&**room, &*request.event_id);
+    redaction::begin(
+        &app.rooms,
+        &session,
+        target,
+        with,
+        request.reason.as_deref(),
+    )
+    .await?;
     let device = (session.user_nid, session.device_no);
     app.rooms.remember_echo(&sent.event_id, device, txn_id);
     Ok(Object(json!({ "event_id": sent.event_id })))
+}
+
+/// Relation types of what is redacted as well (MSC3912).
+fn with_relations(body: &[u8]) -> Result<Vec<String>, ApiError> {
+    #[derive(Default, serde::Deserialize)]
+    struct With {
+        #[serde(default, rename = "org.matrix.msc3912.with_relations")]
+        unstable: Vec<String>,
+        #[serde(default, rename = "with_rel_types")]
+        stable: Vec<String>,
+    }
+    if body.is_empty() {
+        return Ok(Vec::new());
+    }
+    let with: With =
+        serde_json::from_slice(body).map_err(|error| ApiError::bad_json(&error.to_string()))?;
+    let rels = [with.unstable, with.stable].concat();
+    redaction::check(&rels)?;
+    Ok(rels)
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/members`

@@ -17,6 +17,7 @@ use crate::{
     event::{
         build::Draft,
         client::{Shape, to_client},
+        sticky::DURATION_MS_MAX,
     },
     http::{
         App,
@@ -83,10 +84,12 @@ pub(super) async fn render(
         .collect())
 }
 
-/// When a state event claims to be of.
+/// When an event claims to be of, and for how long it is to be sticky.
 #[derive(Deserialize)]
 pub(super) struct Claimed {
     ts: Option<u64>,
+    #[serde(rename = "org.matrix.msc4354.sticky_duration_ms")]
+    sticky_ms: Option<i64>,
 }
 
 impl Claimed {
@@ -94,6 +97,14 @@ impl Claimed {
         let ts = self.ts.map(ruma::UInt::try_from).transpose();
         let ts = ts.map_err(|_| ApiError::invalid_param("ts"))?;
         Ok(ts.map(Into::into))
+    }
+
+    /// For how long an event is to be sticky (MSC4354): an hour at most, whatever is said.
+    pub(super) fn sticky_ms(&self) -> Result<Option<i64>, ApiError> {
+        if self.sticky_ms.is_some_and(|duration| duration < 0) {
+            return Err(ApiError::invalid_param("sticky_duration_ms"));
+        }
+        Ok(self.sticky_ms.map(|duration| duration.min(DURATION_MS_MAX)))
     }
 }
 
@@ -180,6 +191,7 @@ async fn send_state_event(
     }
     let mut draft = Draft::state(kind, key, content);
     draft.ts = session.ts(claimed.ts()?);
+    draft.sticky_ms = claimed.sticky_ms()?;
     let sent = send::send(&app.rooms, &room_id, &session.user_id, &draft, None).await?;
     Ok(Object(json!({ "event_id": sent.event_id })))
 }

@@ -17,7 +17,7 @@ use super::{Error, Heard, KEEP_MS, Mailed, Queued, Rooms};
 use crate::{
     clock::now_ms,
     event::pdu::Pdu,
-    rooms::{Event, notify, resident::Room, state::Entries},
+    rooms::{Event, notify, relations::subscriptions::Subscribed, resident::Room, state::Entries},
     storage::{
         self, LogKind, RoomNid, UserNid,
         memberships::{self, Invite},
@@ -85,6 +85,12 @@ fn in_few_rooms(news: &[News]) -> &[News] {
 }
 
 impl Listeners {
+    /// All who listen in rooms.
+    fn users(&self) -> Vec<UserNid> {
+        let users: BTreeSet<UserNid> = self.by_room.values().flatten().map(|it| it.user).collect();
+        users.into_iter().collect()
+    }
+
     /// The part of the news of which not too many notices come.
     fn few_notices<'a>(&self, news: &'a [News]) -> &'a [News] {
         let mut notices = 0;
@@ -152,13 +158,14 @@ async fn of_events(
     if pairs.is_empty() {
         return Ok(());
     }
+    let subscribed = Subscribed::read(rooms, &pairs, &listeners.users()).await?;
     let since = now_ms() - KEEP_MS;
     for (room, mut events) in rooms.events_of(&pairs).await? {
         events.retain(|event| event.stored.received_ts > since && !event.stored.is_redacted());
         // One look for all of them: they are asked for one by one.
         rooms.states_before(&room, &events).await?;
         for event in &events {
-            let told = of_event(rooms, &room, event, listeners).await?;
+            let told = of_event(rooms, &room, event, listeners, &subscribed).await?;
             let pos = event.stored.pos.unwrap_or_default();
             for (listener, actions) in &told {
                 if listener.mails {
@@ -184,6 +191,7 @@ async fn of_event(
     room: &Arc<Room>,
     event: &Event,
     listeners: &Listeners,
+    subscribed: &Subscribed,
 ) -> Result<Vec<(Listener, Vec<Action>)>, Error> {
     let state = match event.stored.snap {
         Some(snap) => rooms.state_of(room.nid, snap).await?.entries,
@@ -204,7 +212,7 @@ async fn of_event(
     if users.is_empty() {
         return Ok(Vec::new());
     }
-    let actions = notify::actions(rooms, room, event, &users).await?;
+    let actions = notify::actions(rooms, room, event, &users, subscribed).await?;
     let actions: BTreeMap<UserNid, Vec<Action>> = actions.into_iter().collect();
     let told = told.into_iter();
     Ok(told

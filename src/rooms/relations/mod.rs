@@ -4,6 +4,8 @@
 pub mod bundle;
 pub mod filter;
 pub mod old;
+pub mod redaction;
+pub mod subscriptions;
 pub mod threads;
 
 use ruma::{EventId, UserId};

@@ -399,6 +399,7 @@ async fn write_join(
         // The peer that we joined through tells the others.
         out: None,
         seq: None,
+        sticks: true,
     };
     plan.add(rooms, accepted).await?;
     plan.missing(nid, &missing);

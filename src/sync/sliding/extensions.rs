@@ -5,16 +5,20 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::{Error, encryption, other},
+    super::{Error, encryption, other, profiles, sticky},
     View,
     list::Seen,
     request::{Extensions, OfRooms, ToDevice},
     room::Part,
+    threads,
 };
 use crate::{
     rooms::receipts::contents,
     storage::{self, Pos, RoomNid},
 };
+
+/// Sticky events in one answer, at most and where the client says nothing.
+const STICKY_MAX: u32 = 100;
 
 /// Up to where each room that the client looks at was told (0: it was not), and what is told now.
 type Rooms<'a> = (&'a HashMap<RoomNid, Pos>, &'a [Part]);
@@ -50,6 +54,30 @@ pub(super) async fn look(
         let spans = covered(view, &wanted.typing, seen, rooms.0).await?;
         add("typing", typing(view, &spans).await?);
     }
+    if wanted.threads.enabled == Some(true)
+        && let Some(part) = threads::look(view, &wanted.threads).await?
+    {
+        add("io.element.msc4308.thread_subscriptions", part);
+    }
+    if wanted.profiles.of.is_on() {
+        let spans = covered(view, &wanted.profiles.of, seen, rooms.0).await?;
+        let fresh = spans.iter().filter(|(_, since)| *since == 0);
+        let fresh: Vec<i64> = fresh.map(|(room, _)| room.0).collect();
+        let fields = wanted.profiles.fields.as_deref();
+        let span = (view.since, view.upto);
+        let found = profiles::read(view.rooms, view.session, fields, span, &fresh).await?;
+        let is_news = !found.is_empty();
+        add(
+            "org.matrix.msc4262.profiles",
+            (profiles::sliding(found), is_news),
+        );
+    }
+    if wanted.sticky.enabled == Some(true) {
+        add(
+            "org.matrix.msc4354.sticky_events",
+            sticky(view, &wanted.sticky, rooms.1).await?,
+        );
+    }
     Ok((parts, has_news))
 }
 
@@ -82,20 +110,54 @@ async fn keyed(
     Ok(ids.zip(values).collect())
 }
 
-async fn to_device(view: &View<'_>, wanted: &ToDevice) -> Result<(Value, bool), Error> {
-    let since = match wanted.since.as_deref() {
-        None => 0,
-        Some(since) => since
-            .parse()
-            .ok()
-            .filter(|since: &Pos| *since >= 0)
-            .ok_or_else(|| Error::BadRequest("to_device: since is none of ours".to_owned()))?,
+/// Up to where a client was told, as it says itself.
+fn since(name: &str, wanted: &ToDevice) -> Result<Pos, Error> {
+    let Some(since) = wanted.since.as_deref() else {
+        return Ok(0);
     };
+    let since = since.parse().ok().filter(|since: &Pos| *since >= 0);
+    since.ok_or_else(|| Error::BadRequest(format!("{name}: since is none of ours")))
+}
+
+async fn to_device(view: &View<'_>, wanted: &ToDevice) -> Result<(Value, bool), Error> {
+    let since = since("to_device", wanted)?;
     let limit = wanted.limit.map_or(i64::MAX, i64::from);
     let span = (since.min(view.upto), view.upto);
     let (events, told) = encryption::messages(view.rooms, view.session, span, limit).await?;
     let is_news = !events.is_empty();
     let part = json!({ "next_batch": told.to_string(), "events": events });
+    Ok((part, is_news))
+}
+
+/// Sticky events of all rooms that the user is in, whatever lists show of them (MSC4480). Of a room
+/// that the user has come into since all are told; where the user only changed their name there,
+/// they are told twice.
+async fn sticky(view: &View<'_>, wanted: &ToDevice, told: &[Part]) -> Result<(Value, bool), Error> {
+    let since = since("sticky_events", wanted)?.min(view.upto);
+    let mut rooms = sticky::Wanted::default();
+    for room in view.joined {
+        if since > 0 && room.pos > since {
+            rooms.fresh.push(room.room.0);
+        } else {
+            rooms.known.push(room.room.0);
+        }
+    }
+    let timelines = told.iter().map(|part| &part.json["timeline"]);
+    let shown = timelines.flat_map(sticky::ids).collect();
+    let limit = i64::from(wanted.limit.unwrap_or(STICKY_MAX).clamp(1, STICKY_MAX));
+    let reader = (view.session, view.ignored);
+    let span = (since, view.upto);
+    let found = sticky::read(view.rooms, reader, &rooms, span, (&shown, limit)).await?;
+    let mut part = json!({});
+    if found.any {
+        part["next_batch"] = json!(found.more.unwrap_or(view.upto).to_string());
+    }
+    let is_news = !found.by_room.is_empty();
+    if is_news {
+        let by_room = found.by_room.into_iter();
+        let by_room = by_room.map(|(room, events)| (room, sticky::part(&events)));
+        part["rooms"] = json!(keyed(view, by_room).await?);
+    }
     Ok((part, is_news))
 }
 

@@ -6,6 +6,7 @@ mod list;
 mod request;
 mod required;
 mod room;
+pub mod threads;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     connection::Connections,
-    request::{Body, Extensions, Filters, List, OfRooms, ToDevice, Wanted},
+    request::{Body, Extensions, Filters, List, OfRooms, Profiles, Threads, ToDevice, Wanted},
 };
 use self::{
     connection::{Token, Told, ToldRoom},
@@ -30,7 +31,7 @@ use self::{
 use super::{Error, Hub, TIMEOUT_MAX, timeline::Mine};
 use crate::{
     rooms::{self, Rooms},
-    storage::{self, Pos, RoomNid, memberships::UserRoom, presence::State},
+    storage::{self, Db, Pos, RoomNid, memberships::UserRoom, presence::State},
     users::tokens::Session,
 };
 
@@ -58,6 +59,8 @@ struct View<'a> {
     upto: Pos,
     /// Whose messages and invitations the user does not want.
     ignored: &'a HashSet<OwnedUserId>,
+    /// Rooms that the user is in.
+    joined: &'a [&'a UserRoom],
     direct: OnceCell<HashSet<OwnedRoomId>>,
     /// Numbers of state keys that were looked up: clients ask for many that are nowhere.
     skeys: Mutex<HashMap<(String, String), Option<i64>>>,
@@ -105,15 +108,7 @@ pub async fn sync(
     let db = &rooms.ctx().db;
     let name = &request.body.conn_id;
     let token: Option<Token> = request.pos.as_deref().map(str::parse).transpose()?;
-    let told = match token {
-        Some(token) => {
-            // A token of another node, which was a little ahead of us.
-            let caught_up = db.stream.reached(token.pos);
-            let _ = tokio::time::timeout(Duration::from_secs(1), caught_up).await;
-            connections.load(db, session, (name, token.version)).await?
-        }
-        None => Arc::default(),
-    };
+    let told = told(db, connections, session, (name, token)).await?;
     let _syncing = rooms::presence::synced(rooms, session, request.set_presence).await;
     let deadline = tokio::time::Instant::now() + request.timeout.min(TIMEOUT_MAX);
     loop {
@@ -121,8 +116,14 @@ pub async fn sync(
         let mut waiter = hub.register(session.user_nid);
         let mine = Mine::read(rooms, session).await?;
         waiter.watch(mine.joined());
+        if request.body.extensions.profiles.of.is_on() {
+            waiter.watch_profiles();
+        }
         let upto = mine.upto;
         let typing = rooms.typing().serial();
+        let listed: Vec<&UserRoom> = mine.rooms.iter().filter(|room| !room.forgotten).collect();
+        let joined = listed.iter().copied().filter(|room| room.membership == 1);
+        let joined: Vec<&UserRoom> = joined.collect();
         let view = View {
             rooms,
             session,
@@ -130,12 +131,16 @@ pub async fn sync(
             typing: (token.map_or(0, |token| token.typing), typing),
             upto,
             ignored: &mine.wishes.ignored,
+            joined: &joined,
             direct: OnceCell::new(),
             skeys: Mutex::default(),
         };
-        let listed: Vec<&UserRoom> = mine.rooms.iter().filter(|room| !room.forgotten).collect();
         let answer = look(&view, &told, &listed, &request.body).await?;
-        let wait = token.is_some() && answer.is_quiet();
+        // Who has nothing but extensions is also answered when a device of theirs has sent
+        // something: clients upload what they have to do with keys between two answers.
+        let span = (view.since, upto);
+        let is_told = request.body.is_bare() && hub.has_acted(session.user_nid, span);
+        let wait = token.is_some() && answer.is_quiet() && !is_told;
         if !wait || tokio::time::Instant::now() >= deadline || stopping.is_cancelled() {
             let version = match token {
                 Some(token) if answer.told == *told => token.version,
@@ -165,6 +170,22 @@ pub async fn sync(
             () = stopping.cancelled() => {}
         }
     }
+}
+
+/// What a client was told that is at a position.
+async fn told(
+    db: &Db,
+    connections: &Connections,
+    session: &Session,
+    (name, token): (&str, Option<Token>),
+) -> Result<Arc<Told>, Error> {
+    let Some(token) = token else {
+        return Ok(Arc::default());
+    };
+    // A token of another node, which was a little ahead of us.
+    let caught_up = db.stream.reached(token.pos);
+    let _ = tokio::time::timeout(Duration::from_secs(1), caught_up).await;
+    connections.load(db, session, (name, token.version)).await
 }
 
 /// Parts of an answer.

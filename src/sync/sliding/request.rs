@@ -109,9 +109,18 @@ pub struct Extensions {
     /// Who is typing.
     #[serde(default)]
     pub typing: OfRooms,
+    /// Subscriptions to threads (MSC4308).
+    #[serde(default, rename = "io.element.msc4308.thread_subscriptions")]
+    pub threads: Threads,
+    /// Sticky events (MSC4480).
+    #[serde(default, rename = "org.matrix.msc4354.sticky_events")]
+    pub sticky: ToDevice,
+    /// Profiles of who is in the rooms (MSC4262).
+    #[serde(default, rename = "org.matrix.msc4262.profiles")]
+    pub profiles: Profiles,
 }
 
-/// Messages to the device.
+/// Messages to the device, or what else is told piece by piece.
 #[derive(Debug, Default, Deserialize)]
 pub struct ToDevice {
     /// Whether they are wanted.
@@ -121,6 +130,26 @@ pub struct ToDevice {
     pub since: Option<String>,
     /// How many.
     pub limit: Option<u32>,
+}
+
+/// Subscriptions to threads.
+#[derive(Debug, Default, Deserialize)]
+pub struct Threads {
+    /// Whether they are wanted.
+    #[serde(default)]
+    pub enabled: Option<bool>,
+    /// How many.
+    pub limit: Option<u32>,
+}
+
+/// Profiles of others.
+#[derive(Debug, Default, Deserialize)]
+pub struct Profiles {
+    /// For which rooms.
+    #[serde(flatten)]
+    pub of: OfRooms,
+    /// Which fields; `None`: all.
+    pub fields: Option<Vec<String>>,
 }
 
 /// An extension that may be for some rooms only.
@@ -153,6 +182,11 @@ impl OfRooms {
 }
 
 impl Body {
+    /// Whether it looks at no room: extensions are all that it is for.
+    pub(super) fn is_bare(&self) -> bool {
+        self.lists.is_empty() && self.room_subscriptions.is_empty()
+    }
+
     /// Refuses what is too much, and cuts timelines to what we give.
     pub fn check(&mut self) -> Result<(), Error> {
         let bad = |what: &str| Err(Error::BadRequest(what.to_owned()));
@@ -161,6 +195,10 @@ impl Body {
         }
         if self.lists.len() > LISTS_MAX || self.room_subscriptions.len() > SUBSCRIPTIONS_MAX {
             return bad("too many lists or subscriptions");
+        }
+        let fields = self.extensions.profiles.fields.as_ref();
+        if fields.is_some_and(|fields| fields.len() > REQUIRED_MAX) {
+            return bad("too many fields of profiles");
         }
         for (name, list) in &self.lists {
             if name.len() > NAME_BYTES_MAX || list.ranges.len() > RANGES_MAX {

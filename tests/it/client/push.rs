@@ -1,10 +1,11 @@
 //! Push rules, and the unread counts that follow from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::threads;
 use crate::rig::{Dice, enc, server::Server, user::User};
 
 /// Ids of the rules of a kind, as a user sees them.
@@ -204,6 +205,7 @@ struct Draft {
     has_keyword: bool,
     mentions: Option<usize>,
     mentions_room: bool,
+    thread: Option<String>,
 }
 
 /// A room, and what unread counts there have to be: each event is looked at for each user when it
@@ -214,6 +216,8 @@ struct Model {
     room: String,
     dice: Dice,
     settings: Vec<Settings>,
+    /// Threads by user, where there are subscriptions.
+    subscribed: Option<Vec<BTreeSet<String>>>,
     said: Vec<Said>,
     /// By user and thread (empty: outside of threads; `*`: everything): how many events are read.
     read: Vec<BTreeMap<String, usize>>,
@@ -223,8 +227,13 @@ struct Model {
 const ALICE: usize = 0;
 
 impl Model {
-    async fn new(seed: u64) -> Self {
-        let server = Server::start().await;
+    /// `threads`: with subscriptions to threads.
+    async fn new(seed: u64, threads: bool) -> Self {
+        let server = if threads {
+            Server::with(threads::CONFIG, None).await
+        } else {
+            Server::start().await
+        };
         let mut users = Vec::new();
         for name in ["alice", "bob", "carol", "dave"] {
             users.push(server.user(name).await);
@@ -240,6 +249,7 @@ impl Model {
             room,
             dice: Dice(seed),
             settings: users.iter().map(|_| Settings::default()).collect(),
+            subscribed: threads.then(|| users.iter().map(|_| BTreeSet::new()).collect()),
             said: Vec::new(),
             read: users.iter().map(|_| BTreeMap::new()).collect(),
             users,
@@ -249,6 +259,7 @@ impl Model {
 
     /// What an event is for a user by the user's settings: the rules in short.
     fn effect(&self, user: usize, sender: usize, draft: &Draft) -> (i64, i64) {
+        let thread = draft.thread.as_deref();
         let settings = &self.settings[user];
         let is_silent = user == sender || settings.ignored == Some(sender) || settings.is_muted;
         if is_silent || draft.is_notice {
@@ -262,6 +273,9 @@ impl Model {
         }
         if draft.has_keyword && settings.keyword {
             return (1, 1);
+        }
+        if let (Some(thread), Some(subscribed)) = (thread, &self.subscribed) {
+            return (i64::from(subscribed[user].contains(thread)), 0);
         }
         let is_quiet = settings.mentions_only || settings.quiet == Some(sender);
         (i64::from(!is_quiet && !settings.no_messages), 0)
@@ -349,6 +363,7 @@ impl Model {
             let upto = self.said.len() + 1;
             self.has_read(sender, &thread.clone().unwrap_or_default(), upto);
         }
+        draft.thread.clone_from(&thread);
         let users = 0..self.users.len();
         let counts = users
             .map(|user| self.effect(user, sender, &draft))
@@ -475,6 +490,23 @@ impl Model {
         }
     }
 
+    /// Begins or ends a subscription to a thread, or to what may become one.
+    async fn subscribe(&mut self) {
+        let user = self.dice.roll(self.users.len());
+        let Some(subscribed) = self.subscribed.as_mut().filter(|_| !self.said.is_empty()) else {
+            return;
+        };
+        let said = &self.said[self.dice.roll(self.said.len())];
+        let root = said.thread.as_ref().unwrap_or(&said.id);
+        let method = if subscribed[user].remove(root) {
+            Method::DELETE
+        } else {
+            subscribed[user].insert(root.clone());
+            Method::PUT
+        };
+        threads::subscribe(&self.users[user], method, (&self.room, root), json!({})).await;
+    }
+
     async fn come_again(&mut self) {
         let user = 1 + self.dice.roll(self.users.len() - 1);
         let path = format!("/rooms/{}/leave", enc(&self.room));
@@ -537,12 +569,21 @@ impl Model {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_counts_are_those_of_a_simple_model_whatever_happens() {
+    run(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_counts_of_threads_follow_subscriptions() {
+    run(true).await;
+}
+
+async fn run(threads: bool) {
     const STEPS: usize = 160;
     let given = std::env::var("AMTSBOTE_TEST_SEED").ok();
     let seed = given.map_or(20_261_128, |seed| seed.parse().unwrap());
-    let mut model = Model::new(seed).await;
+    let mut model = Model::new(seed, threads).await;
     for step in 0..STEPS {
-        let what = match model.dice.roll(20) {
+        let what = match model.dice.roll(if threads { 25 } else { 20 }) {
             0..=9 => {
                 model.send().await;
                 "a message"
@@ -559,9 +600,13 @@ async fn unread_counts_are_those_of_a_simple_model_whatever_happens() {
                 model.change_mind().await;
                 "a change of rules"
             }
-            _ => {
+            19 => {
                 model.come_again().await;
                 "leaving and joining"
+            }
+            _ => {
+                model.subscribe().await;
+                "a subscription"
             }
         };
         let what = format!("{what} (seed {seed}, step {step})");

@@ -607,3 +607,61 @@ async fn check_refusals((alice, bob): (&User, &User), room: &str, roots: &[Strin
         "M_UNKNOWN",
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_relates_to_an_event_is_redacted_with_it_where_the_user_asks_and_may() {
+    let mut server = Server::start().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    let begun = bob.say(&room, "root").await;
+    let send = async |user: &User, n: usize, rel_type: &str, id: &str| {
+        let relates_to = json!({ "rel_type": rel_type, "event_id": id });
+        let content = json!({ "msgtype": "m.text", "body": "x", "m.relates_to": relates_to });
+        let path = format!("/rooms/{}/send/m.room.message/n{n}{rel_type}", enc(&room));
+        let (status, body) = user.put(&path, content).await;
+        assert_eq!(status, 200, "{body}");
+        body["event_id"].as_str().unwrap().to_owned()
+    };
+    // More than is done at once, by both.
+    let mut replies = Vec::new();
+    for n in 0..60 {
+        let user = if n % 2 == 0 { &alice } else { &bob };
+        replies.push(send(user, n, "m.thread", &begun).await);
+    }
+    let reference = send(&bob, 0, "m.reference", &begun).await;
+    let far = send(&bob, 1, "m.reference", &replies[1]).await;
+    let is_redacted = async |id: &str| {
+        let path = format!("/rooms/{}/event/{}", enc(&room), enc(id));
+        let (status, body) = alice.get(&path).await;
+        assert_eq!(status, 200, "{body}");
+        body["content"] == json!({})
+    };
+    // Bob may redact what is his, and the server is killed in between.
+    let path = format!("/rooms/{}/redact/{}/one", enc(&room), enc(&begun));
+    let with = json!({ "org.matrix.msc3912.with_relations": ["m.thread"], "reason": "mine" });
+    assert_eq!(bob.put(&path, with.clone()).await.0, 200);
+    server.kill();
+    server.restart().await;
+    eventually("the last of bob's to go", async || {
+        is_redacted(&replies[59]).await.then_some(())
+    })
+    .await;
+    for (n, id) in replies.iter().enumerate() {
+        assert_eq!(is_redacted(id).await, n % 2 == 1, "reply {n}");
+    }
+    assert!(!is_redacted(&reference).await && !is_redacted(&far).await);
+    let redaction = |body: &Value| body["unsigned"]["redacted_because"]["content"].clone();
+    let path = format!("/rooms/{}/event/{}", enc(&room), enc(&replies[1]));
+    assert_eq!(redaction(&alice.get(&path).await.1)["reason"], "mine");
+    // Alice may redact all, of any type.
+    let path = format!("/rooms/{}/redact/{}/all", enc(&room), enc(&begun));
+    let (status, _) = alice.put(&path, json!({ "with_rel_types": ["*"] })).await;
+    assert_eq!(status, 200);
+    eventually("the rest to go", async || {
+        let rest = is_redacted(&reference).await && is_redacted(&replies[58]).await;
+        rest.then_some(())
+    })
+    .await;
+    assert!(!is_redacted(&far).await);
+}

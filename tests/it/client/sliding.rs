@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::rig::{enc, server::Server, user::User};
+use crate::rig::{enc, eventually, server::Server, user::User};
 
 const PATH: &str = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync";
 
@@ -508,4 +508,42 @@ async fn with_many_writers_nothing_is_missed_and_nothing_comes_twice() {
     for writer in writers {
         writer.await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_for_extensions_alone_is_answered_when_a_device_of_the_user_has_sent_something()
+ {
+    let server = Server::start().await;
+    let node = server.node().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    let body = json!({ "conn_id": "encryption", "extensions": { "e2ee": { "enabled": true } } });
+    let mut client = Client::new(&server, &alice);
+    client.next(0, &body).await;
+    let waiting = async || {
+        let here = server.figure("sync_waiting").await;
+        (here + node.figure("sync_waiting").await > 0).then_some(())
+    };
+    // Asked before, and after, here and at another node.
+    for (turn, at) in [&server, &node, &server].into_iter().enumerate() {
+        client.url = at.url(PATH);
+        let sent = if turn == 2 {
+            alice.say(&room, "before").await;
+            client.next(60_000, &body).await
+        } else {
+            let said = async {
+                eventually("a waiting client", &waiting).await;
+                alice.say(&room, "while it waits").await
+            };
+            tokio::join!(client.next(60_000, &body), said).0
+        };
+        assert!(sent["extensions"]["e2ee"].is_object(), "{sent}");
+    }
+    // What others say is no reason.
+    let pos = client.pos.clone();
+    bob.say(&room, "not for that").await;
+    let answer = client.next(300, &body).await;
+    assert!(answer["rooms"].as_object().unwrap().is_empty());
+    assert_ne!(client.pos, pos);
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use reqwest::Method;
 use serde_json::json;
 use sqlx::PgConnection;
 
 use crate::{
+    client::threads,
     federation::rooms::two_servers,
     rig::{enc, eventually, server::Server, user::User},
 };
@@ -75,7 +77,7 @@ async fn patiently(user: &User, path: &str, body: Option<serde_json::Value>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_room_that_everybody_has_forgotten_leaves_no_row() {
-    let server = Server::start().await;
+    let server = Server::with(threads::CONFIG, None).await;
     let (mut alice, bob) = (server.user("alice").await, server.user("bob").await);
     let room = alice
         .create_room(json!({
@@ -89,7 +91,10 @@ async fn a_room_that_everybody_has_forgotten_leaves_no_row() {
     let named = json!({
         "msgtype": "m.text", "body": "bob!", "m.mentions": { "user_ids": [bob.id] },
     });
-    let path = format!("/rooms/{}/send/m.room.message/mention", enc(&room));
+    let path = format!(
+        "/rooms/{}/send/m.room.message/mention?org.matrix.msc4354.sticky_duration_ms=600000",
+        enc(&room)
+    );
     assert_eq!(alice.put(&path, named).await.0, 200);
     let read = format!("/rooms/{}/receipt/m.read/{said}", enc(&room));
     assert_eq!(bob.post(&read, json!({})).await.0, 200);
@@ -105,15 +110,19 @@ async fn a_room_that_everybody_has_forgotten_leaves_no_row() {
     let answer = body["event_id"].as_str().unwrap();
     let path = format!("/rooms/{}/receipt/m.read/{answer}", enc(&room));
     assert_eq!(bob.post(&path, json!({ "thread_id": said })).await.0, 200);
+    threads::subscribe(&bob, Method::PUT, (&room, &said), json!({})).await;
     let redact = format!("/rooms/{}/redact/{said}/r1", enc(&room));
-    assert_eq!(alice.put(&redact, json!({})).await.0, 200);
+    let with = json!({ "with_rel_types": ["m.reference"] });
+    assert_eq!(alice.put(&redact, with).await.0, 200);
     alice.sync(0).await;
 
     leave(&alice, &room, true).await;
     leave(&bob, &room, false).await;
+    let left = rows(&server, &room).await;
+    assert!(left["event"] > 0, "bob has not forgotten it");
     assert!(
-        rows(&server, &room).await["event"] > 0,
-        "bob has not forgotten it"
+        left["thread_sub"] > 0 && left["sticky_event"] > 0,
+        "{left:?}"
     );
     let history = format!("/rooms/{}/messages?dir=b", enc(&room));
     assert_eq!(bob.get(&history).await.0, 200, "what was said to bob");

@@ -94,6 +94,83 @@ async fn peers_are_shared_out_and_taken_over() {
     all_hear(&peers, "to those who rest").await;
 }
 
+const SLIDE: &str = "/../unstable/org.matrix.simplified_msc3575/sync";
+
+/// An answer of a sliding sync: the position, and what was said.
+async fn slide(user: &User, pos: Option<&str>, timeout_ms: u32) -> (String, Vec<String>) {
+    let body = json!({
+        "conn_id": "moving",
+        "lists": { "all": { "ranges": [[0, 9]], "timeline_limit": 20, "required_state": [] } },
+    });
+    let pos = pos.map_or_else(String::new, |pos| format!("&pos={pos}"));
+    let path = format!("{SLIDE}?timeout={timeout_ms}{pos}");
+    let (status, answer) = user.call(Method::POST, &path, Some(body)).await;
+    assert_eq!(status, 200, "{answer}");
+    let rooms = answer["rooms"].as_object().into_iter().flatten();
+    let events = rooms.flat_map(|(_, room)| room["timeline"].as_array().into_iter().flatten());
+    let texts = events.filter_map(|event| event["content"]["body"].as_str());
+    let texts = texts.map(ToOwned::to_owned).collect();
+    (answer["pos"].as_str().unwrap().to_owned(), texts)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_of_sliding_sync_goes_from_node_to_node() {
+    let server = Server::start().await;
+    let mut node = server.node().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let (alice, bob) = (
+        [alice.at(&server), alice.at(&node)],
+        [bob.at(&server), bob.at(&node)],
+    );
+    let mut rooms = Vec::new();
+    for _ in 0..3 {
+        let room = alice[0]
+            .create_room(json!({ "preset": "public_chat" }))
+            .await;
+        bob[0].join(&room).await;
+        rooms.push(room);
+    }
+    let (mut pos, _) = slide(&bob[0], None, 0).await;
+    let (mut said, mut heard) = (Vec::new(), Vec::new());
+    for turn in 0..12 {
+        let text = format!("turn {turn}");
+        alice[turn % 2].say(&rooms[turn % 3], &text).await;
+        said.push(text);
+        // What comes is asked for where it was not said, in turn; each third answer is lost, and
+        // asked for once more at the other node.
+        let (here, there) = (&bob[(turn / 2) % 2], &bob[(turn / 2 + 1) % 2]);
+        let (next, texts) = slide(here, Some(&pos), 20_000).await;
+        if turn % 3 == 0 {
+            let (again, repeated) = slide(there, Some(&pos), 20_000).await;
+            assert_eq!(repeated, texts, "lost at turn {turn}");
+            pos = again;
+        } else {
+            pos = next;
+        }
+        heard.extend(texts);
+    }
+    assert_eq!(heard, said);
+
+    // Who waits at one node is woken by what is said at the other.
+    for turn in 0..2 {
+        let here = bob[turn].again();
+        let from = pos.clone();
+        let waiting = tokio::spawn(async move { slide(&here, Some(&from), 60_000).await });
+        let text = format!("woken {turn}");
+        alice[1 - turn].say(&rooms[0], &text).await;
+        let (next, texts) = waiting.await.unwrap();
+        assert_eq!(texts, [text]);
+        pos = next;
+    }
+
+    // A node that has seen nothing of the connection takes it over.
+    node.stop();
+    node.restart().await;
+    alice[0].say(&rooms[1], "to a new node").await;
+    let there = bob[1].at(&node);
+    assert_eq!(slide(&there, Some(&pos), 20_000).await.1, ["to a new node"]);
+}
+
 async fn status_at(peer: &Scripted, node: &Server) -> u16 {
     let path = "/_matrix/federation/v1/query/directory?room_alias=%23a:localhost";
     peer.call(node, "GET", path, None).await.0

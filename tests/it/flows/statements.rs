@@ -98,7 +98,7 @@ async fn syncs_take_as_many_statements_for_many_rooms_as_for_few() {
         few, many,
         "first, quiet, one message, sliding quiet, all rooms"
     );
-    let most = [21, 11, 12, 11, 14];
+    let most = [22, 11, 12, 11, 14];
     let within = many.iter().zip(most).all(|(count, most)| *count <= most);
     assert!(within, "{many:?} of at most {most:?}");
     assert!(many.iter().all(|count| *count > 0), "nothing was logged");
