@@ -159,8 +159,27 @@ pub async fn present(rooms: &Rooms, room_id: &RoomId, user: &UserId) -> Result<A
     }
 }
 
+/// What is known of somebody who left, so that it need not be looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaving<'a> {
+    /// Whether they forgot the room.
+    pub forgotten: bool,
+    /// Events among which the end of their stay may be.
+    pub events: &'a [Event],
+}
+
 /// How a user stands to a room; [`Error::NotJoined`] when they may not read it at all.
 pub async fn viewer(rooms: &Rooms, room: &Room, user: &UserId) -> Result<Viewer, Error> {
+    viewer_of(rooms, room, user, None).await
+}
+
+/// The same, with what is known of who left.
+pub async fn viewer_of(
+    rooms: &Rooms,
+    room: &Room,
+    user: &UserId,
+    known: Option<Leaving<'_>>,
+) -> Result<Viewer, Error> {
     let head = room.head();
     let user_nid = rooms.ctx().db.ids.find_user(user).await?;
     let viewer = |access| Viewer {
@@ -173,10 +192,15 @@ pub async fn viewer(rooms: &Rooms, room: &Room, user: &UserId) -> Result<Viewer,
         if is_join(member.as_ref()) {
             return Ok(viewer(Access::Joined));
         }
-        if let Some(left) = last_left(rooms, room, user_nid).await?
-            && !has_forgotten(rooms, room, user_nid).await?
-        {
-            return Ok(viewer(Access::Left(left)));
+        let events = known.map_or(&[][..], |known| known.events);
+        if let Some(left) = last_left(rooms, room, user_nid, events).await? {
+            let forgotten = match known {
+                Some(known) => known.forgotten,
+                None => has_forgotten(rooms, room, user_nid).await?,
+            };
+            if !forgotten {
+                return Ok(viewer(Access::Left(left)));
+            }
         }
     }
     if current(rooms, room).await? == HistoryVisibility::WorldReadable {
@@ -380,14 +404,24 @@ async fn has_forgotten(rooms: &Rooms, room: &Room, user: UserNid) -> Result<bool
     Ok(relation.is_some_and(|relation| relation.forgotten))
 }
 
-/// The end of a user's last stay in a room that they are not in now.
-async fn last_left(rooms: &Rooms, room: &Room, user: UserNid) -> Result<Option<Left>, Error> {
+/// The end of a user's last stay in a room that they are not in now; it may be among events at hand.
+async fn last_left(
+    rooms: &Rooms,
+    room: &Room,
+    user: UserNid,
+    events: &[Event],
+) -> Result<Option<Left>, Error> {
     let skey = -user.0;
     let mut at = room.head().state.get(skey);
     // A ban after a leave, or an invite after that: the leave is what counts.
     for _ in 0..MEMBERSHIPS_MAX {
         let Some(nid) = at else { return Ok(None) };
-        let Some((seq, before)) = before(rooms, room, nid).await? else {
+        let at_hand = events.iter().find(|event| event.stored.nid.0 == nid);
+        let found = match at_hand {
+            Some(event) => state_before(rooms, Some(&event.stored)).await?,
+            None => before(rooms, room, nid).await?,
+        };
+        let Some((seq, before)) = found else {
             return Ok(None);
         };
         at = before.get(skey);

@@ -29,7 +29,7 @@ use crate::{
         resident::Room,
         state,
         state::Entries,
-        visibility,
+        visibility::{self, Leaving},
     },
     storage::{Pos, RoomNid, UserNid, sync::Span},
     users::tokens::Session,
@@ -75,6 +75,8 @@ pub(super) struct Candidate {
     pub(super) timeline: Timeline,
     /// Nothing of it was told before: the user has just joined, or syncs for the first time.
     pub(super) fresh: bool,
+    /// Whether the user, who left, forgot it; `None`: they are in it.
+    pub(super) forgotten: Option<bool>,
 }
 
 /// Events that are brought into memory at once.
@@ -219,6 +221,7 @@ async fn assemble(
     let Candidate {
         mut timeline,
         fresh,
+        forgotten,
     } = candidate;
     let Scope { rooms, session, .. } = scope;
     let (events, edge) = timeline.take(scope.limit());
@@ -228,7 +231,11 @@ async fn assemble(
     if events.is_empty() && !edge.limited && !fresh && !scope.full_state {
         return Ok(answer);
     }
-    let viewer = visibility::viewer(rooms, &room, &session.user_id).await?;
+    let leaving = forgotten.map(|forgotten| Leaving {
+        forgotten,
+        events: &events,
+    });
+    let viewer = visibility::viewer_of(rooms, &room, &session.user_id, leaving).await?;
     let current = viewer.entries(&room);
     let start = match before {
         Some(snap) => rooms.state_of(room.nid, snap).await?.entries,
@@ -408,25 +415,28 @@ pub(super) async fn is_named(rooms: &Rooms, room: &Room, state: &Entries) -> Res
     Ok(slice.iter().any(|(_, pdu)| has(pdu)))
 }
 
-/// Candidates for rooms, with few queries for all of them; `told`: the states that were told of those
+/// Candidates for rooms (room, whether nothing of it was told, up to where), with few queries for all of
+/// them; `told`: the states that were told of those
 /// that are not fresh.
 pub(super) async fn candidates(
     scope: Scope<'_>,
-    wanted: &[(RoomNid, bool)],
+    wanted: &[(RoomNid, bool, Pos)],
     told: HashMap<RoomNid, Entries>,
 ) -> Result<Vec<Candidate>, Error> {
-    let span = |(room, fresh): &(RoomNid, bool)| Span {
+    let span = |(room, fresh, upto): &(RoomNid, bool, Pos)| Span {
         room: *room,
         since: if *fresh { 0 } else { scope.since },
-        upto: scope.upto,
+        upto: *upto,
         limit: filter::limit(&scope.filter.room.timeline) + 1,
     };
     let spans: Vec<Span> = wanted.iter().map(span).collect();
-    let fresh: HashMap<RoomNid, bool> = wanted.iter().copied().collect();
+    let fresh = wanted.iter().filter(|(_, fresh, _)| *fresh);
+    let fresh: HashSet<RoomNid> = fresh.map(|(room, ..)| *room).collect();
     let timelines = timeline::read(scope.rooms, &spans, told).await?;
     let candidates = timelines.into_iter().map(|timeline| Candidate {
-        fresh: fresh.get(&timeline.room.nid) == Some(&true),
+        fresh: fresh.contains(&timeline.room.nid),
         timeline,
+        forgotten: None,
     });
     Ok(candidates.collect())
 }

@@ -1,6 +1,6 @@
 //! Parts of an answer for rooms that the user is not in, and ephemeral parts.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use serde_json::{Map, Value, json, value::RawValue};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     event::client::{Shape, to_client},
-    rooms::{Rooms, receipts::contents},
+    rooms::{Rooms, receipts::contents, resident::Room},
     storage::{self, Pos, RoomNid, memberships::UserRoom},
     users::{push_rules, tokens::Session},
 };
@@ -19,41 +19,76 @@ use crate::{
 /// Account data that is not stored as such.
 const PUSH_RULES: &str = "m.push_rules";
 
-/// A room that the user left: its timeline up to that.
-pub(super) async fn left(scope: Scope<'_>, row: &UserRoom) -> Result<Map<String, Value>, Error> {
-    let Some(room) = scope.rooms.find(row.room).await? else {
-        // An invitation that was refused or taken back, or such a knock.
-        let events: Vec<Value> = row
-            .stripped
-            .as_deref()
-            .and_then(|events| serde_json::from_str(events).ok())
-            .unwrap_or_default();
-        let mut answer = Map::new();
-        let timeline = json!({ "events": events, "limited": false });
-        answer.insert("timeline".to_owned(), timeline);
-        return Ok(answer);
-    };
-    let scope = Scope {
-        upto: row.pos.min(scope.upto),
-        ..scope
-    };
-    let told = timeline::told(scope.rooms, &[(row.room, scope.since)]).await?;
-    let wanted = [(row.room, scope.since == 0)];
-    let found = candidates(scope, &wanted, told).await?;
-    if let Some((_, mut answer)) = assemble_all(scope, found).await?.pop() {
-        answer.remove("summary");
-        return Ok(answer);
+/// Rooms that the user left: their timelines up to that, with few queries for all of them.
+pub(super) async fn left(
+    scope: Scope<'_>,
+    rows: &[&UserRoom],
+) -> Result<Vec<(RoomNid, Map<String, Value>)>, Error> {
+    let nids: Vec<RoomNid> = rows.iter().map(|row| row.room).collect();
+    let held = scope.rooms.find_many(&nids).await?;
+    let parts = timelines(scope, rows, &held).await?;
+    let mut parts: HashMap<RoomNid, Map<String, Value>> = parts.into_iter().collect();
+    let ends = rows.iter().filter_map(|row| {
+        let room = held.get(&row.room)?;
+        let event = row.event.filter(|_| !parts.contains_key(&row.room))?;
+        Some((room.as_ref(), vec![event]))
+    });
+    scope.rooms.prepare_pdus(&ends.collect::<Vec<_>>()).await?;
+    let mut left = Vec::with_capacity(rows.len());
+    for row in rows {
+        let part = match (parts.remove(&row.room), held.get(&row.room)) {
+            (Some(part), _) => part,
+            (None, room) => end(scope.rooms, row, room.map(AsRef::as_ref)).await?,
+        };
+        left.push((row.room, part));
     }
-    // Who never was inside, or forgot the room, sees the end of the invitation or of their stay and
-    // nothing else.
-    let own = match row.event {
-        Some(event) => scope.rooms.pdus(&room, &[event]).await?,
-        None => Vec::new(),
+    Ok(left)
+}
+
+/// What the user may see of rooms that they left.
+async fn timelines(
+    scope: Scope<'_>,
+    rows: &[&UserRoom],
+    held: &HashMap<RoomNid, Arc<Room>>,
+) -> Result<Vec<(RoomNid, Map<String, Value>)>, Error> {
+    let rows = rows.iter().filter(|row| held.contains_key(&row.room));
+    let is_first = scope.since == 0;
+    let wanted = rows.clone();
+    let wanted = wanted.map(|row| (row.room, is_first, row.pos.min(scope.upto)));
+    let wanted: Vec<(RoomNid, bool, Pos)> = wanted.collect();
+    let known = wanted.iter().filter(|_| !is_first);
+    let known: Vec<(RoomNid, Pos)> = known.map(|(room, ..)| (*room, scope.since)).collect();
+    let told = timeline::told(scope.rooms, &known).await?;
+    let mut found = candidates(scope, &wanted, told).await?;
+    let forgotten: HashMap<RoomNid, bool> = rows.map(|row| (row.room, row.forgotten)).collect();
+    for candidate in &mut found {
+        candidate.forgotten = forgotten.get(&candidate.timeline.room.nid).copied();
+    }
+    let mut parts = assemble_all(scope, found).await?;
+    for (_, part) in &mut parts {
+        part.remove("summary");
+    }
+    Ok(parts)
+}
+
+/// Who never was inside, or forgot the room, sees the end of the invitation or of their stay and nothing
+/// else; of a room that we do not hold, the refused or taken back invitation, or such a knock.
+async fn end(
+    rooms: &Rooms,
+    row: &UserRoom,
+    room: Option<&Room>,
+) -> Result<Map<String, Value>, Error> {
+    let events: Vec<Box<RawValue>> = match (room, row.event, &row.stripped) {
+        (Some(room), Some(event), _) => {
+            let own = rooms.pdus(room, &[event]).await?;
+            let shown = own
+                .iter()
+                .map(|pdu| to_client(pdu, Shape::Sync, Map::new()));
+            shown.collect()
+        }
+        (None, _, Some(stripped)) => serde_json::from_str(stripped).unwrap_or_default(),
+        _ => Vec::new(),
     };
-    let events: Vec<Box<RawValue>> = own
-        .iter()
-        .map(|pdu| to_client(pdu, Shape::Sync, Map::new()))
-        .collect();
     let mut answer = Map::new();
     let timeline = json!({ "events": events, "limited": false });
     answer.insert("timeline".to_owned(), timeline);

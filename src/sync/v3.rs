@@ -179,34 +179,30 @@ async fn look(scope: Scope<'_>, mine: &[UserRoom], typing: (i64, i64)) -> Result
         .collect();
     let data = account_data(scope, &mut answer).await?;
     join(scope, &joined, (data, typing), &mut answer).await?;
-    let outside: Vec<&UserRoom> = wanted
+    let outside = wanted
         .into_iter()
-        .filter(|row| row.pos > scope.since && row.membership != 1)
-        .collect();
-    let asked = outside.iter().copied();
-    let asked: Vec<&UserRoom> = asked
-        .filter(|row| matches!(row.membership, 2 | 5))
-        .collect();
+        .filter(|row| row.pos > scope.since && row.membership != 1);
+    let (asked, left): (Vec<&UserRoom>, Vec<&UserRoom>) =
+        outside.partition(|row| matches!(row.membership, 2 | 5));
     membership::invite::prepare(scope.rooms, &asked).await?;
-    for row in outside {
+    for row in asked {
         let room_id = ids.room_id(row.room).await?.to_string();
-        match row.membership {
-            2 => {
-                let state = json!({ "invite_state": { "events": membership::invite::shown(scope.rooms, row).await? } });
-                answer.invite.insert(room_id, state);
-            }
-            5 => {
-                let state = json!({ "knock_state": { "events": membership::invite::shown(scope.rooms, row).await? } });
-                answer.knock.insert(room_id, state);
-            }
-            // Who forgot a room is told that it is left, so that other clients forget it as well.
-            _ if scope.since > 0 || (scope.filter.room.include_leave && !row.forgotten) => {
-                answer
-                    .leave
-                    .insert(room_id, Value::Object(other::left(scope, row).await?));
-            }
-            _ => {}
+        let shown = membership::invite::shown(scope.rooms, row).await?;
+        if row.membership == 2 {
+            let state = json!({ "invite_state": { "events": shown } });
+            answer.invite.insert(room_id, state);
+        } else {
+            let state = json!({ "knock_state": { "events": shown } });
+            answer.knock.insert(room_id, state);
         }
+    }
+    // Who forgot a room is told that it is left, so that other clients forget it as well.
+    let include = scope.filter.room.include_leave;
+    let is_told = |row: &&UserRoom| scope.since > 0 || (include && !row.forgotten);
+    let left: Vec<&UserRoom> = left.into_iter().filter(is_told).collect();
+    for (room, part) in other::left(scope, &left).await? {
+        let room_id = ids.room_id(room).await?.to_string();
+        answer.leave.insert(room_id, Value::Object(part));
     }
     Ok(answer)
 }
@@ -393,5 +389,9 @@ async fn choose(scope: Scope<'_>, joined: &[&UserRoom]) -> Result<Vec<Candidate>
         *fresh = *fresh || !was_joined.contains(room);
     }
     told.retain(|room, _| was_joined.contains(room));
+    let wanted = wanted.into_iter();
+    let wanted: Vec<(RoomNid, bool, Pos)> = wanted
+        .map(|(room, fresh)| (room, fresh, scope.upto))
+        .collect();
     candidates(scope, &wanted, told).await
 }

@@ -155,9 +155,15 @@ async fn tokens_are_asked_for_and_checked() {
     assert_eq!(options.headers()["access-control-allow-origin"], "*");
 }
 
+/// Everything switched on that has endpoints of its own.
+const EVERYTHING: &str = "[registration]\nopen = true\nshared_secret = \"test secret\"\n\
+                          [unstable]\nthread_subscriptions = true\n\
+                          [rendezvous]\nenabled = true\n\
+                          [well_known]\nclient = \"https://localhost\"\n";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_endpoint_that_is_listed_is_served() {
-    let server = Server::start().await;
+    let server = Server::with(EVERYTHING, None).await;
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/ENDPOINTS.md");
     let http = reqwest::Client::new();
     for line in std::fs::read_to_string(file).unwrap().lines().skip(6) {
@@ -185,7 +191,7 @@ const LEFT_OUT: [&str; 5] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_endpoint_breaks_on_what_it_does_not_expect() {
-    let server = Server::start().await;
+    let server = Server::with(EVERYTHING, None).await;
     let operator = Operator::of(&server).await;
     let list = include_str!("../../../docs/ENDPOINTS.md");
     let rows = list.lines().filter_map(|line| {

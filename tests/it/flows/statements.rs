@@ -168,30 +168,59 @@ async fn after_a_restart_syncs_take_as_many_statements_for_many_rooms_as_for_few
     let mut counted = Vec::new();
     for (name, count) in [("few", 2), ("many", 9)] {
         let mut closed = with_closed_rooms(&server, name, count).await;
-        let mut again = async |closed: &mut Closed, route: &str, pos: Option<&str>| {
-            server.kill();
-            server.restart().await;
-            let before = server.statements(route);
-            let slid = if route == CLASSIC {
-                let sync = closed.user.sync(0).await;
-                let joined = sync["rooms"]["join"].as_object().unwrap();
-                assert_eq!(joined.len(), count, "{sync}");
-                String::new()
-            } else {
-                let (pos, told) = slide(&closed.user, pos).await;
-                assert!(told.as_object().unwrap().len() >= count, "{told}");
-                pos
-            };
-            (server.statements(route) - before, slid)
-        };
-        let (first, _) = again(&mut closed, CLASSIC, None).await;
+        let archived = archived(&mut server, &closed, count).await;
+        let (first, _) = again(&mut server, &mut closed, CLASSIC, None).await;
         closed.goes_on().await;
-        let (next, _) = again(&mut closed, CLASSIC, None).await;
-        let (slid, pos) = again(&mut closed, SLIDING, None).await;
+        let (next, _) = again(&mut server, &mut closed, CLASSIC, None).await;
+        let (slid, pos) = again(&mut server, &mut closed, SLIDING, None).await;
         closed.goes_on().await;
-        let (slid_on, _) = again(&mut closed, SLIDING, Some(&pos)).await;
-        counted.push([first, next, slid, slid_on]);
+        let (slid_on, _) = again(&mut server, &mut closed, SLIDING, Some(&pos)).await;
+        counted.push([archived, first, next, slid, slid_on]);
     }
-    println!("first, next, first sliding, next sliding: {counted:?}");
-    assert_eq!(counted[0], counted[1], "first, next, sliding, sliding on");
+    println!("archived, first, next, first sliding, next sliding: {counted:?}");
+    let what = "archived, first, next, sliding, sliding on";
+    assert_eq!(counted[0], counted[1], "{what}");
+}
+
+/// Statements of a sync of a server that has just started, and the position of a sliding one.
+async fn again(
+    server: &mut Server,
+    closed: &mut Closed,
+    route: &str,
+    pos: Option<&str>,
+) -> (usize, String) {
+    server.kill();
+    server.restart().await;
+    let before = server.statements(route);
+    let count = closed.rooms.len();
+    let pos = if route == CLASSIC {
+        let sync = closed.user.sync(0).await;
+        let joined = sync["rooms"]["join"].as_object().unwrap();
+        assert_eq!(joined.len(), count, "{sync}");
+        String::new()
+    } else {
+        let (pos, told) = slide(&closed.user, pos).await;
+        assert!(told.as_object().unwrap().len() >= count, "{told}");
+        pos
+    };
+    (server.statements(route) - before, pos)
+}
+
+/// Statements of a first sync with the rooms that were left; of each the end of the stay is told.
+async fn archived(server: &mut Server, closed: &Closed, count: usize) -> usize {
+    server.kill();
+    server.restart().await;
+    let before = server.statements(CLASSIC);
+    let filter = r#"{"room":{"include_leave":true,"timeline":{"limit":20}}}"#;
+    let (status, sync) = closed.user.get(&format!("/sync?filter={filter}")).await;
+    assert_eq!(status, 200, "{sync}");
+    let left = sync["rooms"]["leave"].as_object().unwrap();
+    assert_eq!(left.len(), count, "{sync}");
+    for part in left.values() {
+        let events = part["timeline"]["events"].as_array().unwrap();
+        assert_eq!(events.last().unwrap()["content"]["membership"], "leave");
+        let bodies = events.iter().map(|event| &event["content"]["body"]);
+        assert!(bodies.into_iter().any(|body| body == "goodbye"), "{part}");
+    }
+    server.statements(CLASSIC) - before
 }
