@@ -302,7 +302,10 @@ async fn join(
 fn with_sticky(scope: Scope<'_>, joined: &[RoomNid], chosen: &[Candidate]) -> sticky::Wanted {
     let mut wanted = sticky::Wanted::default();
     let limit = usize::try_from(filter::limit(&scope.filter.room.timeline)).unwrap_or(usize::MAX);
-    for Candidate { timeline, fresh, .. } in chosen {
+    for Candidate {
+        timeline, fresh, ..
+    } in chosen
+    {
         let mut events = timeline.events.iter();
         if *fresh {
             wanted.fresh.push(timeline.room.nid.0);
