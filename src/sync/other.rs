@@ -24,6 +24,9 @@ pub(super) async fn left(
     scope: Scope<'_>,
     rows: &[&UserRoom],
 ) -> Result<Vec<(RoomNid, Map<String, Value>)>, Error> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
     let nids: Vec<RoomNid> = rows.iter().map(|row| row.room).collect();
     let held = scope.rooms.find_many(&nids).await?;
     let parts = timelines(scope, rows, &held).await?;
