@@ -4,7 +4,7 @@ use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, Int, OwnedEventId, RoomId, UserId,
     events::TimelineEventType, signatures::hash_and_sign_event,
 };
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 
 use super::{Error, keys::SigningKeys, pdu::Pdu, sticky, version::RoomVersion};
 
@@ -68,6 +68,17 @@ impl Draft {
         let content = serde_json::value::to_raw_value(content)
             .map_err(|error| Error::Json(error.to_string()))?;
         Ok(Self::state(kind, state_key.to_owned(), content))
+    }
+
+    /// A redaction.
+    pub fn redaction(event: OwnedEventId, reason: Option<&str>) -> Result<Self, Error> {
+        let content = reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
+        let content = serde_json::value::to_raw_value(&content)
+            .map_err(|error| Error::Json(error.to_string()))?;
+        Ok(Self {
+            redacts: Some(event),
+            ..Self::message(TimelineEventType::RoomRedaction, content)
+        })
     }
 }
 

@@ -1,18 +1,16 @@
 //! Pages that links in mails lead to. A link alone does nothing: programs that look for malice open
 //! it before its reader does. The page has a button, and no script.
 
-use std::net::SocketAddr;
-
 use axum::{
-    Extension, Form, Router,
-    extract::{ConnectInfo, Query, State},
+    Form, Router,
+    extract::{Query, State},
     response::{IntoResponse, Response},
     routing::get,
 };
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 
-use super::{App, error::ApiError, limits::Kind};
+use super::{App, error::ApiError, limits::Kind, request::Whence};
 use crate::{
     mail::text::escape,
     users::{
@@ -64,10 +62,10 @@ async fn confirm_page(State(app): State<App>, Query(link): Query<Link>) -> Respo
 /// `POST /_matrix/client/unstable/de.amtsbote.email/confirm`
 async fn confirm(
     State(app): State<App>,
-    address: Option<Extension<ConnectInfo<SocketAddr>>>,
+    Whence(address): Whence,
     Form(link): Form<Link>,
 ) -> Result<Response, ApiError> {
-    limit(&app, address)?;
+    app.limits.check_address(Kind::MailLink, address)?;
     match validation::confirm(&app.ctx, &link.sid, &link.token).await {
         Ok(Some(next)) => {
             let mut answer = page(&app, StatusCode::SEE_OTHER, CONFIRMED);
@@ -107,10 +105,10 @@ async fn unsubscribe_page(State(app): State<App>) -> Response {
 /// Mail programs do this themselves (RFC 8058).
 async fn unsubscribe(
     State(app): State<App>,
-    address: Option<Extension<ConnectInfo<SocketAddr>>>,
+    Whence(address): Whence,
     Query(subscription): Query<Subscription>,
 ) -> Result<Response, ApiError> {
-    limit(&app, address)?;
+    app.limits.check_address(Kind::MailLink, address)?;
     pushers::unsubscribe(&app.ctx, &subscription.token).await?;
     // The same where there was nothing to end: whoever tries tokens learns nothing.
     let body = "<p lang=\"de\">Sie bekommen keine E-Mails über Ungelesenes mehr. In Ihrem Programm \
@@ -118,15 +116,6 @@ async fn unsubscribe(
          <p lang=\"en\">You get no more mails about what is unread. You can turn them on again in \
          your client.</p>";
     Ok(page(&app, StatusCode::OK, body))
-}
-
-fn limit(app: &App, address: Option<Extension<ConnectInfo<SocketAddr>>>) -> Result<(), ApiError> {
-    match address {
-        Some(Extension(ConnectInfo(address))) => {
-            app.limits.check(Kind::MailLink, &address.ip().to_string())
-        }
-        None => Ok(()),
-    }
 }
 
 /// A page that loads nothing, runs nothing, stands in no frame, and leads nowhere but to hosts of

@@ -1,6 +1,7 @@
 //! Rate limits of a node: token buckets by kind and by who asks.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -90,6 +91,14 @@ impl Limits {
             return Ok(());
         }
         self.check(kind, session.user_id.as_str())
+    }
+
+    /// [`Limits::check`] of where a request came from, as far as that is known.
+    pub fn check_address(&self, kind: Kind, address: Option<SocketAddr>) -> Result<(), ApiError> {
+        match address {
+            Some(address) => self.check(kind, &address.ip().to_string()),
+            None => Ok(()),
+        }
     }
 
     /// Takes a token of `who`, or says when there will be one.

@@ -134,6 +134,18 @@ pub struct Signed<R> {
     pub turn: Turn,
 }
 
+/// Where a request came from, as far as that is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Whence(pub Option<SocketAddr>);
+
+impl FromRequestParts<App> for Whence {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+        Ok(Self(address(parts)))
+    }
+}
+
 /// One of our users asks.
 #[derive(Clone, Debug)]
 pub struct Asking(pub Arc<Session>);

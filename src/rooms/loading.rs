@@ -134,12 +134,7 @@ impl Rooms {
             .filter(|row| row.head.snap != 0)
             .map(|row| (row.room.nid.0, row.head.snap))
             .collect();
-        let mut chains: HashMap<i64, Vec<Snap>> = storage::state::chains(&mut conn, &heads).await?;
-        let bases: Vec<(i64, i64)> = chains
-            .iter()
-            .filter_map(|(room, chain)| Some((*room, chain.last()?.nid)))
-            .collect();
-        let mut checkpoints = storage::state::checkpoints(&mut conn, &bases).await?;
+        let mut ways = self.ways(&mut conn, &heads).await?;
         let ends: Vec<(i64, i64)> = rows
             .iter()
             .flat_map(|row| {
@@ -155,12 +150,8 @@ impl Rooms {
         let mut rooms = Vec::with_capacity(rows.len());
         for row in rows {
             let nid = row.room.nid;
-            let chain = chains.remove(&nid.0).unwrap_or_default();
-            let chain: Vec<Arc<Snap>> = chain.into_iter().map(Arc::new).collect();
-            for snap in &chain {
-                self.remember_snap(snap.clone());
-            }
-            let state = head_state(nid, row.head.snap, &chain, checkpoints.remove(&nid.0))?;
+            let (chain, checkpoint) = ways.remove(&nid.0).unwrap_or_default();
+            let state = head_state(nid, row.head.snap, &chain, checkpoint)?;
             let ends = ends_of.remove(&nid).unwrap_or_default();
             rooms.push(Arc::new(assemble(row, state, ends)?));
         }

@@ -20,6 +20,10 @@ pub(super) fn weight(snap: &Snap) -> u32 {
     u32::try_from(150 + snap.delta.len() * 24).unwrap_or(u32::MAX)
 }
 
+/// How a state is made: snapshots down to the nearest one with a checkpoint, newest first, and the
+/// state there, sorted by state key.
+pub(super) type Way = (Vec<Arc<Snap>>, Option<Vec<(i64, i64)>>);
+
 /// States by snapshot.
 pub(super) type States = HashMap<i64, State>;
 
@@ -88,6 +92,27 @@ impl Rooms {
             self.remember_snap(snap.clone());
         }
         Ok(chain)
+    }
+
+    /// For each of some (room, snapshot), one of a room, by room: how its state is made. Two queries.
+    pub(super) async fn ways(
+        &self,
+        conn: &mut PgConnection,
+        snaps: &[(i64, i64)],
+    ) -> Result<HashMap<i64, Way>, Error> {
+        let chains = storage::state::chains(conn, snaps).await?;
+        let bases = chains.iter();
+        let bases = bases.filter_map(|(room, chain)| Some((*room, chain.last()?.nid)));
+        let bases: Vec<(i64, i64)> = bases.collect();
+        let mut checkpoints = storage::state::checkpoints(conn, &bases).await?;
+        let ways = chains.into_iter().map(|(room, chain)| {
+            let chain: Vec<Arc<Snap>> = chain.into_iter().map(Arc::new).collect();
+            for snap in &chain {
+                self.remember_snap(snap.clone());
+            }
+            (room, (chain, checkpoints.remove(&room)))
+        });
+        Ok(ways.collect())
     }
 
     /// The states of several snapshots. Those that lie on one chain, as they do for events of one
@@ -163,19 +188,11 @@ impl Rooms {
             let newest = newest.filter_map(|(room, snaps)| Some((*room, *snaps.last()?)));
             let newest: Vec<(i64, i64)> = newest.collect();
             let mut conn = self.ctx().db.conn().await?;
-            let mut chains = storage::state::chains(&mut conn, &newest).await?;
-            let bases = chains.iter();
-            let bases = bases.filter_map(|(room, chain)| Some((*room, chain.last()?.nid)));
-            let bases: Vec<(i64, i64)> = bases.collect();
-            let mut checkpoints = storage::state::checkpoints(&mut conn, &bases).await?;
+            let mut ways = self.ways(&mut conn, &newest).await?;
             drop(conn);
             for (room, snaps) in missing {
-                let chain = chains.remove(room).unwrap_or_default();
-                let chain: Vec<Arc<Snap>> = chain.into_iter().map(Arc::new).collect();
-                for snap in &chain {
-                    self.remember_snap(snap.clone());
-                }
-                for state in state::build(&chain, checkpoints.remove(room), snaps) {
+                let (chain, checkpoint) = ways.remove(room).unwrap_or_default();
+                for state in state::build(&chain, checkpoint, snaps) {
                     self.0.states.insert(state.snap, state);
                 }
             }

@@ -1,42 +1,8 @@
 //! Accounts that are locked or suspended, and what users report.
 
-use ruma::UserId;
 use sqlx::PgConnection;
 
 use super::{Error, UserNid};
-
-/// What a measure against an account asks and sets.
-#[derive(Clone, Copy, Debug)]
-pub struct Account {
-    /// User.
-    pub nid: UserNid,
-    /// Server administrator.
-    pub admin: bool,
-    /// Its sessions are refused.
-    pub locked: bool,
-    /// It may read and not act.
-    pub suspended: bool,
-}
-
-/// An account that is not closed.
-pub async fn find(conn: &mut PgConnection, user: &UserId) -> Result<Option<Account>, Error> {
-    let row = sqlx::query!(
-        r#"SELECT a.user_nid, a.admin, a.locked_ts IS NOT NULL AS "locked!",
-             a.suspended_ts IS NOT NULL AS "suspended!"
-           FROM account a
-           JOIN mx_user u ON u.user_nid = a.user_nid
-           WHERE u.mxid = $1 AND NOT a.deactivated"#,
-        user.as_str()
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(row.map(|row| Account {
-        nid: UserNid(row.user_nid),
-        admin: row.admin,
-        locked: row.locked,
-        suspended: row.suspended,
-    }))
-}
 
 /// Locks an account at a time, or (`None`) opens it.
 pub async fn update_locked(

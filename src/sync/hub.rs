@@ -107,18 +107,7 @@ impl Hub {
 
     fn wake(&self, rooms: &HashSet<i64>, users: &HashSet<i64>) {
         let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut woken = HashSet::new();
-        let of_rooms = rooms.iter().filter_map(|room| waiters.by_room.get(room));
-        let of_users = users.iter().filter_map(|user| waiters.by_user.get(user));
-        for id in of_rooms.chain(of_users).flatten() {
-            if woken.insert(*id)
-                && let Some(wake) = waiters.wakes.get(id)
-            {
-                wake.notify_one();
-            }
-        }
-        let count = u64::try_from(woken.len()).unwrap_or(u64::MAX);
-        metrics::counter!("sync_woken_total").increment(count);
+        waiters.wake(waiters.concerned(rooms, users));
     }
 
     /// Wakes clients in rooms where not too many wait, and those of some users.
@@ -146,29 +135,38 @@ impl Hub {
         }
     }
 
-    /// Wakes those in some rooms who wait for profiles.
-    fn wake_for_profiles(&self, rooms: &HashSet<i64>) {
+    /// Wakes those of users, and those in some rooms, who wait for profiles.
+    fn wake_for_profiles(&self, rooms: &HashSet<i64>, users: &HashSet<i64>) {
         let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_rooms = rooms.iter().filter_map(|room| waiters.by_room.get(room));
-        let ids: HashSet<u64> = of_rooms.flatten().copied().collect();
-        for id in ids.intersection(&waiters.for_profiles) {
-            if let Some(wake) = waiters.wakes.get(id) {
-                wake.notify_one();
-            }
-        }
+        let mut ids = waiters.concerned(rooms, users);
+        ids.retain(|id| waiters.for_profiles.contains(id));
+        waiters.wake(ids);
     }
 
     fn wake_all(&self) {
         let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        for wake in waiters.wakes.values() {
-            wake.notify_one();
-        }
-        let count = u64::try_from(waiters.wakes.len()).unwrap_or(u64::MAX);
-        metrics::counter!("sync_woken_total").increment(count);
+        waiters.wake(waiters.wakes.keys().copied());
     }
 }
 
 impl Waiters {
+    /// Clients in some rooms, and those of some users.
+    fn concerned(&self, rooms: &HashSet<i64>, users: &HashSet<i64>) -> HashSet<u64> {
+        let of_rooms = rooms.iter().filter_map(|room| self.by_room.get(room));
+        let of_users = users.iter().filter_map(|user| self.by_user.get(user));
+        of_rooms.chain(of_users).flatten().copied().collect()
+    }
+
+    fn wake(&self, ids: impl IntoIterator<Item = u64>) {
+        let wakes = ids.into_iter().filter_map(|id| self.wakes.get(&id));
+        let mut count = 0;
+        for wake in wakes {
+            wake.notify_one();
+            count += 1;
+        }
+        metrics::counter!("sync_woken_total").increment(count);
+    }
+
     /// Tells how many wait.
     fn count(&self) {
         let count = u32::try_from(self.wakes.len()).unwrap_or(u32::MAX);
@@ -252,7 +250,7 @@ async fn follow_log(hub: Hub, rooms: Rooms) {
         match rows.recv().await {
             Ok(batch) => {
                 let (mut in_rooms, mut users) = (HashSet::new(), HashSet::new());
-                let mut of_profiles = HashSet::new();
+                let (mut near_profiles, mut profiles) = (HashSet::new(), HashSet::new());
                 for row in batch.iter() {
                     match row.kind {
                         LogKind::Event => {
@@ -276,8 +274,8 @@ async fn follow_log(hub: Hub, rooms: Rooms) {
                             in_rooms.extend(rooms_of(&rooms, row.user).await);
                         }
                         LogKind::Profile => {
-                            users.insert(row.user);
-                            of_profiles.extend(hub.rooms_of_profile(&rooms, row.user).await);
+                            profiles.insert(row.user);
+                            near_profiles.extend(hub.rooms_of_profile(&rooms, row.user).await);
                         }
                         LogKind::KeyCounts
                         | LogKind::Invalidate
@@ -288,7 +286,7 @@ async fn follow_log(hub: Hub, rooms: Rooms) {
                     }
                 }
                 hub.wake(&in_rooms, &users);
-                hub.wake_for_profiles(&of_profiles);
+                hub.wake_for_profiles(&near_profiles, &profiles);
             }
             Err(RecvError::Lagged(_)) => hub.wake_all(),
             Err(RecvError::Closed) => return,

@@ -8,7 +8,7 @@ use super::{Error, tokens::Session};
 use crate::{
     clock::now_ms,
     context::Context,
-    storage::{self, moderation::Account},
+    storage::{self, UserNid, users::Account},
 };
 
 /// What an account may do.
@@ -54,8 +54,8 @@ impl Measure {
 
 /// Whether a measure is in force against a user.
 pub async fn find(ctx: &Context, by: &Session, user: &UserId, it: Measure) -> Result<bool, Error> {
-    let account = account(ctx, user).await?;
-    if account.admin && account.nid != by.user_nid {
+    let (nid, account) = account(ctx, user).await?;
+    if account.admin && nid != by.user_nid {
         return Err(Error::Forbidden("the user is an administrator as well"));
     }
     Ok(it.is_in_force(&account))
@@ -68,8 +68,8 @@ pub async fn set(
     user: &UserId,
     (it, on): (Measure, bool),
 ) -> Result<(), Error> {
-    let account = account(ctx, user).await?;
-    if account.nid == by.user_nid {
+    let (nid, account) = account(ctx, user).await?;
+    if nid == by.user_nid {
         return Err(Error::Forbidden("nobody does that to themselves"));
     }
     if account.admin {
@@ -81,30 +81,33 @@ pub async fn set(
     let ts = on.then(now_ms);
     let mut tx = ctx.db.begin().await?;
     match it {
-        Measure::Lock => storage::moderation::update_locked(&mut tx, account.nid, ts).await?,
-        Measure::Suspend => storage::moderation::update_suspended(&mut tx, account.nid, ts).await?,
+        Measure::Lock => storage::moderation::update_locked(&mut tx, nid, ts).await?,
+        Measure::Suspend => storage::moderation::update_suspended(&mut tx, nid, ts).await?,
     }
-    tx.log(super::tokens::invalid_entry(account.nid)).await?;
+    tx.log(super::tokens::invalid_entry(nid)).await?;
     tx.commit().await?;
     tracing::info!(user = %user, by = %by.user_id, measure = ?it, on, "an account was moderated");
     Ok(())
 }
 
 /// An account of ours that is open. Who asks was checked before: nobody else learns who exists.
-async fn account(ctx: &Context, user: &UserId) -> Result<Account, Error> {
+async fn account(ctx: &Context, user: &UserId) -> Result<(UserNid, Account), Error> {
     if user.server_name() != ctx.server_name() {
         return Err(Error::Invalid("the user is not of this server"));
     }
+    let nid = ctx.db.ids.find_user(user).await?;
+    let nid = nid.ok_or(Error::NotFound("user"))?;
     let mut conn = ctx.db.conn().await?;
-    let account = storage::moderation::find(&mut conn, user).await?;
-    account.ok_or(Error::NotFound("user"))
+    let account = storage::users::find(&mut conn, nid).await?;
+    let account = account.filter(|account| !account.deactivated);
+    Ok((nid, account.ok_or(Error::NotFound("user"))?))
 }
 
 /// Devices of a user with the last request of each (specification, "whois").
 pub async fn whois(ctx: &Context, user: &UserId) -> Result<Value, Error> {
-    let account = account(ctx, user).await?;
+    let (nid, _) = account(ctx, user).await?;
     let mut conn = ctx.db.conn().await?;
-    let devices = storage::devices::list(&mut conn, account.nid).await?;
+    let devices = storage::devices::list(&mut conn, nid).await?;
     let devices = devices.into_iter().map(|device| {
         let seen = device.last_seen_ts.map(|ts| {
             json!({

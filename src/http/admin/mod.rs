@@ -47,9 +47,16 @@ impl FromRequestParts<App> for Admin {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let session = session(parts, app).await?;
-        if !session.admin {
-            return Err(ApiError::forbidden("you are not a server administrator"));
-        }
+        require_admin(&session)?;
         Ok(Self(session))
+    }
+}
+
+/// Who is no administrator learns nothing of who exists.
+pub(super) fn require_admin(session: &Session) -> Result<(), ApiError> {
+    if session.admin {
+        Ok(())
+    } else {
+        Err(ApiError::forbidden("you are not a server administrator"))
     }
 }

@@ -11,7 +11,9 @@ use serde_json::json;
 
 use crate::{
     context::Context,
-    http::{App, error::ApiError, mount, reply::Object, request::Authenticated},
+    http::{
+        App, admin::require_admin, error::ApiError, mount, reply::Object, request::Authenticated,
+    },
     users::{
         moderation::{self, Measure},
         tokens::Session,
@@ -24,15 +26,6 @@ pub(super) fn routes() -> Router<App> {
     let router = mount::<lock_user::v1::Request, _, _>(router, lock_user);
     let router = mount::<is_user_suspended::v1::Request, _, _>(router, is_user_suspended);
     mount::<suspend_user::v1::Request, _, _>(router, suspend_user)
-}
-
-/// Who is no administrator learns nothing of who exists.
-fn require_admin(session: &Session) -> Result<(), ApiError> {
-    if session.admin {
-        Ok(())
-    } else {
-        Err(ApiError::forbidden("you are not a server administrator"))
-    }
 }
 
 /// `GET /_matrix/client/v3/admin/whois/{userId}`

@@ -6,8 +6,8 @@ use std::{
 };
 
 use axum::{
-    Extension, Router,
-    extract::{ConnectInfo, Path, Request, State},
+    Router,
+    extract::{Path, Request, State},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -23,7 +23,7 @@ use crate::{
         error::ApiError,
         limits::Kind,
         reply::Object,
-        request::{Body, read},
+        request::{Body, Whence, read},
     },
     users::rendezvous::{self, BYTES_MAX, Held, Written},
 };
@@ -56,13 +56,9 @@ fn offered(app: &App) -> Result<(), ApiError> {
     }
 }
 
-type Address = Option<Extension<ConnectInfo<SocketAddr>>>;
-
-async fn create(app: &App, address: Address, data: &str) -> Result<Held, ApiError> {
-    let address = address.map(|Extension(ConnectInfo(address))| address.ip());
-    if let Some(address) = address {
-        app.limits.check(Kind::Rendezvous, &address.to_string())?;
-    }
+async fn create(app: &App, address: Option<SocketAddr>, data: &str) -> Result<Held, ApiError> {
+    app.limits.check_address(Kind::Rendezvous, address)?;
+    let address = address.map(|address| address.ip());
     Ok(rendezvous::create(&app.ctx, address, data).await?)
 }
 
@@ -117,7 +113,7 @@ fn with_headers(status: StatusCode, held: &Held, body: Response) -> Response {
 /// `POST /_matrix/client/unstable/org.matrix.msc4108/rendezvous`
 async fn create_by_headers(
     State(app): State<App>,
-    address: Address,
+    Whence(address): Whence,
     request: Request,
 ) -> Result<Response, ApiError> {
     offered(&app)?;
@@ -205,7 +201,7 @@ fn expires_in_ms(held: &Held) -> i64 {
 /// `POST /_matrix/client/unstable/io.element.msc4388/rendezvous`
 async fn create_by_body(
     State(app): State<App>,
-    address: Address,
+    Whence(address): Whence,
     Body(body): Body<Written4388>,
 ) -> Result<Object, ApiError> {
     offered(&app)?;

@@ -5,16 +5,13 @@ use axum::{
     extract::{Query, State, rejection::QueryRejection},
     routing::get,
 };
-use ruma::{
-    api::client::{
-        context::get_context,
-        membership::{get_member_events, joined_members},
-        redact::redact_event,
-        room::{
-            aliases, create_room, get_event_by_timestamp, get_room_event, get_summary, upgrade_room,
-        },
+use ruma::api::client::{
+    context::get_context,
+    membership::{get_member_events, joined_members},
+    redact::redact_event,
+    room::{
+        aliases, create_room, get_event_by_timestamp, get_room_event, get_summary, upgrade_room,
     },
-    events::TimelineEventType,
 };
 use serde_json::{Map, Value, json, value::RawValue};
 
@@ -113,8 +110,8 @@ async fn get_summary(
         request, address, ..
     }: Public<get_summary::v1::Request>,
 ) -> Result<Object, ApiError> {
-    if let (None, Some(address)) = (&asking, address) {
-        app.limits.check(Kind::Preview, &address.ip().to_string())?;
+    if asking.is_none() {
+        app.limits.check_address(Kind::Preview, address)?;
     }
     let user = asking
         .as_ref()
@@ -255,14 +252,8 @@ async fn redact_event(
         }
     }
     let with = with_relations(&body)?;
-    let mut content = Map::new();
-    if let Some(reason) = &request.reason {
-        content.insert("reason".to_owned(), json!(reason));
-    }
-    let content = serde_json::value::to_raw_value(&Value::Object(content))
-        .map_err(|error| ApiError::internal(&error))?;
-    let mut draft = Draft::message(TimelineEventType::RoomRedaction, content);
-    draft.redacts = Some(request.event_id.clone());
+    let draft = Draft::redaction(request.event_id.clone(), request.reason.as_deref());
+    let mut draft = draft.map_err(|error| ApiError::internal(&error))?;
     let Query(claimed) = claimed.map_err(|error| ApiError::invalid_param(&error.body_text()))?;
     draft.ts = session.ts(claimed.ts()?);
     let txn_id = request.txn_id.as_str();

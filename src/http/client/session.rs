@@ -79,9 +79,7 @@ async fn login(
 ) -> Result<Object, ApiError> {
     let user = match &request.login_info {
         LoginInfo::Password(password) => {
-            if let Some(address) = address {
-                app.limits.check(Kind::Login, &address.ip().to_string())?;
-            }
+            app.limits.check_address(Kind::Login, address)?;
             let user = if let Some(UserIdentifier::Email(email)) = &password.identifier {
                 // What is no address is nobody's.
                 let mailbox = users::threepids::canonical(&email.address).unwrap_or_default();
@@ -102,9 +100,7 @@ async fn login(
             users::login::check_appservice(&app.ctx, &service, name).await?
         }
         LoginInfo::Token(login) => {
-            if let Some(address) = address {
-                app.limits.check(Kind::Login, &address.ip().to_string())?;
-            }
+            app.limits.check_address(Kind::Login, address)?;
             login_token::redeem(&app.ctx, &login.token).await?
         }
         _ => return Err(users::Error::UnknownLogin.into()),

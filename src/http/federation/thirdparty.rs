@@ -1,12 +1,6 @@
 //! Invitations of third-party identifiers.
 
-use std::net::SocketAddr;
-
-use axum::{
-    Extension, Router,
-    extract::{ConnectInfo, State},
-    routing::put,
-};
+use axum::{Router, extract::State, routing::put};
 use ruma::{OwnedUserId, api::federation::thirdparty::exchange_invite, events::StateEventType};
 use serde_json::{Value, json};
 
@@ -17,7 +11,7 @@ use crate::{
         limits::Kind,
         mount,
         reply::Object,
-        request::{Body, Signed},
+        request::{Body, Signed, Whence},
     },
     rooms::{
         Rooms,
@@ -63,12 +57,10 @@ struct Bound {
 /// `PUT /_matrix/federation/v1/3pid/onbind`
 async fn bind_callback(
     State(app): State<App>,
-    address: Option<Extension<ConnectInfo<SocketAddr>>>,
+    Whence(address): Whence,
     Body(bound): Body<Bound>,
 ) -> Result<Object, ApiError> {
-    if let Some(Extension(ConnectInfo(address))) = address {
-        app.limits.check(Kind::Binding, &address.ip().to_string())?;
-    }
+    app.limits.check_address(Kind::Binding, address)?;
     third_party::bound(&app.rooms, &bound.mxid, &bound.invites).await?;
     Ok(Object(json!({})))
 }

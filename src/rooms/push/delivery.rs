@@ -184,7 +184,7 @@ async fn tell(rooms: &Rooms, due: &Due, notices: Vec<(i64, Notice)>) -> Result<b
 
 /// The pause after some failures, with jitter: pushers that failed together do not all come back
 /// together.
-fn pause_ms(failures: i32) -> i64 {
+pub(super) fn pause_ms(failures: i32) -> i64 {
     let doublings = failures.clamp(0, DOUBLINGS_MAX);
     let pause = (PAUSE_FIRST_MS << doublings).min(PAUSE_LONGEST_MS);
     rand::random_range(pause * 4 / 5..=pause)

@@ -9,7 +9,7 @@ use ruma::events::StateEventType;
 use serde_json::{Map, Value};
 use tokio::task::JoinSet;
 
-use super::{Error, Heard, LOOK_EVERY, Rooms};
+use super::{Error, Heard, LOOK_EVERY, Rooms, delivery::pause_ms};
 use crate::{
     clock::now_ms,
     config::Email,
@@ -32,11 +32,6 @@ const SLOTS: usize = 8;
 const ROOMS_MAX: usize = 10_000;
 /// Rooms that are named in one.
 const NAMES_MAX: usize = 20;
-/// First pause after a failure, and the longest.
-const PAUSE_FIRST_MS: i64 = 1_000;
-const PAUSE_LONGEST_MS: i64 = 3_600_000;
-/// Doublings of the pause after which it is the longest.
-const DOUBLINGS_MAX: i32 = 12;
 /// A relay that says for so long, and so often, that it does not take mails for an address, is
 /// believed: nothing is sent there until the client sets the pusher again.
 const REFUSED_MS_MAX: i64 = 3 * 24 * 3_600_000;
@@ -234,11 +229,4 @@ async fn failed(rooms: &Rooms, due: &Due, error: &mail::Error) -> Result<(), Err
     let mut tx = rooms.ctx().db.begin().await?;
     mail_rooms::update_failed(&mut tx, due.pusher, now, again).await?;
     Ok(tx.commit().await?)
-}
-
-/// The pause after some failures, with jitter.
-fn pause_ms(failures: i32) -> i64 {
-    let doublings = failures.clamp(0, DOUBLINGS_MAX);
-    let pause = (PAUSE_FIRST_MS << doublings).min(PAUSE_LONGEST_MS);
-    rand::random_range(pause * 4 / 5..=pause)
 }

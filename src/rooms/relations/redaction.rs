@@ -1,8 +1,7 @@
 //! What relates to an event is redacted with it, where the user asks for that (MSC3912): in the
 //! background, so that it goes on after a restart. What comes later stays.
 
-use ruma::{EventId, OwnedUserId, RoomId, events::TimelineEventType};
-use serde_json::json;
+use ruma::{EventId, OwnedUserId, RoomId};
 
 use super::key_of;
 use crate::{
@@ -106,11 +105,7 @@ async fn redact(
     event: &Event,
     reason: Option<&str>,
 ) -> Result<(), Error> {
-    let content = reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
-    let content = serde_json::value::to_raw_value(&content)
-        .map_err(|error| Error::Invalid(error.to_string()))?;
-    let mut draft = Draft::message(TimelineEventType::RoomRedaction, content);
-    draft.redacts = Some(event.pdu.event_id.clone());
+    let draft = Draft::redaction(event.pdu.event_id.clone(), reason)?;
     // Once, also where this stops in between.
     let txn = Txn::new(
         user,

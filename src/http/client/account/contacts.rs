@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use axum::{Router, extract::State, routing::post};
 use ruma::{
+    ClientSecret, UInt,
     api::client::account::{
         add_3pid, bind_3pid, delete_3pid, get_3pids, request_3pid_management_token_via_email,
         request_3pid_management_token_via_msisdn, request_password_change_token_via_email,
@@ -71,16 +72,29 @@ pub(super) fn mount_all(router: Router<App>) -> Router<App> {
     .fold(router, |router, path| router.route(path, post(post_3pid)))
 }
 
+/// What a client asks for: three requests have the same fields.
+fn asked<'a>(
+    client_secret: &'a ClientSecret,
+    email: &'a str,
+    send_attempt: UInt,
+    next_link: Option<&'a str>,
+) -> validation::Request<'a> {
+    validation::Request {
+        client_secret: client_secret.as_str(),
+        email,
+        send_attempt: send_attempt.into(),
+        next_link,
+    }
+}
+
 /// Has a mail sent; answers with the session.
 async fn ask(
     app: &App,
     address: Option<SocketAddr>,
-    purpose: Purpose,
     request: validation::Request<'_>,
+    purpose: Purpose,
 ) -> Result<Object, ApiError> {
-    if let Some(address) = address {
-        app.limits.check(Kind::Mail, &address.ip().to_string())?;
-    }
+    app.limits.check_address(Kind::Mail, address)?;
     let mailbox = threepids::canonical(request.email)?;
     app.limits.check(Kind::Mail, &mailbox)?;
     let sid = validation::request(&app.ctx, purpose, request).await?;
@@ -94,13 +108,10 @@ async fn request_3pid_management_token_via_email(
         request, address, ..
     }: Public<request_3pid_management_token_via_email::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let wanted = validation::Request {
-        client_secret: request.client_secret.as_str(),
-        email: &request.email,
-        send_attempt: request.send_attempt.into(),
-        next_link: request.next_link.as_deref(),
-    };
-    ask(&app, address, Purpose::Add, wanted).await
+    let link = request.next_link.as_deref();
+    let attempt = request.send_attempt;
+    let wanted = asked(&request.client_secret, &request.email, attempt, link);
+    ask(&app, address, wanted, Purpose::Add).await
 }
 
 /// `POST /_matrix/client/v3/register/email/requestToken`
@@ -110,13 +121,10 @@ async fn request_registration_token_via_email(
         request, address, ..
     }: Public<request_registration_token_via_email::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let wanted = validation::Request {
-        client_secret: request.client_secret.as_str(),
-        email: &request.email,
-        send_attempt: request.send_attempt.into(),
-        next_link: request.next_link.as_deref(),
-    };
-    ask(&app, address, Purpose::Register, wanted).await
+    let link = request.next_link.as_deref();
+    let attempt = request.send_attempt;
+    let wanted = asked(&request.client_secret, &request.email, attempt, link);
+    ask(&app, address, wanted, Purpose::Register).await
 }
 
 /// `POST /_matrix/client/v3/account/password/email/requestToken`
@@ -126,13 +134,10 @@ async fn request_password_change_token_via_email(
         request, address, ..
     }: Public<request_password_change_token_via_email::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let wanted = validation::Request {
-        client_secret: request.client_secret.as_str(),
-        email: &request.email,
-        send_attempt: request.send_attempt.into(),
-        next_link: request.next_link.as_deref(),
-    };
-    ask(&app, address, Purpose::Password, wanted).await
+    let link = request.next_link.as_deref();
+    let attempt = request.send_attempt;
+    let wanted = asked(&request.client_secret, &request.email, attempt, link);
+    ask(&app, address, wanted, Purpose::Password).await
 }
 
 /// `POST /_matrix/client/v3/account/3pid/msisdn/requestToken`

@@ -251,10 +251,7 @@ async fn change_password(
         None if app.ctx.mail.is_none() => return Err(ApiError::missing_token()),
         None => {
             // Clients ask every few seconds whether the link was opened.
-            if let Some(address) = address {
-                app.limits
-                    .check(Kind::MailLink, &address.ip().to_string())?;
-            }
+            app.limits.check_address(Kind::MailLink, address)?;
             // Before an address is proved, which is good once.
             let length_min = app.ctx.config.registration.password_length_min;
             passwords::check_strength(&request.new_password, length_min)?;
