@@ -10,7 +10,11 @@ use axum::{
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 
-use super::{App, error::ApiError, limits::Kind, request::Whence};
+use super::{
+    App,
+    error::ApiError,
+    limits::{Kind, Whence},
+};
 use crate::{
     mail::text::escape,
     users::{

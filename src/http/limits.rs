@@ -6,9 +6,11 @@ use std::{
     time::Duration,
 };
 
+use axum::extract::FromRequestParts;
+use http::request::Parts;
 use moka::sync::Cache;
 
-use super::error::ApiError;
+use super::{App, error::ApiError, request::address};
 use crate::{clock::Bucket, users::tokens::Session};
 
 /// What is limited.
@@ -62,6 +64,18 @@ impl Kind {
             Self::Presence | Self::Push | Self::MailLink | Self::Report => (1.0, 20.0),
             Self::Binding => (1.0, 50.0),
         }
+    }
+}
+
+/// Where a request came from, as far as that is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Whence(pub Option<SocketAddr>);
+
+impl FromRequestParts<App> for Whence {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+        Ok(Self(address(parts)))
     }
 }
 

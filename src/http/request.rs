@@ -134,18 +134,6 @@ pub struct Signed<R> {
     pub turn: Turn,
 }
 
-/// Where a request came from, as far as that is known.
-#[derive(Clone, Copy, Debug)]
-pub struct Whence(pub Option<SocketAddr>);
-
-impl FromRequestParts<App> for Whence {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
-        Ok(Self(address(parts)))
-    }
-}
-
 /// One of our users asks.
 #[derive(Clone, Debug)]
 pub struct Asking(pub Arc<Session>);
@@ -326,7 +314,7 @@ where
 }
 
 /// Where a request came from.
-fn address(parts: &Parts) -> Option<SocketAddr> {
+pub(super) fn address(parts: &Parts) -> Option<SocketAddr> {
     let info = parts.extensions.get::<ConnectInfo<SocketAddr>>();
     info.map(|info| info.0)
 }

@@ -21,9 +21,9 @@ use crate::{
     http::{
         App,
         error::ApiError,
-        limits::Kind,
+        limits::{Kind, Whence},
         reply::Object,
-        request::{Body, Whence, read},
+        request::{Body, read},
     },
     users::rendezvous::{self, BYTES_MAX, Held, Written},
 };

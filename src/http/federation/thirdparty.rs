@@ -8,10 +8,10 @@ use crate::{
     http::{
         App,
         error::ApiError,
-        limits::Kind,
+        limits::{Kind, Whence},
         mount,
         reply::Object,
-        request::{Body, Signed, Whence},
+        request::{Body, Signed},
     },
     rooms::{
         Rooms,
