@@ -4,7 +4,7 @@ import { randomUUID } from "node:crypto";
 import { createInterface } from "node:readline";
 import * as sdk from "matrix-js-sdk";
 import { logger } from "matrix-js-sdk/lib/logger.js";
-import { CryptoEvent, VerificationPhase, VerificationRequestEvent, VerifierEvent } from "matrix-js-sdk/lib/crypto-api/index.js";
+import { VerificationPhase } from "matrix-js-sdk/lib/crypto-api/index.js";
 
 // The library tells much.
 logger.disableAll?.();
@@ -13,8 +13,21 @@ const bases = process.argv.slice(2);
 const names = ["alice", "bob", "carol"].slice(0, bases.length);
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 
+// What is waited for of servers; shown where this ends before its end.
+const pending = new Set();
+async function fetchFn(url, options) {
+    const request = `${options?.method} ${String(url).split("?")[0]} since ${new Date().toISOString()}`;
+    pending.add(request);
+    return fetch(url, options).finally(() => pending.delete(request));
+}
+let under_way = "start";
+process.on("SIGTERM", () => {
+    process.stderr.write(`ended during ${under_way}; unanswered:\n${[...pending].join("\n")}\n`, () => process.exit(1));
+});
+
 /** Resolves once `test` gives something: asked again and again, as nothing tells of all that is meant. */
 async function until(what, test) {
+    under_way = what;
     const end = Date.now() + 60_000;
     for (;;) {
         const found = await test();
@@ -35,7 +48,7 @@ async function ask(what) {
 }
 
 async function register(base, name) {
-    const client = sdk.createClient({ baseUrl: base });
+    const client = sdk.createClient({ baseUrl: base, fetchFn });
     const request = { username: name, password: `password of ${name}`, inhibit_login: true };
     const session = await client.registerRequest(request).then(() => undefined, (error) => error.data.session);
     await client.registerRequest({ ...request, auth: { type: "m.login.dummy", session } });
@@ -43,7 +56,7 @@ async function register(base, name) {
 
 /** Logs a new device in and lets it sync. `secret` holds the key of the secret storage. */
 async function device(base, name, secret) {
-    const login = await sdk.createClient({ baseUrl: base }).loginRequest({
+    const login = await sdk.createClient({ baseUrl: base, fetchFn }).loginRequest({
         type: "m.login.password",
         identifier: { type: "m.id.user", user: name },
         password: `password of ${name}`,
@@ -51,6 +64,7 @@ async function device(base, name, secret) {
     });
     const client = sdk.createClient({
         baseUrl: base,
+        fetchFn,
         accessToken: login.access_token,
         userId: login.user_id,
         deviceId: login.device_id,
@@ -70,6 +84,7 @@ const find = (client, room, text) =>
     client.getRoom(room)?.getLiveTimeline().getEvents().find((event) => clear(event) === text);
 
 async function say(client, room, text) {
+    under_way = `saying ${text}`;
     await client.sendTextMessage(room, text);
     return text;
 }
@@ -82,29 +97,28 @@ async function allHear(clients, room, text) {
     }
 }
 
-/** Two users compare the same emojis. */
+/** Two users compare the same emojis. Asks for what is there instead of waiting for news of it, which may have come before. */
 async function verify(one, other, room) {
-    const asked = new Promise((resolve) => other.once(CryptoEvent.VerificationRequestReceived, resolve));
     const request = await one.getCrypto().requestVerificationDM(other.getUserId(), room);
-    const theirs = await asked;
+    const theirs = await until("the request at the other", () =>
+        other.getCrypto().findVerificationRequestDMInProgress(room, one.getUserId()));
     await theirs.accept();
     await until("the request to be ready", () => request.phase === VerificationPhase.Ready);
-    const started = new Promise((resolve) => {
-        theirs.on(VerificationRequestEvent.Change, () => theirs.verifier && resolve(theirs.verifier));
-    });
-    const verifier = await request.startVerification("m.sas.v1");
     const shown = [];
-    const compare = async (verifier) => {
-        const sas = new Promise((resolve) => verifier.once(VerifierEvent.ShowSas, resolve));
+    const compare = async (who, verifier) => {
         const done = verifier.verify();
-        const callbacks = await sas;
+        const callbacks = await until(`the numbers of ${who}`, () => verifier.getShowSasCallbacks());
         shown.push(JSON.stringify(callbacks.sas.decimal));
         await until("both to see the numbers", () => shown.length === 2);
         assert(shown[0] === shown[1], `${shown} are not the same`);
         await callbacks.confirm();
+        under_way = `the end of the verification of ${who}`;
         await done;
     };
-    await Promise.all([compare(verifier), started.then(compare)]);
+    await Promise.all([
+        request.startVerification("m.sas.v1").then((verifier) => compare("the one", verifier)),
+        until("the start at the other", () => theirs.verifier).then((verifier) => compare("the other", verifier)),
+    ]);
     for (const [from, to] of [[one, other], [other, one]]) {
         await until("the verification to be seen", async () =>
             (await from.getCrypto().getUserVerificationStatus(to.getUserId())).isCrossSigningVerified());
