@@ -97,15 +97,20 @@ async function allHear(clients, room, text) {
     }
 }
 
+// The library holds what is under way by weak references alone: what nobody else holds is collected and never ends.
+const held = [];
+
 /** Two users compare the same emojis. Asks for what is there instead of waiting for news of it, which may have come before. */
 async function verify(one, other, room) {
     const request = await one.getCrypto().requestVerificationDM(other.getUserId(), room);
     const theirs = await until("the request at the other", () =>
         other.getCrypto().findVerificationRequestDMInProgress(room, one.getUserId()));
+    held.push(request, theirs);
     await theirs.accept();
     await until("the request to be ready", () => request.phase === VerificationPhase.Ready);
     const shown = [];
     const compare = async (who, verifier) => {
+        held.push(verifier);
         const done = verifier.verify();
         const callbacks = await until(`the numbers of ${who}`, () => verifier.getShowSasCallbacks());
         shown.push(JSON.stringify(callbacks.sas.decimal));
