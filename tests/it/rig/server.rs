@@ -13,7 +13,7 @@ use nix::{
 };
 use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
 
-use super::{eventually, free_port, tls::Tls, user::User};
+use super::{eventually, free_port, template, tls::Tls, user::User};
 
 static FOLDERS: AtomicU32 = AtomicU32::new(0);
 
@@ -113,6 +113,19 @@ impl Server {
     }
 
     async fn at(like: Like<'_>, tls: Option<&Tls>, inside: u16) -> Self {
+        let mut server = Self::configured(like, tls, inside);
+        template::fill(&server.data()).await;
+        server.restart().await;
+        server
+    }
+
+    /// A server that makes everything itself at its first start.
+    pub(super) fn unfilled() -> Self {
+        Self::configured(Like::default(), None, free_port())
+    }
+
+    /// A server that was never started.
+    fn configured(like: Like<'_>, tls: Option<&Tls>, inside: u16) -> Self {
         // Fails when it was done before, which is fine.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = Folder::new();
@@ -149,16 +162,14 @@ impl Server {
         )
         .unwrap();
         std::fs::write(folder.0.join("amtsbote.toml"), config).unwrap();
-        let mut server = Self {
+        Self {
             process: None,
             folder,
             port,
             inside,
             name,
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
-        };
-        server.restart().await;
-        server
+        }
     }
 
     /// Another node of the same server, on the same database, for clients and for peers that ask
@@ -247,6 +258,11 @@ impl Server {
             .username("amtsbote")
             .database("amtsbote");
         options.connect().await.unwrap()
+    }
+
+    /// Its data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.0.join("data")
     }
 
     /// Where the private PostgreSQL listens.
