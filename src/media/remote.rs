@@ -70,12 +70,12 @@ async fn receive(
     let signed = client.open(server, GetContent::new(id.to_owned()), FETCH_TIMEOUT);
     match timeout(BEGIN_TIMEOUT, signed).await.map_err(slow)? {
         Ok(answer) => parts(media, answer, draft).await,
-        // Servers from before version 1.11 of the specification.
+        // Servers from before version 1.11 of the specification: they refuse without a code of Matrix.
         Err(federation::Error::Remote {
-            status: 404,
+            status: 400..500,
             errcode,
             ..
-        }) if errcode == "M_UNRECOGNIZED" => {
+        }) if errcode.is_empty() || errcode == "M_UNRECOGNIZED" => {
             let path = format!("/_matrix/media/v3/download/{server}/{id}?allow_remote=false");
             let plain = client.open_path(server, &path, FETCH_TIMEOUT);
             let answer = timeout(BEGIN_TIMEOUT, plain).await.map_err(slow)??;

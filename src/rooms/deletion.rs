@@ -13,7 +13,7 @@ use ruma::{
     serde::Raw,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::{
     ATTEMPTS_MAX, Error, Rooms, blocks, create, membership,
@@ -316,7 +316,7 @@ impl Work<'_> {
             storage::memberships::forget(&mut conn, nid, room).await?;
         }
         if let (Some(new), true) = (&self.outcome.new_room_id, joined) {
-            membership::join::join(self.rooms, new, user, &[], None).await?;
+            membership::join::join(self.rooms, new, user, &[], Map::new()).await?;
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ use super::{
     policy_server::{self, Judged},
     presence, relations,
     resident::{Head, Room},
+    succession,
 };
 use crate::{
     clock::now_ms,
@@ -140,6 +141,9 @@ pub async fn send(
         *tip = head;
         drop(tip);
         if let Written::Yes(pos) = pending.written(rooms).await? {
+            if draft.kind == TimelineEventType::RoomTombstone {
+                Box::pin(succession::replaced(rooms, sender, draft)).await;
+            }
             return Ok(Sent { event_id, pos });
         }
     }

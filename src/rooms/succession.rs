@@ -3,11 +3,15 @@
 
 use std::sync::Arc;
 
-use ruma::{OwnedRoomId, RoomId, UserId, events::StateEventType};
+use ruma::{
+    OwnedRoomId, RoomId, UserId,
+    events::{StateEventType, room::member::MembershipState},
+};
 use serde_json::{Map, Value, json};
 
-use super::{Error, Rooms, resident::Room};
+use super::{Error, Rooms, membership, resident::Room};
 use crate::{
+    event::build::Draft,
     storage::{self, UserNid},
     users::{account_data, push_rules},
 };
@@ -16,6 +20,23 @@ use crate::{
 const LEFT_BEHIND: [&str; 1] = ["m.fully_read"];
 const TAGS: &str = "m.tag";
 const DIRECT: &str = "m.direct";
+
+#[derive(serde::Deserialize)]
+struct Tombstone {
+    replacement_room: OwnedRoomId,
+}
+
+/// Called when a user has closed a room for another. Who makes an upgrade by hand is in the new room
+/// before the two name each other.
+pub(super) async fn replaced(rooms: &Rooms, user: &UserId, tombstone: &Draft) {
+    let Ok(Tombstone { replacement_room }) = serde_json::from_str(tombstone.content.get()) else {
+        return;
+    };
+    let now = membership::current(rooms, &replacement_room, user).await;
+    if now.is_ok_and(|now| now == Some(MembershipState::Join)) {
+        follow(rooms, &replacement_room, user).await;
+    }
+}
 
 /// Called when a user has entered a room. What fails is logged: the user is in the room.
 pub(super) async fn follow(rooms: &Rooms, room_id: &RoomId, user: &UserId) {
@@ -49,10 +70,6 @@ async fn predecessor(rooms: &Rooms, room: &Room) -> Result<Option<Arc<Room>>, Er
     #[derive(serde::Deserialize)]
     struct Predecessor {
         room_id: OwnedRoomId,
-    }
-    #[derive(serde::Deserialize)]
-    struct Tombstone {
-        replacement_room: OwnedRoomId,
     }
     let head = room.head();
     let create = StateEventType::RoomCreate;

@@ -7,7 +7,7 @@ use ruma::{EventId, RoomId, UserId};
 use super::{
     Error, Event, Rooms, backfill,
     resident::Room,
-    visibility::{self, Viewer},
+    visibility::{self, Access, Viewer},
 };
 use crate::storage;
 
@@ -230,14 +230,25 @@ pub async fn around(
     })
 }
 
-/// The state of a room at a paging or sync token.
+/// The state of a room at a paging or sync token, as far as a user may know it: whoever left knows
+/// nothing of what came after. Before the room's first event it is what the room began with, its
+/// creation and the entry of who made it: a client asks so with the token of where its timeline begins.
 pub async fn state_at(
     rooms: &Rooms,
     room: &Room,
+    viewer: &Viewer,
     at: &str,
 ) -> Result<super::state::Entries, Error> {
     let seq = place(rooms, room, at).await?;
-    let last = read(rooms, room, (i64::MIN, seq), true, 1).await?.pop();
+    if let Access::Left(left) = &viewer.access
+        && left.seq < seq
+    {
+        return Ok(left.entries.clone());
+    }
+    let mut last = read(rooms, room, (i64::MIN, seq), true, 1).await?.pop();
+    if last.is_none() {
+        last = read(rooms, room, (seq, i64::MAX), false, 2).await?.pop();
+    }
     let Some(event) = last else {
         return Ok(room.head().state.entries.clone());
     };

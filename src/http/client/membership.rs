@@ -11,7 +11,7 @@ use ruma::{
         },
     },
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::{
     http::{App, error::ApiError, limits::Kind, mount, reply::Object, request::Authenticated},
@@ -70,12 +70,14 @@ async fn get_mutual_rooms_old(
 async fn join_room_by_id(
     State(rooms): State<Rooms>,
     Authenticated {
-        session, request, ..
+        session,
+        request,
+        body,
+        ..
     }: Authenticated<join_room_by_id::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let reason = request.reason.as_deref();
-    let user = &session.user_id;
-    let room_id = membership::join::join(&rooms, &request.room_id, user, &[], reason).await?;
+    let (user, said) = (&session.user_id, said(&body));
+    let room_id = membership::join::join(&rooms, &request.room_id, user, &[], said).await?;
     Ok(Object(json!({ "room_id": room_id })))
 }
 
@@ -83,14 +85,22 @@ async fn join_room_by_id(
 async fn join_room_by_id_or_alias(
     State(rooms): State<Rooms>,
     Authenticated {
-        session, request, ..
+        session,
+        request,
+        body,
+        ..
     }: Authenticated<join_room_by_id_or_alias::v3::Request>,
 ) -> Result<Object, ApiError> {
     let (room_id, via) = locate(&rooms, &request.room_id_or_alias, request.via).await?;
-    let reason = request.reason.as_deref();
-    let user = &session.user_id;
-    let room_id = membership::join::join(&rooms, &room_id, user, &via, reason).await?;
+    let (user, said) = (&session.user_id, said(&body));
+    let room_id = membership::join::join(&rooms, &room_id, user, &via, said).await?;
     Ok(Object(json!({ "room_id": room_id })))
+}
+
+/// All that a user says in joining a room.
+fn said(body: &[u8]) -> Map<String, Value> {
+    // That it is an object was seen when it was parsed; a body may also be missing.
+    serde_json::from_slice(body).unwrap_or_default()
 }
 
 /// The room of an id or alias, and servers that may help.

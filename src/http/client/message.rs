@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::{Path, Query, State, rejection::QueryRejection},
 };
 use ruma::{
     api::{
@@ -21,7 +21,14 @@ use crate::{
         build::Draft,
         client::{Shape, to_client},
     },
-    http::{App, error::ApiError, limits::Kind, mount, reply::Object, request::Authenticated},
+    http::{
+        App,
+        error::ApiError,
+        limits::Kind,
+        mount,
+        reply::Object,
+        request::{Asking, Authenticated},
+    },
     rooms::{
         Event, Rooms, StateSlice,
         relations::{bundle, filter::Related},
@@ -103,24 +110,47 @@ pub(super) fn related(
         .unwrap_or_default())
 }
 
+/// Which events are asked for.
+#[derive(serde::Deserialize)]
+struct Wanted {
+    from: Option<String>,
+    to: Option<String>,
+    /// NOTSPEC: clients may leave it out, as Synapse lets them.
+    #[serde(default = "forward")]
+    dir: Direction,
+    limit: Option<u64>,
+    #[serde(default, with = "ruma::serde::json_string")]
+    filter: RoomEventFilter,
+}
+
+fn forward() -> Direction {
+    Direction::Forward
+}
+
+/// Events of a page, where the client does not say how many.
+const PAGE: i64 = 10;
+
 /// `GET /_matrix/client/v3/rooms/{roomId}/messages`
 async fn get_message_events(
     State(rooms): State<Rooms>,
+    Asking(session): Asking,
+    Path(room_id): Path<String>,
     filtered: Result<Query<Filtered>, QueryRejection>,
-    Authenticated {
-        session, request, ..
-    }: Authenticated<get_message_events::v3::Request>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Object, ApiError> {
+    let room_id = super::state::parse(&room_id)?;
     let related = related(filtered)?;
+    let Query(request) = wanted.map_err(|error| ApiError::invalid_param(&error.body_text()))?;
+    let limit = request
+        .limit
+        .map(|limit| limit.try_into().unwrap_or(timeline::PAGE_MAX));
     let paging = Paging {
         from: request.from.as_deref(),
         to: request.to.as_deref(),
         backwards: request.dir == Direction::Backward,
-        limit: u64::from(request.limit)
-            .try_into()
-            .unwrap_or(timeline::PAGE_MAX),
+        limit: limit.unwrap_or(PAGE),
     };
-    let page = timeline::page(&rooms, &request.room_id, &session.user_id, paging).await?;
+    let page = timeline::page(&rooms, &room_id, &session.user_id, paging).await?;
     let mut events: Vec<Event> = page
         .events
         .into_iter()

@@ -304,7 +304,7 @@ async fn get_member_events(
     rooms.whole(&request.room_id).await?;
     let (room, viewer) = visibility::enter(&rooms, &request.room_id, &session.user_id).await?;
     let entries = match &request.at {
-        Some(at) => timeline::state_at(&rooms, &room, at).await?,
+        Some(at) => timeline::state_at(&rooms, &room, &viewer, at).await?,
         None => viewer.entries(&room),
     };
     let nids: Vec<i64> = entries

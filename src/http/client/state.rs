@@ -51,7 +51,7 @@ pub(super) fn routes() -> Router<App> {
     router
 }
 
-fn parse(room_id: &str) -> Result<OwnedRoomId, ApiError> {
+pub(super) fn parse(room_id: &str) -> Result<OwnedRoomId, ApiError> {
     RoomId::parse(room_id).map_err(|_| ApiError::invalid_param("not a room id"))
 }
 

@@ -12,21 +12,30 @@ use super::{
 };
 use crate::{storage, users::announce};
 
-/// Joins a room. `via` are servers that may help; `extra` goes into the membership event.
+/// Fields of a membership event that are not for the user to say.
+const NOT_OWN: [&str; 6] = [
+    "avatar_url",
+    "displayname",
+    "is_direct",
+    "join_authorised_via_users_server",
+    "third_party_invite",
+    "third_party_signed",
+];
+
+/// Joins a room. `via` are servers that may help; `said` goes into the membership event: a reason, and
+/// (NOTSPEC, as in Synapse) fields of one's own.
 pub async fn join(
     rooms: &Rooms,
     room_id: &RoomId,
     user: &UserId,
     via: &[OwnedServerName],
-    reason: Option<&str>,
+    said: Map<String, Value>,
 ) -> Result<OwnedRoomId, Error> {
     blocks::check(rooms, room_id).await?;
     let _entering = doors::enter(rooms, room_id).await?;
-    let mut content = Map::new();
+    let mut content = said;
+    content.retain(|field, _| !NOT_OWN.contains(&field.as_str()));
     content.insert("membership".to_owned(), json!("join"));
-    if let Some(reason) = reason {
-        content.insert("reason".to_owned(), json!(reason));
-    }
     if we_are_in(rooms, room_id).await? && !rooms.by_id(room_id).await?.partial {
         if !local(rooms, room_id, user, via, content).await? {
             return Ok(room_id.to_owned());

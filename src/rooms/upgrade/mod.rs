@@ -102,7 +102,6 @@ pub async fn upgrade(
         set(rooms, room_id, user, "m.room.power_levels", &closed).await;
     }
     references::update(rooms, user, (room_id, &new_id)).await?;
-    succession::follow(rooms, &new_id, user).await;
     Ok(new_id)
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rig::{enc, server::Server};
+use crate::rig::{enc, server::Server, user::User};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn membership_follows_the_rules() {
@@ -340,4 +340,56 @@ async fn events_are_found_by_their_time() {
     let (status, body) = find(&alice, far, "f").await;
     assert_eq!((status, &body["errcode"]), (404, &json!("M_NOT_FOUND")));
     assert_eq!(find(&eve, far, "b").await.0, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_are_those_of_a_point_in_time_and_nobody_sees_beyond_their_stay() {
+    let server = Server::start().await;
+    let mut alice = server.user("alice").await;
+    let (mut bob, carol) = (server.user("bob").await, server.user("carol").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    let sync = alice.sync(0).await;
+    let begin = sync["rooms"]["join"][&room]["timeline"]["prev_batch"].clone();
+    // Words of one's own go into the membership event, but for what a server says.
+    let said = json!({ "reason": "hello", "de.example.desk": 4, "displayname": "Mallory" });
+    let (status, body) = bob.post(&format!("/join/{}", enc(&room)), said).await;
+    assert_eq!(status, 200, "{body}");
+    let path = format!("/rooms/{}/state/m.room.member/{}", enc(&room), enc(&bob.id));
+    let (_, member) = alice.get(&path).await;
+    assert_eq!(
+        (
+            &member["reason"],
+            &member["de.example.desk"],
+            &member["displayname"]
+        ),
+        (&json!("hello"), &json!(4), &json!("bob"))
+    );
+    bob.sync(0).await;
+    let leave = format!("/rooms/{}/leave", enc(&room));
+    assert_eq!(bob.post(&leave, json!({})).await.0, 200);
+    carol.join(&room).await;
+    alice.sync(0).await;
+
+    let members = async |user: &User, at: &str| -> Vec<String> {
+        let path = format!("/rooms/{}/members?at={}", enc(&room), enc(at));
+        let (status, body) = user.get(&path).await;
+        assert_eq!(status, 200, "{body}");
+        let chunk = body["chunk"].as_array().unwrap().iter();
+        let joined = chunk.filter(|event| event["content"]["membership"] == "join");
+        joined
+            .map(|event| event["state_key"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(members(&alice, begin.as_str().unwrap()).await, [&*alice.id]);
+    let now = alice.since.clone().unwrap();
+    let mut both = members(&alice, &now).await;
+    both.sort();
+    assert_eq!(both, [&*alice.id, &*carol.id]);
+    assert_eq!(members(&bob, &now).await, [&*alice.id]);
+
+    // The direction of a page may be left out, but not be nonsense.
+    let messages = format!("/rooms/{}/messages", enc(&room));
+    let (_, page) = alice.get(&messages).await;
+    assert_eq!(page["chunk"][0]["type"], "m.room.create", "{page}");
+    assert_eq!(alice.get(&format!("{messages}?dir=up")).await.0, 400);
 }

@@ -219,3 +219,24 @@ async fn tags_and_direct_chats_follow_to_the_new_room_on_every_server() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_follow_into_a_room_that_was_replaced_by_hand() {
+    let server = Server::start().await;
+    let alice = server.user("alice").await;
+    let old = alice.create_room(json!({})).await;
+    let rule = |room: &str| format!("/pushrules/global/room/{}", enc(room));
+    let silent = json!({ "actions": [] });
+    assert_eq!(alice.put(&rule(&old), silent).await.0, 200);
+    let named = json!({ "creation_content": { "predecessor": { "room_id": old } } });
+    let new = alice.create_room(named).await;
+    assert_eq!(
+        alice.get(&rule(&new)).await.0,
+        404,
+        "only one names the other"
+    );
+    let tombstone = json!({ "body": "over there", "replacement_room": new });
+    set(&alice, &old, "m.room.tombstone", "", tombstone).await;
+    let (status, body) = alice.get(&rule(&new)).await;
+    assert_eq!((status, &body["actions"]), (200, &json!([])), "{body}");
+}
