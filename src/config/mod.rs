@@ -98,6 +98,8 @@ pub struct Config {
     pub push: Push,
     /// The TURN server for calls.
     pub turn: Turn,
+    /// Notices to users; `None`: off.
+    pub server_notices: Option<ServerNotices>,
     /// E-mail; `None`: there is none.
     pub email: Option<Email>,
     /// What is not in the specification yet, and changes what everybody sees.
@@ -284,6 +286,25 @@ pub struct Turn {
     pub lifetime_seconds: u32,
 }
 
+/// What the agency tells its users in rooms of their own.
+#[derive(Clone, Debug)]
+pub struct ServerNotices {
+    /// Name of the user that speaks.
+    pub localpart: String,
+    /// What that user is called.
+    pub display_name: String,
+    /// How it looks.
+    pub avatar_url: Option<String>,
+    /// Name of the rooms.
+    pub room_name: String,
+    /// Their topic.
+    pub room_topic: Option<String>,
+    /// How they look.
+    pub room_avatar_url: Option<String>,
+    /// Whether users are in their room without being asked.
+    pub auto_join: bool,
+}
+
 /// What is not in the specification yet, and changes what everybody sees.
 #[derive(Clone, Copy, Debug)]
 pub struct Unstable {
@@ -388,6 +409,7 @@ impl Default for Config {
                 shared_secret: None,
                 lifetime_seconds: 86_400,
             },
+            server_notices: None,
             email: None,
             unstable: Unstable {
                 thread_subscriptions: false,

@@ -167,12 +167,17 @@ impl From<rooms::Error> for ApiError {
             Error::RoomNotFound(_)
             | Error::EventNotFound
             | Error::StateNotFound
-            | Error::AliasNotFound => Self::not_found(&text),
+            | Error::AliasNotFound
+            | Error::UserNotFound(_) => Self::not_found(&text),
             Error::NotJoined { .. }
             | Error::Forbidden(_)
             | Error::RefusedServers(_)
             | Error::Withheld => Self::forbidden(&text),
             Error::InviteBlocked(_) => Self::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", &text),
+            Error::Notices => {
+                let code = "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM";
+                Self::new(StatusCode::FORBIDDEN, code, &text)
+            }
             Error::Invalid(_) => Self::new(bad, "M_BAD_JSON", &text),
             Error::StillThere(_) | Error::NoThreadThere => Self::new(bad, "M_UNKNOWN", &text),
             Error::SwitchedOff => Self::unrecognized(StatusCode::NOT_FOUND),

@@ -91,7 +91,7 @@ pub(super) async fn create_with(
     drafts.extend(self::drafts(
         creator,
         request,
-        (&room.version, &rooms.ctx().config.rooms),
+        (&room.version, &encryption::rules(rooms, creator)),
         alias.as_deref(),
     )?);
     drafts.append(&mut more);

@@ -2,12 +2,13 @@
 //! out again or puts something else in its place.
 
 use ruma::{
+    UserId,
     api::client::room::create_room::v3::{Request, RoomPreset},
     events::TimelineEventType,
 };
 use serde_json::{Map, Value, json};
 
-use super::Error;
+use super::{Error, Rooms, server_notices};
 use crate::{
     config::{self, Encryption},
     event::build::Draft,
@@ -15,6 +16,15 @@ use crate::{
 
 /// The only algorithm of rooms that the specification recommends.
 const ALGORITHM: &str = "m.megolm.v1.aes-sha2";
+
+/// The rules for the rooms that a user creates: the server has no keys for its own notices.
+pub(super) fn rules(rooms: &Rooms, creator: &UserId) -> config::Rooms {
+    let mut rules = rooms.ctx().config.rooms.clone();
+    if server_notices::is_sender(rooms, creator) {
+        rules.encryption = Encryption::Off;
+    }
+    rules
+}
 
 /// The event that a new room gets beside what the client gives; `None`: it gets none.
 pub(super) fn draft(

@@ -32,6 +32,7 @@ pub mod resolve;
 pub mod search;
 pub mod send;
 pub mod serve;
+pub mod server_notices;
 pub mod spaces;
 pub mod state;
 pub mod sticky;
@@ -124,6 +125,14 @@ pub enum Error {
     /// The authorization rules, or a rule of ours, forbid it.
     #[error("{0}")]
     Forbidden(String),
+    /// An invitation to what the server tells its users cannot be refused.
+    #[error(
+        "this is where the server tells you what you need to know; you can leave once you have joined"
+    )]
+    Notices,
+    /// No such user here.
+    #[error("user {0} is not known here")]
+    UserNotFound(OwnedUserId),
     /// The user wants no invitations by that one.
     #[error("{0} does not take this invitation")]
     InviteBlocked(OwnedUserId),

@@ -49,6 +49,10 @@ impl Txn {
         let digest = hash.finalize();
         Self(Uuid::from_slice(&digest[..16]).unwrap_or_default())
     }
+
+    pub(super) fn hash(self) -> Uuid {
+        self.0
+    }
 }
 
 /// What was sent.

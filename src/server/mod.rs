@@ -51,6 +51,8 @@ pub async fn run(
     let ctx = Context::new(config, db, keys, federation)?;
     let made = crate::users::registration::create_senders(&ctx).await;
     made.context("the users of application services could not be made")?;
+    let made = crate::rooms::server_notices::prepare(&ctx).await;
+    made.context("the user of the server's notices could not be made")?;
     let rooms = Rooms::start(ctx.clone());
     let app = App {
         media: Media::open(ctx.clone()).context("the folder for media")?,

@@ -28,6 +28,25 @@ pub fn of_code(code: i16) -> MembershipState {
     }
 }
 
+/// The oldest room that `owner` is joined to and that `other` is, or was, in.
+pub async fn find_shared(
+    conn: &mut PgConnection,
+    owner: UserNid,
+    other: UserNid,
+) -> Result<Option<RoomNid>, Error> {
+    let found = sqlx::query_scalar!(
+        "SELECT theirs.room_nid FROM user_room theirs
+         JOIN user_room own ON own.room_nid = theirs.room_nid
+           AND own.user_nid = $1 AND own.membership = 1
+         WHERE theirs.user_nid = $2 ORDER BY theirs.room_nid LIMIT 1",
+        owner.0,
+        other.0
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.map(RoomNid))
+}
+
 /// A local user's relation to a room.
 #[derive(Clone, Debug)]
 pub struct UserRoom {

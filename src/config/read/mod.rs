@@ -7,6 +7,7 @@ mod media;
 mod outbound;
 mod push;
 mod rooms;
+mod server_notices;
 mod turn;
 
 use std::{
@@ -54,6 +55,7 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         media: media::read(source_ref, &defaults.media),
         push: push::read(source_ref, defaults.push),
         turn: turn::read(source_ref, &defaults.turn),
+        server_notices: server_notices::read(source_ref),
         email,
         unstable: Unstable {
             thread_subscriptions: source_ref.flag(

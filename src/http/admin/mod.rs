@@ -8,6 +8,7 @@ mod register;
 mod registration_tokens;
 mod room_deletion;
 mod rooms;
+mod server_notices;
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ pub(super) fn routes() -> Router<App> {
         .merge(registration_tokens::routes())
         .merge(rooms::routes())
         .merge(room_deletion::routes())
+        .merge(server_notices::routes())
 }
 
 /// `GET /_synapse/admin/v1/server_version`

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     http::{App, error::ApiError, limits::Kind, mount, reply::Object, request::Authenticated},
-    rooms::{Rooms, aliases, membership, mutual},
+    rooms::{Rooms, aliases, membership, mutual, server_notices},
 };
 
 pub(super) fn routes() -> Router<App> {
@@ -169,7 +169,7 @@ async fn leave_room(
     }: Authenticated<leave_room::v3::Request>,
 ) -> Result<Object, ApiError> {
     let reason = request.reason.as_deref();
-    membership::leave::leave(&rooms, &request.room_id, &session.user_id, reason).await?;
+    server_notices::leave(&rooms, &request.room_id, &session.user_id, reason).await?;
     Ok(Object(json!({})))
 }
 

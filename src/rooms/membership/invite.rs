@@ -16,6 +16,7 @@ use super::{
         remote,
         resident::Room,
         send::{Built, auth_slice, authorize, position, send},
+        server_notices,
     },
     draft, require_joined,
 };
@@ -59,6 +60,9 @@ pub async fn invite(
 
 /// Fails where a user of ours wants no invitations by the sender.
 pub async fn check_wanted(rooms: &Rooms, sender: &UserId, target: &UserId) -> Result<(), Error> {
+    if server_notices::is_sender(rooms, sender) {
+        return Ok(());
+    }
     let Some(user) = rooms.ctx().db.ids.find_user(target).await? else {
         return Ok(());
     };

@@ -159,6 +159,7 @@ async fn tokens_are_asked_for_and_checked() {
 const EVERYTHING: &str = "[registration]\nopen = true\nshared_secret = \"test secret\"\n\
                           [unstable]\nthread_subscriptions = true\n\
                           [rendezvous]\nenabled = true\n\
+                          [server_notices]\nlocalpart = \"notices\"\n\
                           [well_known]\nclient = \"https://localhost\"\n";
 
 #[tokio::test(flavor = "multi_thread")]

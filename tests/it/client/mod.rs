@@ -18,6 +18,7 @@ mod relations;
 mod rendezvous;
 mod rooms;
 mod search;
+mod server_notices;
 mod signatures;
 mod sliding;
 pub(crate) mod spaces;
