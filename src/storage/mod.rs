@@ -37,6 +37,7 @@ pub mod push_queue;
 pub mod push_rules;
 pub mod pushers;
 pub mod receipts;
+pub mod recent;
 pub mod redact_todo;
 pub mod registration_tokens;
 pub mod relation_todo;
@@ -77,6 +78,7 @@ use sqlx::{
 pub use self::{
     ids::Ids,
     numbers::{EventNid, RoomNid, SKeyNid, ServerNid, TypeNid, UserNid},
+    recent::{Recent, Topic},
     stream::{LogEntry, LogKind, LogRow, Pos, StreamClock},
     tx::Tx,
 };

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
     Error, filter,
+    memory::Memory,
     timeline::{self, Members, Timeline},
 };
 use crate::{
@@ -31,7 +32,7 @@ use crate::{
         state::Entries,
         visibility::{self, Leaving},
     },
-    storage::{Pos, RoomNid, UserNid, sync::Span},
+    storage::{Pos, RoomNid, UserNid, memberships::UserRoom, sync::Span},
     users::tokens::Session,
 };
 
@@ -40,6 +41,9 @@ use crate::{
 pub(super) struct Scope<'a> {
     pub(super) rooms: &'a Rooms,
     pub(super) session: &'a Session,
+    pub(super) memory: &'a Memory,
+    /// Rooms of the user.
+    pub(super) mine: &'a [UserRoom],
     pub(super) filter: &'a FilterDefinition,
     /// What the filter says of relations of events of timelines.
     pub(super) related: &'a Related,

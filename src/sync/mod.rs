@@ -4,6 +4,7 @@ mod encryption;
 pub mod filter;
 mod hub;
 mod joined;
+mod memory;
 mod other;
 pub mod presence;
 mod profiles;

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     event::client::{Shape, to_client},
     rooms::{Rooms, receipts::contents, resident::Room},
-    storage::{self, Pos, RoomNid, memberships::UserRoom},
+    storage::{self, Pos, RoomNid, Topic, memberships::UserRoom},
     users::{push_rules, tokens::Session},
 };
 
@@ -103,9 +103,14 @@ pub(super) async fn receipts(
     scope: Scope<'_>,
     nids: &[RoomNid],
 ) -> Result<HashMap<RoomNid, Value>, Error> {
+    let db = &scope.rooms.ctx().db;
     let spans: Vec<(RoomNid, Pos)> = nids.iter().map(|room| (*room, scope.since)).collect();
+    let spans = db.stream.recent().with_news(Topic::Receipts, &spans);
+    if spans.is_empty() {
+        return Ok(HashMap::new());
+    }
     let user = scope.session.user_nid;
-    let mut conn = scope.rooms.ctx().db.conn().await?;
+    let mut conn = db.conn().await?;
     let rows = storage::receipts::list(&mut conn, user, (&spans, scope.upto), None).await?;
     drop(conn);
     Ok(contents(scope.rooms.ctx(), &rows).await?)
@@ -125,8 +130,11 @@ pub(super) async fn account_data(
     session: &Session,
     (since, upto): (Pos, Pos),
 ) -> Result<AccountData, Error> {
-    let mut conn = rooms.ctx().db.conn().await?;
-    let user = session.user_nid;
+    let (db, user) = (&rooms.ctx().db, session.user_nid);
+    if since > 0 && !db.stream.recent().has_since(Topic::Account, user.0, since) {
+        return Ok(AccountData::default());
+    }
+    let mut conn = db.conn().await?;
     let rows = storage::account_data::list_since(&mut conn, user, since, upto).await?;
     drop(conn);
     let mut data = AccountData::default();

@@ -53,7 +53,9 @@ pub async fn sync(
     request: &Request,
     stopping: &CancellationToken,
 ) -> Result<String, Error> {
-    let (filter, related, fields) = load(rooms.ctx(), session, request.filter.as_deref()).await?;
+    let memory = &hub.memory;
+    let loaded = load(rooms.ctx(), memory, session, request.filter.as_deref()).await?;
+    let fields = &loaded.fields;
     let since: Option<Token> = request.since.as_deref().map(str::parse).transpose()?;
     let stream = &rooms.ctx().db.stream;
     if let Some(since) = since {
@@ -69,15 +71,17 @@ pub async fn sync(
         if !fields.is_empty() {
             waiter.watch_profiles();
         }
-        let mine = Mine::read(rooms, session).await?;
+        let mine = Mine::read(rooms, memory, session).await?;
         waiter.watch(mine.joined());
         let upto = mine.upto;
         let scope = Scope {
             rooms,
             session,
-            filter: &filter,
-            related: &related,
-            ignored: &mine.wishes.ignored,
+            memory,
+            mine: &mine.known.rooms,
+            filter: &loaded.filter,
+            related: &loaded.related,
+            ignored: &mine.known.wishes.ignored,
             since: since.map_or(0, |since| since.pos.min(upto)),
             upto,
             full_state: request.full_state,
@@ -86,14 +90,14 @@ pub async fn sync(
         };
         let typing = rooms.typing().serial();
         let told_typing = since.map_or(0, |since| since.typing);
-        let mut answer = look(scope, &mine.rooms, (told_typing, typing)).await?;
+        let mut answer = look(scope, (told_typing, typing)).await?;
         if !fields.is_empty() {
             let span = (scope.since, upto);
-            let found = profiles::read(rooms, session, Some(&fields), span, &answer.fresh).await?;
+            let found = profiles::read(rooms, session, Some(fields), span, &answer.fresh).await?;
             answer.users = profiles::classic(found);
         }
         let news = encryption::look(scope, since).await?;
-        let presence = presence::look(scope, &mine.rooms, &news.met).await?;
+        let presence = presence::look(scope, &news.met).await?;
         let is_quiet = news.is_empty() && answer.is_empty() && presence.is_empty();
         let wait = since.is_some() && is_quiet && !request.full_state;
         let now = tokio::time::Instant::now();
@@ -157,8 +161,8 @@ fn finish(answer: &Answer, news: &News, presence: &[Value], token: Token) -> Str
         "presence": { "events": presence },
         "to_device": { "events": news.to_device },
         "device_lists": { "changed": news.changed, "left": news.left },
-        "device_one_time_keys_count": news.key_counts,
-        "device_unused_fallback_key_types": news.unused_fallback,
+        "device_one_time_keys_count": news.keys.counts,
+        "device_unused_fallback_key_types": news.keys.unused_fallback,
     });
     if !answer.users.is_empty() {
         body["org.matrix.msc4429.users"] = json!(answer.users);
@@ -166,10 +170,11 @@ fn finish(answer: &Answer, news: &News, presence: &[Value], token: Token) -> Str
     body.to_string()
 }
 
-async fn look(scope: Scope<'_>, mine: &[UserRoom], typing: (i64, i64)) -> Result<Answer, Error> {
+async fn look(scope: Scope<'_>, typing: (i64, i64)) -> Result<Answer, Error> {
     let ids = &scope.rooms.ctx().db.ids;
     let mut answer = Answer::default();
-    let wanted: Vec<&UserRoom> = mine.iter().filter(|row| row.pos <= scope.upto).collect();
+    let mine = scope.mine.iter();
+    let wanted: Vec<&UserRoom> = mine.filter(|row| row.pos <= scope.upto).collect();
     let joined: Vec<&UserRoom> = wanted
         .iter()
         .copied()
@@ -272,6 +277,9 @@ async fn join(
         let part = parts.entry(*nid).or_default();
         part.insert("ephemeral".to_owned(), json!({ "events": ephemeral }));
         part.insert("account_data".to_owned(), json!({ "events": data }));
+    }
+    if parts.is_empty() {
+        return Ok(());
     }
     let told: Vec<i64> = parts.keys().map(|nid| nid.0).collect();
     let mut conn = rooms.ctx().db.conn().await?;

@@ -1,6 +1,6 @@
 //! What a client may want beside rooms.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     rooms::receipts::contents,
-    storage::{self, Pos, RoomNid},
+    storage::{self, Pos, RoomNid, Topic},
 };
 
 /// Sticky events in one answer, at most and where the client says nothing.
@@ -123,7 +123,7 @@ async fn to_device(view: &View<'_>, wanted: &ToDevice) -> Result<(Value, bool), 
     let since = since("to_device", wanted)?;
     let limit = wanted.limit.map_or(i64::MAX, i64::from);
     let span = (since.min(view.upto), view.upto);
-    let (events, told) = encryption::messages(view.rooms, view.session, span, limit).await?;
+    let (events, told) = encryption::messages(view.who(), span, limit).await?;
     let is_news = !events.is_empty();
     let part = json!({ "next_batch": told.to_string(), "events": events });
     Ok((part, is_news))
@@ -135,7 +135,12 @@ async fn to_device(view: &View<'_>, wanted: &ToDevice) -> Result<(Value, bool), 
 async fn sticky(view: &View<'_>, wanted: &ToDevice, told: &[Part]) -> Result<(Value, bool), Error> {
     let since = since("sticky_events", wanted)?.min(view.upto);
     let mut rooms = sticky::Wanted::default();
-    for room in view.joined {
+    let spans: Vec<(RoomNid, Pos)> = view.joined.iter().map(|row| (row.room, since)).collect();
+    let stream = &view.rooms.ctx().db.stream;
+    let news = stream.recent().with_news(Topic::Events, &spans);
+    let news: HashSet<RoomNid> = news.into_iter().map(|(room, _)| room).collect();
+    let joined = view.joined.iter();
+    for room in joined.filter(|row| news.contains(&row.room)) {
         if since > 0 && room.pos > since {
             rooms.fresh.push(room.room.0);
         } else {
@@ -162,13 +167,12 @@ async fn sticky(view: &View<'_>, wanted: &ToDevice, told: &[Part]) -> Result<(Va
 }
 
 async fn e2ee(view: &View<'_>) -> Result<(Value, bool), Error> {
-    let (counts, unused) = encryption::counts(view.rooms, view.session).await?;
-    let span = (view.since, view.upto);
-    let changes = encryption::changes(view.rooms, view.session, span).await?;
+    let keys = encryption::keys(view.who()).await?;
+    let changes = encryption::changes(view.who(), (view.since, view.upto)).await?;
     let is_news = !(changes.changed.is_empty() && changes.left.is_empty());
     let mut part = json!({
-        "device_one_time_keys_count": counts,
-        "device_unused_fallback_key_types": unused,
+        "device_one_time_keys_count": keys.counts,
+        "device_unused_fallback_key_types": keys.unused_fallback,
     });
     if view.since > 0 {
         part["device_lists"] = json!({ "changed": changes.changed, "left": changes.left });
@@ -181,9 +185,19 @@ async fn account_data(view: &View<'_>, spans: &[(RoomNid, Pos)]) -> Result<(Valu
     let span = (view.since, view.upto);
     let data = other::account_data(view.rooms, view.session, span).await?;
     let global: Vec<Value> = data.global.into_iter().map(|(_, event)| event).collect();
-    let mut conn = view.rooms.ctx().db.conn().await?;
-    let of_rooms = storage::sliding::account_data(&mut conn, user, spans, view.upto).await?;
-    drop(conn);
+    let db = &view.rooms.ctx().db;
+    let spans: Vec<(RoomNid, Pos)> = {
+        let recent = db.stream.recent();
+        let is_new = |since| since == 0 || recent.has_since(Topic::Account, user.0, since);
+        let spans = spans.iter().copied();
+        spans.filter(|(_, since)| is_new(*since)).collect()
+    };
+    let of_rooms = if spans.is_empty() {
+        Vec::new()
+    } else {
+        let mut conn = db.conn().await?;
+        storage::sliding::account_data(&mut conn, user, &spans, view.upto).await?
+    };
     let mut by_room: HashMap<RoomNid, Vec<Value>> = HashMap::new();
     for (room, kind, content) in of_rooms {
         let events = by_room.entry(room).or_default();
@@ -202,14 +216,19 @@ async fn receipts(
     spans: &[(RoomNid, Pos)],
     told: &[Part],
 ) -> Result<(Value, bool), Error> {
+    let db = &view.rooms.ctx().db;
+    let spans = db.stream.recent().with_news(Topic::Receipts, spans);
+    if spans.is_empty() {
+        return Ok((json!({ "rooms": {} }), false));
+    }
     let events: Vec<String> = told
         .iter()
         .flat_map(|part| &part.events)
         .map(ToString::to_string)
         .collect();
     let user = view.session.user_nid;
-    let mut conn = view.rooms.ctx().db.conn().await?;
-    let rows = storage::receipts::list(&mut conn, user, (spans, view.upto), Some(&events)).await?;
+    let mut conn = db.conn().await?;
+    let rows = storage::receipts::list(&mut conn, user, (&spans, view.upto), Some(&events)).await?;
     drop(conn);
     let contents = contents(view.rooms.ctx(), &rows).await?;
     let is_news = !contents.is_empty();

@@ -28,10 +28,10 @@ use self::{
     list::{Seen, Shown},
     room::Wish,
 };
-use super::{Error, Hub, TIMEOUT_MAX, timeline::Mine};
+use super::{Error, Hub, TIMEOUT_MAX, encryption::Who, memory::Memory, timeline::Mine};
 use crate::{
     rooms::{self, Rooms},
-    storage::{self, Db, Pos, RoomNid, memberships::UserRoom, presence::State},
+    storage::{self, Db, Pos, RoomNid, Topic, memberships::UserRoom, presence::State},
     users::tokens::Session,
 };
 
@@ -52,6 +52,9 @@ pub struct Request {
 struct View<'a> {
     rooms: &'a Rooms,
     session: &'a Session,
+    memory: &'a Memory,
+    /// All rooms of the user.
+    mine: &'a [UserRoom],
     /// Where the client is; 0: at the beginning.
     since: Pos,
     /// Serials of typing: the one that it knows, and the one up to which it is told.
@@ -67,6 +70,15 @@ struct View<'a> {
 }
 
 impl View<'_> {
+    fn who(&self) -> Who<'_> {
+        Who {
+            rooms: self.rooms,
+            memory: self.memory,
+            session: self.session,
+            mine: self.mine,
+        }
+    }
+
     /// The number of a pair of event type and state key, if there ever was one.
     async fn skey(&self, kind: &str, key: &str) -> Result<Option<i64>, Error> {
         let pair = (kind.to_owned(), key.to_owned());
@@ -114,23 +126,26 @@ pub async fn sync(
     loop {
         // Register, then look, then wait: what comes in between is not missed.
         let mut waiter = hub.register(session.user_nid);
-        let mine = Mine::read(rooms, session).await?;
+        let mine = Mine::read(rooms, &hub.memory, session).await?;
         waiter.watch(mine.joined());
         if request.body.extensions.profiles.of.is_on() {
             waiter.watch_profiles();
         }
         let upto = mine.upto;
         let typing = rooms.typing().serial();
-        let listed: Vec<&UserRoom> = mine.rooms.iter().filter(|room| !room.forgotten).collect();
+        let known = &mine.known;
+        let listed: Vec<&UserRoom> = known.rooms.iter().filter(|room| !room.forgotten).collect();
         let joined = listed.iter().copied().filter(|room| room.membership == 1);
         let joined: Vec<&UserRoom> = joined.collect();
         let view = View {
             rooms,
             session,
+            memory: &hub.memory,
+            mine: &known.rooms,
             since: token.map_or(0, |token| token.pos.min(upto)),
             typing: (token.map_or(0, |token| token.typing), typing),
             upto,
-            ignored: &mine.wishes.ignored,
+            ignored: &known.wishes.ignored,
             joined: &joined,
             direct: OnceCell::new(),
             skeys: Mutex::default(),
@@ -263,10 +278,12 @@ async fn find_read(view: &View<'_>, wishes: &mut [Wish<'_>]) -> Result<(), Error
     let told = wishes.iter();
     let told = told.filter_map(|wish| Some((wish.listed.room, wish.since?)));
     let told: Vec<(RoomNid, storage::Pos)> = told.collect();
+    let db = &view.rooms.ctx().db;
+    let told = db.stream.recent().with_news(Topic::Receipts, &told);
     if told.is_empty() {
         return Ok(());
     }
-    let mut conn = view.rooms.ctx().db.conn().await?;
+    let mut conn = db.conn().await?;
     let user = view.session.user_nid;
     let read = storage::receipts::list_read(&mut conn, user, &told, view.upto).await?;
     drop(conn);

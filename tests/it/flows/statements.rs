@@ -98,10 +98,10 @@ async fn syncs_take_as_many_statements_for_many_rooms_as_for_few() {
         few, many,
         "first, quiet, one message, sliding quiet, all rooms"
     );
-    let most = [22, 11, 12, 11, 14];
+    let most = [22, 0, 6, 0, 7];
     let within = many.iter().zip(most).all(|(count, most)| *count <= most);
     assert!(within, "{many:?} of at most {most:?}");
-    assert!(many.iter().all(|count| *count > 0), "nothing was logged");
+    assert!(many[0] > 0, "nothing was logged");
 }
 
 /// A user in that many rooms whose history begins for everybody with their join, each with members of
