@@ -20,9 +20,14 @@
 //!
 //! Typing and presence are in memory anyway, or asked only where somebody's changed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use moka::sync::Cache;
+use ruma::OwnedRoomId;
 use serde_json::Value;
 
 use super::filter::Loaded;
@@ -35,11 +40,15 @@ use crate::{
 const ROOMS_MAX: u64 = 250_000;
 /// Devices of which something is kept.
 const DEVICES_MAX: u64 = 50_000;
+/// Rooms whose members are counted.
+const COUNTS_MAX: u64 = 100_000;
 /// Stored filters that are kept: clients of one kind store the same for each user.
 const FILTERS_MAX: u64 = 10_000;
 /// Nothing is kept longer.
 const LIFE: Duration = Duration::from_mins(10);
 
+/// Direct chats that are kept with the rooms of a user.
+pub(super) const DIRECT_MAX: usize = 1_000;
 /// Bytes of an invitation that count as one more room.
 const BYTES_A_ROOM: usize = 200;
 
@@ -51,7 +60,12 @@ pub(super) struct Memory {
     /// Positions up to which no message waits for a device.
     emptied: Cache<(UserNid, i32), Pos>,
     filters: Cache<(UserNid, String), Arc<Loaded>>,
+    /// Joined and invited members of rooms, and when they were counted.
+    counts: Cache<i64, (Counts, Pos)>,
 }
+
+/// Joined and invited members of a room.
+pub(super) type Counts = (i64, i64);
 
 /// The rooms of a user.
 #[derive(Debug)]
@@ -60,6 +74,8 @@ pub(super) struct Known {
     pub(super) rooms: Vec<UserRoom>,
     /// What the user has said of others.
     pub(super) wishes: Wishes,
+    /// Which of them are direct chats, if that was looked up.
+    pub(super) direct: OnceLock<HashSet<OwnedRoomId>>,
     pub(super) read_at: Pos,
 }
 
@@ -86,6 +102,10 @@ impl Default for Memory {
                 .time_to_live(LIFE)
                 .build(),
             emptied: Cache::new(DEVICES_MAX),
+            counts: Cache::builder()
+                .max_capacity(COUNTS_MAX)
+                .time_to_live(LIFE)
+                .build(),
             filters: Cache::builder()
                 .max_capacity(FILTERS_MAX)
                 .time_to_idle(LIFE)
@@ -157,5 +177,15 @@ impl Memory {
 
     pub(super) fn keep_filter(&self, user: UserNid, id: &str, filter: Arc<Loaded>) {
         self.filters.insert((user, id.to_owned()), filter);
+    }
+
+    /// How many members a room has, where nothing happened in it since they were counted.
+    pub(super) fn counts(&self, room: i64, recent: &Recent) -> Option<Counts> {
+        let (counts, read_at) = self.counts.get(&room)?;
+        (!recent.has_since(Topic::Events, room, read_at)).then_some(counts)
+    }
+
+    pub(super) fn keep_counts(&self, room: i64, counts: Counts, read_at: Pos) {
+        self.counts.insert(room, (counts, read_at));
     }
 }

@@ -1,6 +1,7 @@
 //! What changed for me? Reads only.
 
 mod encryption;
+mod fields;
 pub mod filter;
 mod hub;
 mod joined;

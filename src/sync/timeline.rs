@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use ruma::events::{TimelineEventType, room::member::MembershipState};
 
 use super::{
     Error,
-    memory::{Known, Memory},
+    memory::{Counts, Known, Memory},
 };
 use crate::{
     rooms::{
@@ -66,6 +66,7 @@ impl Mine {
             let known = Arc::new(Known {
                 rooms: wanted(rooms, mine, &wishes).await?,
                 wishes,
+                direct: OnceLock::new(),
                 read_at: upto,
             });
             memory.keep_known(user, known.clone());
@@ -271,7 +272,7 @@ fn cut_at_hole(events: &mut Vec<Event>) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Members {
     /// Joined and invited ones.
-    pub(super) counts: HashMap<RoomNid, (i64, i64)>,
+    pub(super) counts: HashMap<RoomNid, Counts>,
     /// Who rooms without a name are named after, with their membership events.
     pub(super) heroes: HashMap<RoomNid, Vec<(UserNid, i64)>>,
 }
@@ -280,21 +281,36 @@ impl Members {
     /// Counts members of rooms, and chooses heroes of those without a name.
     pub(super) async fn read(
         rooms: &Rooms,
+        memory: &Memory,
         viewer: UserNid,
         (counted, unnamed): (&[i64], &[i64]),
     ) -> Result<Self, Error> {
-        if counted.is_empty() {
-            return Ok(Self::default());
+        let db = &rooms.ctx().db;
+        let mut members = Self::default();
+        let read_at = db.stream.horizon();
+        let mut counted = counted.to_vec();
+        {
+            let recent = db.stream.recent();
+            counted.retain(|room| match memory.counts(*room, &recent) {
+                Some(counts) => members.counts.insert(RoomNid(*room), counts).is_some(),
+                None => true,
+            });
         }
-        let mut conn = rooms.ctx().db.conn().await?;
-        let members = Self {
-            counts: storage::sync::member_counts(&mut conn, counted).await?,
-            heroes: storage::sync::heroes(&mut conn, unnamed, viewer).await?,
-        };
-        drop(conn);
+        if !counted.is_empty() {
+            let mut conn = db.conn().await?;
+            let counts = storage::sync::member_counts(&mut conn, &counted).await?;
+            for (room, counts) in &counts {
+                memory.keep_counts(room.0, *counts, read_at);
+            }
+            members.counts.extend(counts);
+        }
+        if !unnamed.is_empty() {
+            let mut conn = db.conn().await?;
+            members.heroes = storage::sync::heroes(&mut conn, unnamed, viewer).await?;
+        }
         let names = members.heroes.values().flatten().map(|(user, _)| *user);
         let names: Vec<UserNid> = names.collect();
-        rooms.ctx().db.ids.user_ids_of(&names).await?;
+        db.ids.user_ids_of(&names).await?;
         Ok(members)
     }
 }

@@ -9,13 +9,13 @@ mod room;
 pub mod threads;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use ruma::{OwnedRoomId, OwnedUserId};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +28,13 @@ use self::{
     list::{Seen, Shown},
     room::Wish,
 };
-use super::{Error, Hub, TIMEOUT_MAX, encryption::Who, memory::Memory, timeline::Mine};
+use super::{
+    Error, Hub, TIMEOUT_MAX,
+    encryption::Who,
+    fields::{Fields, raw},
+    memory::{DIRECT_MAX, Known, Memory},
+    timeline::Mine,
+};
 use crate::{
     rooms::{self, Rooms},
     storage::{self, Db, Pos, RoomNid, Topic, memberships::UserRoom, presence::State},
@@ -53,8 +59,7 @@ struct View<'a> {
     rooms: &'a Rooms,
     session: &'a Session,
     memory: &'a Memory,
-    /// All rooms of the user.
-    mine: &'a [UserRoom],
+    known: &'a Known,
     /// Where the client is; 0: at the beginning.
     since: Pos,
     /// Serials of typing: the one that it knows, and the one up to which it is told.
@@ -75,7 +80,7 @@ impl View<'_> {
             rooms: self.rooms,
             memory: self.memory,
             session: self.session,
-            mine: self.mine,
+            mine: &self.known.rooms,
         }
     }
 
@@ -94,6 +99,9 @@ impl View<'_> {
 
     /// Rooms that are direct chats, by the user's account data.
     async fn direct(&self) -> Result<&HashSet<OwnedRoomId>, Error> {
+        if let Some(direct) = self.known.direct.get() {
+            return Ok(direct);
+        }
         let load = async || {
             let db = &self.rooms.ctx().db;
             let mut conn = db.conn().await?;
@@ -103,7 +111,11 @@ impl View<'_> {
             let by_user: HashMap<String, Vec<OwnedRoomId>> = found
                 .and_then(|content| serde_json::from_str(&content).ok())
                 .unwrap_or_default();
-            Ok(by_user.into_values().flatten().collect())
+            let direct: HashSet<OwnedRoomId> = by_user.into_values().flatten().collect();
+            if direct.len() <= DIRECT_MAX {
+                let _ = self.known.direct.set(direct.clone());
+            }
+            Ok(direct)
         };
         self.direct.get_or_try_init(load).await
     }
@@ -141,7 +153,7 @@ pub async fn sync(
             rooms,
             session,
             memory: &hub.memory,
-            mine: &known.rooms,
+            known,
             since: token.map_or(0, |token| token.pos.min(upto)),
             typing: (token.map_or(0, |token| token.typing), typing),
             upto,
@@ -171,13 +183,13 @@ pub async fn sync(
                 pos: upto,
                 typing,
             };
-            let json = json!({
-                "pos": pos.to_string(),
-                "lists": answer.lists,
-                "rooms": answer.rooms,
-                "extensions": answer.extensions,
-            });
-            return Ok(json.to_string());
+            let body = BTreeMap::from([
+                ("pos", raw(&pos.to_string())),
+                ("lists", raw(&answer.lists)),
+                ("rooms", raw(&answer.rooms)),
+                ("extensions", raw(&answer.extensions)),
+            ]);
+            return Ok(raw(&body).get().to_owned());
         }
         tokio::select! {
             () = waiter.woken() => {}
@@ -206,8 +218,8 @@ async fn told(
 /// Parts of an answer.
 struct Answer {
     lists: Map<String, Value>,
-    rooms: Map<String, Value>,
-    extensions: Map<String, Value>,
+    rooms: Fields,
+    extensions: Fields,
     /// Whether an extension has news.
     has_news: bool,
     /// What the client will have been told.
@@ -265,7 +277,7 @@ async fn look(
         lists,
         rooms: rooms
             .into_iter()
-            .map(|room| (room.id.to_string(), room.json))
+            .map(|room| (room.id.to_string(), raw(&room.fields)))
             .collect(),
         extensions,
         has_news,
