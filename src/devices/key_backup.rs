@@ -156,7 +156,7 @@ pub async fn get_keys(
     which: Which<'_>,
 ) -> Result<Value, Error> {
     get(ctx, user, Some(version)).await?;
-    let mut conn = ctx.db.conn().await?;
+    let mut conn = ctx.db.planning().await?;
     let keys = key_backup::list_keys(&mut conn, (user, version), which).await?;
     drop(conn);
     match (which.room, which.session) {

@@ -1,7 +1,7 @@
 //! Keys of devices: asked for, handed out.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -11,11 +11,11 @@ use ruma::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Error, lists};
+use super::{Error, lists, upload};
 use crate::{
     clock::now_ms,
     context::Context,
-    storage::{self, LogEntry, LogKind, Tx, device_keys},
+    storage::{self, LogEntry, UserNid, device_keys},
     users::tokens::Session,
 };
 
@@ -276,7 +276,15 @@ pub async fn claim_local(ctx: &Context, wishes: &Wishes) -> Result<Map<String, V
     let mut tx = ctx.db.begin().await?;
     let columns = (&*users, &*devices, &*algorithms);
     let taken = device_keys::claim(&mut tx, columns, now_ms()).await?;
-    tell_services(ctx, &mut tx, &names).await?;
+    // Syncs tell how many are left, and application services hear of it (MSC3202).
+    let given: BTreeSet<i64> = taken.iter().map(|(user, ..)| *user).collect();
+    let entries: Vec<LogEntry> = given
+        .into_iter()
+        .map(|user| upload::counts(UserNid(user)))
+        .collect();
+    if !entries.is_empty() {
+        tx.log_all(&entries).await?;
+    }
     tx.commit().await?;
     let mut keys: Map<String, Value> = Map::new();
     for (nid, device, key, body) in taken {
@@ -288,30 +296,6 @@ pub async fn claim_local(ctx: &Context, wishes: &Wishes) -> Result<Map<String, V
         of_user[device][key] = body;
     }
     Ok(keys)
-}
-
-/// Application services hear of the keys that are left to their users (MSC3202); clients see that with
-/// the next sync.
-async fn tell_services(
-    ctx: &Context,
-    tx: &mut Tx,
-    claimed: &BTreeMap<i64, &OwnedUserId>,
-) -> Result<(), storage::Error> {
-    let theirs = claimed
-        .iter()
-        .filter(|(_, user)| ctx.appservices.has_user(user));
-    let entries: Vec<LogEntry> = theirs
-        .map(|(user, _)| LogEntry {
-            kind: LogKind::KeyCounts,
-            room: 0,
-            user: *user,
-            reference: 0,
-        })
-        .collect();
-    if !entries.is_empty() {
-        tx.log_all(&entries).await?;
-    }
-    Ok(())
 }
 
 /// One-time keys of any devices (`POST /keys/claim`).

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{BYTES_MAX, Error};
 use crate::{
     context::Context,
-    storage::{Tx, UserNid, device_keys},
+    storage::{LogEntry, LogKind, Tx, UserNid, device_keys},
     users::{announce, tokens::Session},
 };
 
@@ -50,9 +50,21 @@ pub async fn upload(ctx: &Context, session: &Session, body: &Value) -> Result<Va
     if stored.is_changed {
         let owner = (&*session.user_id, session.user_nid);
         announce::devices(ctx, &mut tx, owner, &[device_id]).await?;
+    } else if upload.has_claimable() {
+        tx.log(counts(session.user_nid)).await?;
     }
     tx.commit().await?;
     Ok(counted(stored.counts))
+}
+
+/// Says that other keys of a user's devices wait to be claimed than before.
+pub(super) fn counts(user: UserNid) -> LogEntry {
+    LogEntry {
+        kind: LogKind::KeyCounts,
+        room: 0,
+        user: user.0,
+        reference: 0,
+    }
 }
 
 /// Counts of one-time keys as clients read them: the usual algorithm is always there.
@@ -84,6 +96,11 @@ impl Upload {
     /// Whether there are identity keys.
     pub(super) fn has_identity(&self) -> bool {
         self.identity.is_some()
+    }
+
+    /// Whether there are keys to be claimed.
+    fn has_claimable(&self) -> bool {
+        !self.one_time.1.is_empty() || !self.fallback.1.is_empty()
     }
 }
 

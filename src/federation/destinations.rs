@@ -14,7 +14,7 @@ pub async fn page(
     sender: &Sender,
     query: Query<'_>,
 ) -> Result<(Vec<Value>, i64), storage::Error> {
-    let mut conn = db.conn().await?;
+    let mut conn = db.planning().await?;
     let (found, total) = rows::list(&mut conn, query).await?;
     let found = found.iter().map(|found| shown(sender, found));
     Ok((found.collect(), total))
@@ -38,7 +38,7 @@ pub async fn rooms(
     descending: bool,
     page: (i64, i64),
 ) -> Result<Option<(Vec<Value>, i64)>, storage::Error> {
-    let mut conn = db.conn().await?;
+    let mut conn = db.planning().await?;
     let Some(found) = rows::find(&mut conn, name).await? else {
         return Ok(None);
     };

@@ -312,8 +312,10 @@ impl Work<'_> {
             // What stays on disk is not for those who were put out. (Where it goes, their clients
             // are rather told that they have left.)
             let nid = self.rooms.ctx().db.ids.user(user).await?;
-            let mut conn = self.rooms.ctx().db.conn().await?;
-            storage::memberships::forget(&mut conn, nid, room).await?;
+            let mut tx = self.rooms.ctx().db.begin().await?;
+            storage::memberships::forget(&mut tx, nid, room).await?;
+            tx.log(storage::memberships::standing(nid, room)).await?;
+            tx.commit().await?;
         }
         if let (Some(new), true) = (&self.outcome.new_room_id, joined) {
             membership::join::join(self.rooms, new, user, &[], Map::new()).await?;

@@ -57,7 +57,7 @@ pub async fn list(
         None => 0,
     };
     let limit = limit.unwrap_or(100).clamp(1, PAGE_MAX);
-    let mut conn = rooms.ctx().db.conn().await?;
+    let mut conn = rooms.ctx().db.planning().await?;
     let found = storage::rooms::list_listed(&mut conn, lists(network), (offset, limit + 1)).await?;
     drop(conn);
     let more = i64::try_from(found.len()).unwrap_or(0) > limit;

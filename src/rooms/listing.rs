@@ -35,7 +35,7 @@ const SHOWN: [StateEventType; 10] = [
 pub async fn page(rooms: &Rooms, query: &Query<'_>) -> Result<(Vec<Value>, i64), Error> {
     refresh(rooms).await?;
     let own = rooms.ctx().db.ids.server(rooms.ctx().server_name()).await?;
-    let mut conn = rooms.ctx().db.conn().await?;
+    let mut conn = rooms.ctx().db.planning().await?;
     let found = room_list::page(&mut conn, own, query).await?;
     let total = room_list::count(&mut conn, query).await?;
     Ok((found.iter().map(entry).collect(), total))
@@ -66,7 +66,7 @@ fn entry(room: &Listed) -> Value {
 async fn refresh(rooms: &Rooms) -> Result<(), Error> {
     let until = tokio::time::Instant::now() + REFRESH_TIME;
     while tokio::time::Instant::now() < until {
-        let mut conn = rooms.ctx().db.conn().await?;
+        let mut conn = rooms.ctx().db.planning().await?;
         let stale = room_list::list_stale(&mut conn, REFRESH_AT_ONCE).await?;
         drop(conn);
         if stale.is_empty() {

@@ -22,7 +22,7 @@ use crate::{
     clock::now_ms,
     event::{pdu::Pdu, sticky},
     storage::{
-        self, RoomNid,
+        self,
         append::{Batch, CountRow, EventRow, MemberRow, RoomRow, append, flag},
         codec::{encode_body, encode_nids},
         events::split_hash,
@@ -121,7 +121,7 @@ impl Plan {
         }
         flags |= moves_up(&kind) | search::flags(&kind);
         if sticks && given_seq.is_none() && flags & (flag::OUTLIER | flag::REJECTED) == 0 {
-            self.stick(&pdu, nid);
+            self.stick(&pdu, nid, flags);
         }
         let hash = hash_of(&pdu.event_id)
             .ok_or_else(|| Error::Invalid("event id of an old room version".to_owned()))?;
@@ -158,9 +158,13 @@ impl Plan {
     }
 
     /// Notes until when an event is sticky, if it is.
-    fn stick(&mut self, pdu: &Pdu, nid: i64) {
+    fn stick(&mut self, pdu: &Pdu, nid: i64, flags: i32) {
         let now = now_ms();
         let ends = sticky::ends_ts(pdu, now).filter(|ends| *ends > now);
+        let is_refused = flags & (flag::SOFT_FAILED | flag::REDACTED) != 0;
+        if is_refused && let Some(ends) = ends {
+            self.room.refuse_until(ends);
+        }
         let row = ends.map(|ends| (self.room.nid.0, nid, ends));
         self.batch.sticky.extend(row);
     }
@@ -306,7 +310,7 @@ impl Plan {
 
     /// Writes what [`Plan::outliers`] gathered, in one statement.
     pub(super) async fn write_outliers(self, rooms: &Rooms) -> Result<(), Error> {
-        let mut conn = rooms.ctx().db.conn().await?;
+        let mut conn = rooms.ctx().db.planning().await?;
         // Nothing may be added to a room that is being deleted.
         if self.room.is_deleted() {
             return Err(Error::Busy);
@@ -336,7 +340,7 @@ impl Plan {
         let pending = Pending {
             wait,
             forget: self.forget,
-            room: self.room.nid,
+            room: self.room.clone(),
             members: self.batch.members.iter().map(|row| row.user).collect(),
         };
         rooms
@@ -358,7 +362,7 @@ impl Plan {
 pub(super) struct Pending {
     wait: oneshot::Receiver<Done>,
     forget: Vec<i64>,
-    room: RoomNid,
+    room: Arc<Room>,
     /// Whose membership it changes.
     members: Vec<i64>,
 }

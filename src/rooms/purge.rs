@@ -58,6 +58,7 @@ pub async fn forget(rooms: &Rooms, room: RoomNid, user: UserNid) -> Result<bool,
     if wanted {
         purges::want(&mut tx, room, false, now_ms()).await?;
     }
+    tx.log(storage::memberships::standing(user, room)).await?;
     tx.commit().await?;
     if wanted {
         rooms.0.purging.notify_one();

@@ -41,6 +41,11 @@ pub struct Room {
     queued: AtomicI64,
     /// `rev` of the newest head with other members.
     members_rev: AtomicI64,
+    /// Until when there are sticky events that the state did not allow, and whether the database was
+    /// asked for those that were there before. Who adds one changes the head: another node that does
+    /// makes this copy void.
+    refused_until: AtomicI64,
+    refused_known: AtomicBool,
     /// Who in it is counted by rules of their own, as far as that is known.
     pub(super) customs: ArcSwapOption<Customs>,
 }
@@ -79,6 +84,9 @@ impl Room {
             rev: watch::Sender::new(head.rev),
             queued: AtomicI64::new(head.rev),
             members_rev: AtomicI64::new(head.rev),
+            refused_until: AtomicI64::new(0),
+            // Of a room that is not stored yet there is nothing.
+            refused_known: AtomicBool::new(head.rev < 0),
             customs: ArcSwapOption::empty(),
             head: ArcSwap::from_pointee(head.clone()),
             tip: tokio::sync::Mutex::new(head),
@@ -143,6 +151,23 @@ impl Room {
     /// `rev` of the newest head with other members.
     pub(super) fn members_rev(&self) -> i64 {
         self.members_rev.load(Ordering::Acquire)
+    }
+
+    /// The state does not allow an event that is sticky until then.
+    pub(super) fn refuse_until(&self, ends_ts: i64) {
+        self.refused_until.fetch_max(ends_ts, Ordering::AcqRel);
+    }
+
+    /// What the database says of such events.
+    pub(super) fn knows_refused(&self, ends_ts: i64) {
+        self.refuse_until(ends_ts);
+        self.refused_known.store(true, Ordering::Release);
+    }
+
+    /// Until when there are such events; `None`: ask the database.
+    pub(super) fn refused_until(&self) -> Option<i64> {
+        let is_known = self.refused_known.load(Ordering::Acquire);
+        is_known.then(|| self.refused_until.load(Ordering::Acquire))
     }
 
     /// Waits until everything that was queued is on disk, or the room is dead; `false`: there was

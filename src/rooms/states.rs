@@ -15,6 +15,9 @@ use crate::storage::{self, RoomNid, state::Snap};
 /// Bytes of deltas in memory.
 pub(super) const SNAP_BYTES_MAX: u64 = 32 << 20;
 
+/// Branches of the history of rooms whose states are made for all rooms together.
+const BRANCHES_MAX: usize = 12;
+
 /// What a snapshot weighs in memory.
 pub(super) fn weight(snap: &Snap) -> u32 {
     u32::try_from(150 + snap.delta.len() * 24).unwrap_or(u32::MAX)
@@ -161,43 +164,74 @@ impl Rooms {
     }
 
     /// Brings states of snapshots of many rooms into memory: two queries for a hundred rooms where the
-    /// way there from the current state is not known. Forks are left for who asks for them.
+    /// way there from the current state is not known, and two more for each branch where the history
+    /// of rooms forks. What is left after so many is for who asks for it.
     pub async fn prepare_states(&self, wanted: &[(&Room, BTreeSet<i64>)]) -> Result<(), Error> {
-        let mut missing: Vec<(i64, BTreeSet<i64>)> = Vec::new();
+        let mut missing: Vec<(&Room, BTreeSet<i64>)> = Vec::new();
         for (room, snaps) in wanted {
-            let head = room.head();
-            let unknown = snaps.iter().copied().filter(|snap| {
-                let is_known = matches!(*snap, 0) || *snap == head.state.snap;
-                if is_known || self.0.states.contains_key(snap) {
-                    return false;
-                }
-                let near = self.state_from(&head.state, *snap);
-                let is_far = near.is_none();
-                if let Some(state) = near {
-                    self.0.states.insert(*snap, state);
-                }
-                is_far
-            });
-            let unknown: BTreeSet<i64> = unknown.collect();
-            if !unknown.is_empty() {
-                missing.push((room.nid.0, unknown));
+            let mut snaps = snaps.clone();
+            self.keep_known(room, &mut snaps);
+            if !snaps.is_empty() {
+                missing.push((*room, snaps));
             }
         }
-        for missing in missing.chunks(ROOMS_AT_ONCE) {
-            let newest = missing.iter();
-            let newest = newest.filter_map(|(room, snaps)| Some((*room, *snaps.last()?)));
-            let newest: Vec<(i64, i64)> = newest.collect();
-            let mut conn = self.ctx().db.conn().await?;
-            let mut ways = self.ways(&mut conn, &newest).await?;
-            drop(conn);
-            for (room, snaps) in missing {
-                let (chain, checkpoint) = ways.remove(room).unwrap_or_default();
-                for state in state::build(&chain, checkpoint, snaps) {
-                    self.0.states.insert(state.snap, state);
-                }
+        for _ in 0..BRANCHES_MAX {
+            let mut left = Vec::new();
+            for missing in missing.chunks(ROOMS_AT_ONCE) {
+                left.extend(self.make_states(missing).await?);
+            }
+            missing = left;
+            if missing.is_empty() {
+                break;
             }
         }
         Ok(())
+    }
+
+    /// Takes out the states that are in memory, or next to the current one.
+    fn keep_known(&self, room: &Room, snaps: &mut BTreeSet<i64>) {
+        let head = room.head();
+        snaps.retain(|snap| {
+            let is_known = matches!(*snap, 0) || *snap == head.state.snap;
+            if is_known || self.0.states.contains_key(snap) {
+                return false;
+            }
+            let near = self.state_from(&head.state, *snap);
+            let is_far = near.is_none();
+            if let Some(state) = near {
+                self.0.states.insert(*snap, state);
+            }
+            is_far
+        });
+    }
+
+    /// Makes the states that lie on the way to the newest one of each room. The rest, of rooms where
+    /// there was one.
+    async fn make_states<'a>(
+        &self,
+        missing: &[(&'a Room, BTreeSet<i64>)],
+    ) -> Result<Vec<(&'a Room, BTreeSet<i64>)>, Error> {
+        let newest = missing.iter();
+        let newest = newest.filter_map(|(room, snaps)| Some((room.nid.0, *snaps.last()?)));
+        let newest: Vec<(i64, i64)> = newest.collect();
+        let mut conn = self.ctx().db.conn().await?;
+        let mut ways = self.ways(&mut conn, &newest).await?;
+        drop(conn);
+        let mut left = Vec::new();
+        for (room, snaps) in missing {
+            let (chain, checkpoint) = ways.remove(&room.nid.0).unwrap_or_default();
+            let mut rest = snaps.clone();
+            for state in state::build(&chain, checkpoint, snaps) {
+                rest.remove(&state.snap);
+                self.0.states.insert(state.snap, state);
+            }
+            let is_better = rest.len() < snaps.len();
+            self.keep_known(room, &mut rest);
+            if is_better && !rest.is_empty() {
+                left.push((*room, rest));
+            }
+        }
+        Ok(left)
     }
 
     /// The states before several events; those not known are left out.

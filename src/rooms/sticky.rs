@@ -7,33 +7,42 @@ use super::{
     Error, Event, Rooms,
     persist::{Accepted, Plan},
     place::{known_nids, passes},
+    resident::Room,
 };
 use crate::{
     clock::now_ms,
-    storage::{self, LogEntry, LogKind, RoomNid, append::flag},
+    storage::{self, LogEntry, LogKind, append::flag},
 };
 
 /// The membership of users in a room has changed: what they sent that is sticky may be allowed now.
-pub(super) fn members_changed(rooms: &Rooms, room: RoomNid, users: Vec<i64>) {
-    if users.is_empty() {
+pub(super) fn members_changed(rooms: &Rooms, room: Arc<Room>, users: Vec<i64>) {
+    let is_over = |until| until <= now_ms();
+    if users.is_empty() || room.refused_until().is_some_and(is_over) {
         return;
     }
     let rooms = rooms.clone();
     tokio::spawn(async move {
-        if let Err(error) = reconsider(&rooms, room, &users).await {
+        if let Err(error) = reconsider(&rooms, &room, &users).await {
             tracing::warn!(%error, "sticky events were not looked at again");
         }
     });
 }
 
-async fn reconsider(rooms: &Rooms, room: RoomNid, users: &[i64]) -> Result<(), Error> {
+async fn reconsider(rooms: &Rooms, room: &Room, users: &[i64]) -> Result<(), Error> {
     let mut conn = rooms.ctx().db.conn().await?;
-    let nids = storage::sticky::list_soft_failed(&mut conn, room, users, now_ms()).await?;
+    if room.refused_until().is_none() {
+        let ends = storage::sticky::find_soft_failed_end(&mut conn, room.nid).await?;
+        room.knows_refused(ends);
+        if ends <= now_ms() {
+            return Ok(());
+        }
+    }
+    let nids = storage::sticky::list_soft_failed(&mut conn, room.nid, users, now_ms()).await?;
     drop(conn);
     if nids.is_empty() {
         return Ok(());
     }
-    let Some(room) = rooms.find(room).await? else {
+    let Some(room) = rooms.find(room.nid).await? else {
         return Ok(());
     };
     for event in rooms.events_by_nid(&room, &nids).await? {
@@ -57,11 +66,7 @@ async fn reconsider(rooms: &Rooms, room: RoomNid, users: &[i64]) -> Result<(), E
 
 /// An event that gets a place in the timeline after all. It is no extremity: others have gone on
 /// without it.
-async fn shown(
-    rooms: &Rooms,
-    room: &Arc<super::resident::Room>,
-    event: &Event,
-) -> Result<Accepted, Error> {
+async fn shown(rooms: &Rooms, room: &Arc<Room>, event: &Event) -> Result<Accepted, Error> {
     Ok(Accepted {
         pdu: event.pdu.clone(),
         nid: event.stored.nid.0,

@@ -64,7 +64,7 @@ pub async fn search(
     // Better a search in what there is than none.
     let _ = tokio::time::timeout(PATIENCE, entered).await;
     let limit = limit.clamp(1, RESULTS_MAX);
-    let mut conn = rooms.ctx().db.conn().await?;
+    let mut conn = rooms.ctx().db.planning().await?;
     let more = i64::from(limit) + 1;
     let mut hits = storage::user_directory::search(&mut conn, user, &query, more).await?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);

@@ -14,7 +14,7 @@ use crate::{
     clock::now_ms,
     storage::{
         Db, Error, Pos,
-        append::{Batch, Outcome, append, log_rows},
+        append::{Batch, Outcome, append, log_rows, log_standing},
     },
 };
 
@@ -140,6 +140,10 @@ async fn attempt(
                 }
             }
             db.stream.announce(log_rows(&batch, outcome));
+            match log_standing(&mut connection, &batch, outcome).await {
+                Ok(rows) => db.stream.announce(rows),
+                Err(error) => tracing::warn!(%error, "memberships were not logged"),
+            }
             *conn = Some(connection);
         }
         // After an error of the statement the connection is good; after any other it may not be.

@@ -4,9 +4,9 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Error,
+    Error, RoomNid, UserNid, memberships,
     relations::RelationRow,
-    stream::{LogEntry, LogKind, LogRow, Pos},
+    stream::{self, LogEntry, LogKind, LogRow, Pos},
 };
 
 /// `event.flags`.
@@ -370,4 +370,32 @@ pub fn log_rows(batch: &Batch, outcome: &Outcome) -> Vec<LogRow> {
         Some(entry.at(*pos))
     });
     rows.collect()
+}
+
+/// Logs memberships of local users that changed without an event of the batch, by the resolution of
+/// states. Apart from [`append`]: it happens hardly ever, and whoever is not told because this process
+/// ends in between lets go of what it knows after some minutes.
+pub async fn log_standing(
+    conn: &mut PgConnection,
+    batch: &Batch,
+    outcome: &Outcome,
+) -> Result<Vec<LogRow>, Error> {
+    let is_dropped = |room: i64| {
+        let mut repeated = outcome.repeated.iter();
+        outcome.stale.contains(&room) || repeated.any(|(repeated, _)| *repeated == room)
+    };
+    let local = batch.members.iter().filter(|row| row.local);
+    let silent = local.filter(|row| {
+        let mut written = outcome.written.iter();
+        !written.any(|(nid, _)| *nid == row.event) && !is_dropped(row.room)
+    });
+    let entries: Vec<LogEntry> = silent
+        .map(|row| memberships::standing(UserNid(row.user), RoomNid(row.room)))
+        .collect();
+    if entries.is_empty() {
+        return Ok(Vec::new());
+    }
+    let positions = stream::append(conn, &entries).await?;
+    let rows = positions.into_iter().zip(entries);
+    Ok(rows.map(|(pos, entry)| entry.at(pos)).collect())
 }

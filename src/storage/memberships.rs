@@ -3,7 +3,7 @@
 use ruma::events::room::member::MembershipState;
 use sqlx::PgConnection;
 
-use super::{Error, RoomNid, ServerNid, UserNid, codec::decode_body};
+use super::{Error, LogEntry, LogKind, RoomNid, ServerNid, UserNid, codec::decode_body};
 
 /// A membership as its column value.
 pub fn code(membership: &MembershipState) -> i16 {
@@ -234,7 +234,17 @@ pub async fn update_pos(
     Ok(())
 }
 
-/// Forgets a room; `false` when the user is still in it or was never there.
+/// Says that what a user has to do with a room is not what it was, where no event says so.
+pub fn standing(user: UserNid, room: RoomNid) -> LogEntry {
+    LogEntry {
+        kind: LogKind::Standing,
+        room: room.0,
+        user: user.0,
+        reference: 0,
+    }
+}
+
+/// Forgets a room, to be logged as [`standing`]; `false` when the user is still in it or was never there.
 pub async fn forget(conn: &mut PgConnection, user: UserNid, room: RoomNid) -> Result<bool, Error> {
     let done = sqlx::query!(
         "UPDATE user_room SET forgotten = true

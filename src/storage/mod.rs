@@ -37,6 +37,7 @@ pub mod push_queue;
 pub mod push_rules;
 pub mod pushers;
 pub mod receipts;
+pub mod recent;
 pub mod redact_todo;
 pub mod registration_tokens;
 pub mod relation_todo;
@@ -77,12 +78,17 @@ use sqlx::{
 pub use self::{
     ids::Ids,
     numbers::{EventNid, RoomNid, SKeyNid, ServerNid, TypeNid, UserNid},
+    recent::{Recent, Topic},
     stream::{LogEntry, LogKind, LogRow, Pos, StreamClock},
     tx::Tx,
 };
 
 /// Connections for everything but the room writers. Small: PostgreSQL works best with few.
 const READERS_MAX: u32 = 16;
+/// Connections for what is planned anew each time, which few ask for.
+const PLANNING_MAX: u32 = 8;
+/// How long such a connection is kept that nobody uses.
+const PLANNING_IDLE: Duration = Duration::from_mins(5);
 
 /// How long a request waits for a free connection before it fails with 503.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -122,6 +128,7 @@ impl Error {
 #[derive(Clone, Debug)]
 pub struct Db {
     pool: PgPool,
+    planning: PgPool,
     options: Arc<PgConnectOptions>,
     /// Positions of what is committed.
     pub stream: StreamClock,
@@ -146,17 +153,29 @@ impl Db {
             ("tcp_keepalives_interval", "5"),
             ("tcp_keepalives_count", "3"),
         ]);
-        let pool = PgPoolOptions::new()
+        // To plan one of the large statements of a sync takes longer than to run it, and PostgreSQL does so
+        // each time where it thinks that knowing the values pays off. It does not where rows are found by
+        // key; for what is left see [`Db::planning`].
+        let kept = options.clone();
+        let kept = kept.options([("plan_cache_mode", "force_generic_plan")]);
+        let pools = PgPoolOptions::new()
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false);
+        let pool = pools
+            .clone()
             .max_connections(READERS_MAX)
             .min_connections(1)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(false)
-            .connect_with(options.clone())
+            .connect_with(kept)
             .await?;
+        let planning = pools
+            .max_connections(PLANNING_MAX)
+            .idle_timeout(PLANNING_IDLE)
+            .connect_lazy_with(options.clone());
         let stream = StreamClock::start(pool.clone()).await?;
         let ids = Ids::new(pool.clone());
         Ok(Self {
             pool,
+            planning,
             options: Arc::new(options),
             stream,
             ids,
@@ -166,6 +185,13 @@ impl Db {
     /// A connection for single statements, each its own transaction.
     pub async fn conn(&self) -> Result<PoolConnection<Postgres>, Error> {
         Ok(self.pool.acquire().await?)
+    }
+
+    /// A connection on which a statement may be planned for the values that it is asked with: for
+    /// searches, lists of operators and what writes thousands of rows, whose best plan depends on
+    /// them.
+    pub async fn planning(&self) -> Result<PoolConnection<Postgres>, Error> {
+        Ok(self.planning.acquire().await?)
     }
 
     /// A transaction. Keep it short, and call nobody over the network inside.
@@ -191,6 +217,7 @@ impl Db {
     pub async fn close(&self) {
         self.stream.stop();
         self.pool.close().await;
+        self.planning.close().await;
     }
 }
 

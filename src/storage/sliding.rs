@@ -34,7 +34,8 @@ pub async fn find(
 }
 
 /// Writes a new version beside the one that the client has; all others of the connection go, and
-/// of a device that has too many connections those that were not used for longest.
+/// of a device that has too many connections those that were not used for longest. It need not be on
+/// disk when the client is answered: who names a version that was lost with a crash begins anew.
 pub async fn insert(
     conn: &mut PgConnection,
     (user, device, name): Key<'_>,
@@ -43,7 +44,9 @@ pub async fn insert(
     connections_max: i64,
 ) -> Result<(), Error> {
     sqlx::query!(
-        "WITH gone AS (
+        "WITH soft AS MATERIALIZED (
+           SELECT set_config('synchronous_commit', 'off', true)
+         ), gone AS (
            DELETE FROM sliding_connection
            WHERE user_nid = $1 AND device_no = $2 AND name = $3 AND version IS DISTINCT FROM $4
          ), surplus AS (
@@ -53,7 +56,7 @@ pub async fn insert(
              GROUP BY name ORDER BY max(used_ts) DESC OFFSET $8)
          )
          INSERT INTO sliding_connection (user_nid, device_no, name, version, used_ts, body)
-         VALUES ($1, $2, $3, $5, $6, $7)",
+         SELECT $1, $2, $3, $5::bigint, $6::bigint, $7::bytea FROM soft",
         user.0,
         device,
         name,

@@ -87,6 +87,18 @@ pub async fn list_soft_failed(
     .await?)
 }
 
+/// Until when there may be sticky events in a room that its state did not allow when they came; 0: there
+/// is none.
+pub async fn find_soft_failed_end(conn: &mut PgConnection, room: RoomNid) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT COALESCE(max(ends_ts), 0) AS "ends!" FROM sticky_event
+           WHERE room_nid = $1 AND pos IS NULL"#,
+        room.0
+    )
+    .fetch_one(conn)
+    .await?)
+}
+
 /// Takes servers that have come into rooms some time ago, with what of ours is sticky there: (room,
 /// event, servers).
 pub async fn take_due(

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
@@ -17,7 +17,8 @@ use sqlx::{PgConnection, PgPool};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::Error;
+use super::{Error, recent::Recent};
+use crate::clock::now_ms;
 
 /// A stream position.
 pub type Pos = i64;
@@ -30,6 +31,8 @@ const POLL_ROWS_MAX: i64 = 10_000;
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// How long a gap may stand before PostgreSQL is asked about it: most close by themselves.
 const GAP_GRACE: Duration = Duration::from_millis(20);
+/// Who has not read the log for so long may have missed rows: they are deleted after two days.
+const BLIND_MAX_MS: i64 = 3_600_000;
 /// How far positions jump when the database was restarted or restored.
 const EPOCH_JUMP: i64 = 1 << 20;
 
@@ -65,6 +68,9 @@ pub enum LogKind {
     ThreadSubscription = 13,
     /// An event that some peers are owed once more; `reference` is its nid.
     Owed = 14,
+    /// What a local user has to do with a room changed, and no event of the log says so: the room was
+    /// forgotten, or states were resolved.
+    Standing = 15,
     /// Which servers are allowed or denied.
     ServerRule = 21,
     /// Presence of a user.
@@ -90,6 +96,7 @@ impl LogKind {
             12 => Self::Whole,
             13 => Self::ThreadSubscription,
             14 => Self::Owed,
+            15 => Self::Standing,
             21 => Self::ServerRule,
             22 => Self::Presence,
             23 => Self::PeerAlive,
@@ -151,6 +158,8 @@ struct Inner {
     presence: AtomicI64,
     /// Changes of push rules that we have heard of.
     rules: AtomicU64,
+    /// What was logged last of rooms and users.
+    recent: RwLock<Recent>,
     rows: broadcast::Sender<Arc<[LogRow]>>,
     gap: Notify,
     stop: CancellationToken,
@@ -163,6 +172,9 @@ struct State {
     pending: BTreeMap<Pos, LogRow>,
     /// (position, xid): every owner of a missing position below the first is older than the second.
     bound: Option<(Pos, i64)>,
+    /// When the log was read last, and whether that was too long after the time before.
+    polled_ms: i64,
+    was_blind: bool,
 }
 
 impl StreamClock {
@@ -178,10 +190,13 @@ impl StreamClock {
                 horizon,
                 pending: BTreeMap::new(),
                 bound: None,
+                polled_ms: now_ms(),
+                was_blind: false,
             }),
             horizon: watch::Sender::new(horizon),
             presence: AtomicI64::new(horizon),
             rules: AtomicU64::new(0),
+            recent: RwLock::new(Recent::new(horizon)),
             rows: broadcast::Sender::new(BATCHES_MAX),
             gap: Notify::new(),
             stop: CancellationToken::new(),
@@ -199,6 +214,12 @@ impl StreamClock {
     /// syncs a look.
     pub fn has_presence_after(&self, pos: Pos) -> bool {
         self.0.presence.load(Ordering::Acquire) > pos
+    }
+
+    /// What was logged last of rooms and users. Take the horizon first: all up to it is in there.
+    pub fn recent(&self) -> RwLockReadGuard<'_, Recent> {
+        let recent = self.0.recent.read();
+        recent.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Differs from what it was before as soon as anybody's push rules have changed; own changes
@@ -227,14 +248,12 @@ impl StreamClock {
     /// Rows that this process has just committed.
     pub fn announce(&self, rows: impl IntoIterator<Item = LogRow>) {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        for row in rows {
-            if row.kind == LogKind::PushRules {
-                self.0.rules.fetch_add(1, Ordering::AcqRel);
-            }
-            if row.pos > state.horizon {
-                state.pending.insert(row.pos, row);
-            }
+        let rows: Vec<LogRow> = rows.into_iter().collect();
+        let rules = rows.iter().any(|row| row.kind == LogKind::PushRules);
+        if rules {
+            self.0.rules.fetch_add(1, Ordering::AcqRel);
         }
+        self.hear_of(&mut state, rows);
         self.advance(&mut state);
         if !state.pending.is_empty() {
             self.0.gap.notify_one();
@@ -243,6 +262,21 @@ impl StreamClock {
 
     pub(super) fn stop(&self) {
         self.0.stop.cancel();
+    }
+
+    /// Keeps rows until the horizon passes them; what they are about is known from now on.
+    fn hear_of(&self, state: &mut State, rows: Vec<LogRow>) {
+        let mut recent = self
+            .0
+            .recent
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        for row in rows {
+            if row.pos > state.horizon {
+                recent.note(&row);
+                state.pending.insert(row.pos, row);
+            }
+        }
     }
 
     /// Moves the horizon over what is settled. Sent under the lock, so that rows stay in order.
@@ -279,11 +313,22 @@ impl StreamClock {
         let next = newest_started(conn).await?;
 
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        for row in rows {
-            if row.pos > state.horizon {
-                state.pending.insert(row.pos, row);
-            }
+        let now = now_ms();
+        let polled = std::mem::replace(&mut state.polled_ms, now);
+        state.was_blind |= now - polled > BLIND_MAX_MS;
+        // What was missed is older than any row that is there.
+        if state.was_blind
+            && let Some(newest) = rows.last()
+        {
+            let mut recent = self
+                .0
+                .recent
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            recent.lose(newest.pos);
+            state.was_blind = false;
         }
+        self.hear_of(&mut state, rows);
         self.advance(&mut state);
         if let Some((covered, bound)) = state.bound
             && xmin >= bound

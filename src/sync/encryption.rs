@@ -1,12 +1,19 @@
 //! What end-to-end encryption needs of a sync: messages to the device, changed devices, key counts.
 
-use serde_json::{Value, value::RawValue};
+use std::sync::Arc;
 
-use super::{Error, joined::Scope, token::Token};
+use serde_json::value::RawValue;
+
+use super::{
+    Error,
+    joined::Scope,
+    memory::{Keys, Memory, has_events},
+    token::Token,
+};
 use crate::{
     devices::upload::counted,
     rooms::Rooms,
-    storage::{self, Pos, UserNid, device_keys},
+    storage::{self, Pos, Topic, UserNid, device_keys, memberships::UserRoom},
     users::tokens::Session,
 };
 
@@ -17,7 +24,7 @@ const MESSAGES_MAX: i64 = 100;
 const USERS_MAX: i64 = 100_000;
 
 /// News for one device.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct News {
     /// Events, oldest first.
     pub(super) to_device: Vec<Box<RawValue>>,
@@ -29,10 +36,8 @@ pub(super) struct News {
     pub(super) met: Vec<i64>,
     /// Users who share no room any more.
     pub(super) left: Vec<ruma::OwnedUserId>,
-    /// One-time keys that wait, by algorithm.
-    pub(super) key_counts: Value,
-    /// Algorithms with a fallback key that was not used.
-    pub(super) unused_fallback: Vec<String>,
+    /// Keys of the device that wait.
+    pub(super) keys: Arc<Keys>,
 }
 
 impl News {
@@ -44,42 +49,70 @@ impl News {
 
 /// Looks; deletes the messages that `since` acknowledges.
 pub(super) async fn look(scope: Scope<'_>, since: Option<Token>) -> Result<News, Error> {
-    let Scope {
-        rooms,
-        session,
-        upto,
-        ..
-    } = scope;
+    let Scope { upto, .. } = scope;
+    let who = Who {
+        rooms: scope.rooms,
+        memory: scope.memory,
+        session: scope.session,
+        mine: scope.mine,
+    };
     let after = since.map_or(0, |since| since.to_device.min(upto));
-    let (to_device, told) = messages(rooms, session, (after, upto), MESSAGES_MAX).await?;
-    let (key_counts, unused_fallback) = counts(rooms, session).await?;
-    let changes = changes(rooms, session, (scope.since, upto)).await?;
+    let (to_device, told) = messages(who, (after, upto), MESSAGES_MAX).await?;
+    let keys = keys(who).await?;
+    let changes = changes(who, (scope.since, upto)).await?;
     Ok(News {
         to_device,
         told,
         changed: changes.changed,
         met: changes.met,
         left: changes.left,
-        key_counts,
-        unused_fallback,
+        keys,
     })
+}
+
+/// Whose sync it is.
+#[derive(Clone, Copy)]
+pub(super) struct Who<'a> {
+    pub(super) rooms: &'a Rooms,
+    pub(super) memory: &'a Memory,
+    pub(super) session: &'a Session,
+    pub(super) mine: &'a [UserRoom],
 }
 
 /// Messages to the device in `(after, upto]`, and up to where these go. Those up to `after` are
 /// deleted: the client has them.
 pub(super) async fn messages(
-    rooms: &Rooms,
-    session: &Session,
+    who: Who<'_>,
     (after, upto): (Pos, Pos),
     limit: i64,
 ) -> Result<(Vec<Box<RawValue>>, Pos), Error> {
+    let Who {
+        rooms,
+        memory,
+        session,
+        ..
+    } = who;
+    let db = &rooms.ctx().db;
+    let (has_new, has_old) = {
+        let recent = db.stream.recent();
+        let came_since = |pos| recent.has_since(Topic::Messages, session.user_nid.0, pos);
+        let emptied = memory.emptied_upto(session);
+        let has_old = emptied < after && came_since(emptied);
+        (came_since(after.max(emptied)), has_old)
+    };
+    if !has_new && !has_old {
+        return Ok((Vec::new(), upto));
+    }
     let device = (session.user_nid, session.device_no);
     let limit = limit.clamp(1, MESSAGES_MAX);
-    let mut conn = rooms.ctx().db.conn().await?;
+    let mut conn = db.conn().await?;
     let rows = storage::to_device::list(&mut conn, device, (after, upto), limit).await?;
-    if after > 0 {
-        // Deletes nothing most of the time, which costs no write.
+    if has_old {
         storage::to_device::delete_upto(&mut conn, device, after).await?;
+        memory.emptied(session, after);
+    }
+    if rows.is_empty() {
+        memory.emptied(session, upto);
     }
     let is_all = i64::try_from(rows.len()).is_ok_and(|n| n < limit);
     let told = match rows.last() {
@@ -92,16 +125,30 @@ pub(super) async fn messages(
     Ok((events.collect(), told))
 }
 
-/// One-time keys that wait, by algorithm, and algorithms with a fallback key that was not used.
-pub(super) async fn counts(
-    rooms: &Rooms,
-    session: &Session,
-) -> Result<(Value, Vec<String>), Error> {
+/// Keys of the device that wait.
+pub(super) async fn keys(who: Who<'_>) -> Result<Arc<Keys>, Error> {
+    let Who {
+        rooms,
+        memory,
+        session,
+        ..
+    } = who;
+    let db = &rooms.ctx().db;
+    let read_at = db.stream.horizon();
+    if let Some(keys) = memory.keys(session, &db.stream.recent()) {
+        return Ok(keys);
+    }
     let (user, device) = (session.user_nid, session.device_no);
-    let mut conn = rooms.ctx().db.conn().await?;
+    let mut conn = db.conn().await?;
     let counts = device_keys::count_one_time(&mut conn, user, device).await?;
-    let unused = device_keys::list_unused_fallback(&mut conn, user, device).await?;
-    Ok((counted(counts), unused))
+    let keys = Arc::new(Keys {
+        counts: counted(counts),
+        unused_fallback: device_keys::list_unused_fallback(&mut conn, user, device).await?,
+        read_at,
+    });
+    drop(conn);
+    memory.keep_keys(session, keys.clone());
+    Ok(keys)
 }
 
 /// Whose devices have to be looked at.
@@ -115,17 +162,13 @@ pub(super) struct Changes {
 }
 
 /// Changes in `(since, upto]`; none from the beginning.
-pub(super) async fn changes(
-    rooms: &Rooms,
-    session: &Session,
-    (since, upto): (Pos, Pos),
-) -> Result<Changes, Error> {
-    if since == 0 {
+pub(super) async fn changes(who: Who<'_>, (since, upto): (Pos, Pos)) -> Result<Changes, Error> {
+    if since == 0 || !may_have_changed(who, since) {
         return Ok(Changes::default());
     }
-    let db = &rooms.ctx().db;
+    let db = &who.rooms.ctx().db;
     let mut conn = db.conn().await?;
-    let user = session.user_nid;
+    let user = who.session.user_nid;
     let rows = storage::to_device::list_changed(&mut conn, user, (since, upto), USERS_MAX).await?;
     drop(conn);
     let (sharing, apart): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, shares)| *shares);
@@ -138,4 +181,14 @@ pub(super) async fn changes(
         met: sharing.into_iter().map(|user| user.0).collect(),
         left: db.ids.user_ids_of(&nids(apart)).await?,
     })
+}
+
+/// Somebody's devices have changed, or somebody came or went in a room of the user, or the user did.
+fn may_have_changed(who: Who<'_>, since: Pos) -> bool {
+    let user = who.session.user_nid.0;
+    let recent = who.rooms.ctx().db.stream.recent();
+    recent.has_since(Topic::Devices, 0, since)
+        || recent.has_since(Topic::Signatures, user, since)
+        || recent.has_since(Topic::Rooms, user, since)
+        || has_events(who.mine, &recent, since)
 }

@@ -1,12 +1,14 @@
 //! Filters, as far as sync reads them.
 
+use std::sync::Arc;
+
 use ruma::api::client::filter::{
     Filter as EventFilter, FilterDefinition, RoomEventFilter, UrlFilter,
 };
 
 use serde::Deserialize;
 
-use super::Error;
+use super::{Error, memory::Memory};
 use crate::{
     context::Context,
     event::pdu::Pdu,
@@ -22,28 +24,52 @@ const LIMIT_MAX: u64 = 100;
 /// Fields of profiles that a filter may name.
 const PROFILE_FIELDS_MAX: usize = 100;
 
-/// The filter of a sync request (JSON, or the id of a stored one), what it says of relations, and the
-/// fields of profiles that it asks for.
+/// A filter as sync reads it.
+#[derive(Debug, Default)]
+pub(super) struct Loaded {
+    pub(super) filter: FilterDefinition,
+    /// What it says of relations.
+    pub(super) related: Related,
+    /// Fields of profiles that it asks for.
+    pub(super) fields: Vec<String>,
+}
+
+/// The filter of a sync request: JSON, or the id of a stored one.
 pub(super) async fn load(
     ctx: &Context,
+    memory: &Memory,
     session: &Session,
     given: Option<&str>,
-) -> Result<(FilterDefinition, Related, Vec<String>), Error> {
-    let bad = |error: &dyn std::fmt::Display| Error::BadFilter(error.to_string());
-    let json = match given {
-        None => return Ok(Default::default()),
-        Some(json) if json.starts_with('{') => json.to_owned(),
-        Some(id) => account_data::filter(ctx, session, id)
-            .await
-            .map_err(|error| bad(&error))?,
+) -> Result<Arc<Loaded>, Error> {
+    let Some(given) = given else {
+        return Ok(Arc::default());
     };
-    let filter = serde_json::from_str(&json).map_err(|error| bad(&error))?;
-    let more: More = serde_json::from_str(&json).map_err(|error| bad(&error))?;
+    if given.starts_with('{') {
+        return parse(given).map(Arc::new);
+    }
+    if let Some(known) = memory.filter(session.user_nid, given) {
+        return Ok(known);
+    }
+    let json = account_data::filter(ctx, session, given).await;
+    let json = json.map_err(|error| Error::BadFilter(error.to_string()))?;
+    let filter = Arc::new(parse(&json)?);
+    memory.keep_filter(session.user_nid, given, filter.clone());
+    Ok(filter)
+}
+
+fn parse(json: &str) -> Result<Loaded, Error> {
+    let bad = |error: &dyn std::fmt::Display| Error::BadFilter(error.to_string());
+    let filter = serde_json::from_str(json).map_err(|error| bad(&error))?;
+    let more: More = serde_json::from_str(json).map_err(|error| bad(&error))?;
     let fields = [more.unstable_profile_fields.ids, more.profile_fields.ids].concat();
     if fields.len() > PROFILE_FIELDS_MAX {
         return Err(bad(&"too many fields of profiles"));
     }
-    Ok((filter, more.room.timeline, fields))
+    Ok(Loaded {
+        filter,
+        related: more.room.timeline,
+        fields,
+    })
 }
 
 /// What the type of filters lacks.

@@ -12,6 +12,7 @@ use tokio::sync::{
     broadcast::error::{RecvError, TryRecvError},
 };
 
+use super::memory::Memory;
 use crate::{
     rooms::Rooms,
     storage::{self, LogKind, Pos, RoomNid, UserNid},
@@ -32,6 +33,8 @@ pub struct Hub {
     waiters: Arc<Mutex<Waiters>>,
     /// The newest event of users, by number.
     acted: Cache<i64, Pos>,
+    /// What syncs have read.
+    pub(super) memory: Memory,
 }
 
 impl Default for Hub {
@@ -43,6 +46,7 @@ impl Default for Hub {
         Self {
             waiters: Arc::default(),
             acted,
+            memory: Memory::default(),
         }
     }
 }
@@ -278,6 +282,7 @@ async fn follow_log(hub: Hub, rooms: Rooms) {
                             near_profiles.extend(hub.rooms_of_profile(&rooms, row.user).await);
                         }
                         LogKind::KeyCounts
+                        | LogKind::Standing
                         | LogKind::Invalidate
                         | LogKind::ServerRule
                         | LogKind::Presence

@@ -1,19 +1,22 @@
 //! The part of an answer for a room that the user is in, or was until just now.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use ruma::{
-    OwnedUserId,
+    OwnedEventId, OwnedUserId,
     api::client::filter::{FilterDefinition, LazyLoadOptions},
     events::StateEventType,
 };
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
-    Error, filter,
+    Error,
+    fields::{self, Fields, raw},
+    filter,
+    memory::Memory,
     timeline::{self, Members, Timeline},
 };
 use crate::{
@@ -31,7 +34,7 @@ use crate::{
         state::Entries,
         visibility::{self, Leaving},
     },
-    storage::{Pos, RoomNid, UserNid, sync::Span},
+    storage::{Pos, RoomNid, UserNid, memberships::UserRoom, sync::Span},
     users::tokens::Session,
 };
 
@@ -40,6 +43,9 @@ use crate::{
 pub(super) struct Scope<'a> {
     pub(super) rooms: &'a Rooms,
     pub(super) session: &'a Session,
+    pub(super) memory: &'a Memory,
+    /// Rooms of the user.
+    pub(super) mine: &'a [UserRoom],
     pub(super) filter: &'a FilterDefinition,
     /// What the filter says of relations of events of timelines.
     pub(super) related: &'a Related,
@@ -79,6 +85,14 @@ pub(super) struct Candidate {
     pub(super) forgotten: Option<bool>,
 }
 
+/// What is told of a room.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    pub(super) fields: Fields,
+    /// Events of the timeline.
+    pub(super) shown: Vec<OwnedEventId>,
+}
+
 /// Events that are brought into memory at once.
 const EVENTS_AT_ONCE: usize = 4_000;
 
@@ -87,7 +101,7 @@ const EVENTS_AT_ONCE: usize = 4_000;
 pub(super) async fn assemble_all(
     scope: Scope<'_>,
     candidates: Vec<Candidate>,
-) -> Result<Vec<(RoomNid, Map<String, Value>)>, Error> {
+) -> Result<Vec<(RoomNid, Part)>, Error> {
     let mut parts = Vec::with_capacity(candidates.len());
     let mut waiting = candidates.into_iter().peekable();
     while waiting.peek().is_some() {
@@ -107,16 +121,11 @@ pub(super) async fn assemble_all(
         open_history::prepare(scope.rooms, &of).await?;
         let pages: Vec<Page<'_>> = chunk.iter().map(|one| one.timeline.page()).collect();
         ready::prepare(scope.rooms, scope.session.user_nid, &pages).await?;
-        let facts = Facts {
-            redactions: Redactions::load(scope.rooms, &pages).await?,
-            members: members(scope, &chunk).await?,
-            bundles: bundles(scope, &chunk).await?,
-            related: related(scope, &chunk).await?,
-        };
+        let facts = Box::pin(Facts::load(scope, &chunk, &pages)).await?;
         for candidate in chunk {
             let nid = candidate.timeline.room.nid;
             match assemble(scope, candidate, &facts).await {
-                Ok(part) if part.is_empty() => {}
+                Ok(part) if part.fields.is_empty() => {}
                 Ok(part) => parts.push((nid, part)),
                 // Who never was inside sees nothing; nor does who left and forgot the room since
                 // it was looked up, and is told so next time.
@@ -135,6 +144,28 @@ struct Facts {
     redactions: Redactions,
     /// Events that the filter lets through for what relates to them; `None`: all.
     related: Option<HashSet<i64>>,
+}
+
+impl Facts {
+    async fn load(
+        scope: Scope<'_>,
+        candidates: &[Candidate],
+        pages: &[Page<'_>],
+    ) -> Result<Self, Error> {
+        let redactions = async { Ok(Redactions::load(scope.rooms, pages).await?) };
+        let (redactions, members, bundles, related) = tokio::try_join!(
+            redactions,
+            members(scope, candidates),
+            bundles(scope, candidates),
+            related(scope, candidates)
+        )?;
+        Ok(Self {
+            members,
+            bundles,
+            redactions,
+            related,
+        })
+    }
 }
 
 /// Events that the filter lets through for what relates to them.
@@ -209,15 +240,12 @@ async fn members(scope: Scope<'_>, candidates: &[Candidate]) -> Result<Members, 
             unnamed.push(room.nid.0);
         }
     }
-    Members::read(scope.rooms, scope.session.user_nid, (&counted, &unnamed)).await
+    let viewer = scope.session.user_nid;
+    Members::read(scope.rooms, scope.memory, viewer, (&counted, &unnamed)).await
 }
 
 /// Timeline and state of a room; nothing where there is no news.
-async fn assemble(
-    scope: Scope<'_>,
-    candidate: Candidate,
-    facts: &Facts,
-) -> Result<Map<String, Value>, Error> {
+async fn assemble(scope: Scope<'_>, candidate: Candidate, facts: &Facts) -> Result<Part, Error> {
     let Candidate {
         mut timeline,
         fresh,
@@ -227,7 +255,7 @@ async fn assemble(
     let (events, edge) = timeline.take(scope.limit());
     let Timeline { room, told, .. } = timeline;
     let before = events.first().and_then(|event| event.stored.snap);
-    let mut answer = Map::new();
+    let mut answer = Part::default();
     if events.is_empty() && !edge.limited && !fresh && !scope.full_state {
         return Ok(answer);
     }
@@ -256,14 +284,13 @@ async fn assemble(
         .iter()
         .map(|event| extras.render(rooms, session, event, Shape::Sync))
         .collect();
-    answer.insert(
-        "timeline".to_owned(),
-        json!({
-            "events": timeline,
-            "limited": edge.limited,
-            "prev_batch": edge.prev_batch,
-        }),
-    );
+    let timeline = BTreeMap::from([
+        ("events", raw(&timeline)),
+        ("limited", raw(&edge.limited)),
+        ("prev_batch", raw(&edge.prev_batch)),
+    ]);
+    let fields = &mut answer.fields;
+    fields.insert("timeline".to_owned(), raw(&timeline));
     let base = if scope.full_state || fresh {
         None
     } else {
@@ -276,11 +303,13 @@ async fn assemble(
     };
     let state = state_section(scope, &room, (base, target), &shown, fresh).await?;
     let field = scope.state_after.unwrap_or("state");
-    answer.insert(field.to_owned(), json!({ "events": state }));
+    fields.insert(field.to_owned(), fields::events(&state));
     if let Some(counts) = facts.members.counts.get(&room.nid) {
         let summary = summary(scope, *counts, facts.members.heroes.get(&room.nid)).await?;
-        answer.insert("summary".to_owned(), summary);
+        fields.insert("summary".to_owned(), raw(&summary));
     }
+    let shown = shown.into_iter();
+    answer.shown = shown.map(|event| event.pdu.event_id.clone()).collect();
     Ok(answer)
 }
 

@@ -1,9 +1,11 @@
 //! What changed for me? Reads only.
 
 mod encryption;
+mod fields;
 pub mod filter;
 mod hub;
 mod joined;
+mod memory;
 mod other;
 pub mod presence;
 mod profiles;

@@ -1,18 +1,22 @@
 //! Parts of an answer for rooms that the user is not in, and ephemeral parts.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-use serde_json::{Map, Value, json, value::RawValue};
+use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     Error,
+    fields::{self, Fields, raw},
     joined::{Scope, assemble_all, candidates},
     timeline,
 };
 use crate::{
     event::client::{Shape, to_client},
     rooms::{Rooms, receipts::contents, resident::Room},
-    storage::{self, Pos, RoomNid, memberships::UserRoom},
+    storage::{self, Pos, RoomNid, Topic, memberships::UserRoom},
     users::{push_rules, tokens::Session},
 };
 
@@ -23,14 +27,14 @@ const PUSH_RULES: &str = "m.push_rules";
 pub(super) async fn left(
     scope: Scope<'_>,
     rows: &[&UserRoom],
-) -> Result<Vec<(RoomNid, Map<String, Value>)>, Error> {
+) -> Result<Vec<(RoomNid, Fields)>, Error> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
     let nids: Vec<RoomNid> = rows.iter().map(|row| row.room).collect();
     let held = scope.rooms.find_many(&nids).await?;
     let parts = timelines(scope, rows, &held).await?;
-    let mut parts: HashMap<RoomNid, Map<String, Value>> = parts.into_iter().collect();
+    let mut parts: HashMap<RoomNid, Fields> = parts.into_iter().collect();
     let ends = rows.iter().filter_map(|row| {
         let room = held.get(&row.room)?;
         let event = row.event.filter(|_| !parts.contains_key(&row.room))?;
@@ -53,7 +57,7 @@ async fn timelines(
     scope: Scope<'_>,
     rows: &[&UserRoom],
     held: &HashMap<RoomNid, Arc<Room>>,
-) -> Result<Vec<(RoomNid, Map<String, Value>)>, Error> {
+) -> Result<Vec<(RoomNid, Fields)>, Error> {
     let rows = rows.iter().filter(|row| held.contains_key(&row.room));
     let is_first = scope.since == 0;
     let wanted = rows.clone();
@@ -67,20 +71,17 @@ async fn timelines(
     for candidate in &mut found {
         candidate.forgotten = forgotten.get(&candidate.timeline.room.nid).copied();
     }
-    let mut parts = assemble_all(scope, found).await?;
-    for (_, part) in &mut parts {
-        part.remove("summary");
-    }
-    Ok(parts)
+    let parts = assemble_all(scope, found).await?.into_iter();
+    let parts = parts.map(|(room, mut part)| {
+        part.fields.remove("summary");
+        (room, part.fields)
+    });
+    Ok(parts.collect())
 }
 
 /// Who never was inside, or forgot the room, sees the end of the invitation or of their stay and nothing
 /// else; of a room that we do not hold, the refused or taken back invitation, or such a knock.
-async fn end(
-    rooms: &Rooms,
-    row: &UserRoom,
-    room: Option<&Room>,
-) -> Result<Map<String, Value>, Error> {
+async fn end(rooms: &Rooms, row: &UserRoom, room: Option<&Room>) -> Result<Fields, Error> {
     let events: Vec<Box<RawValue>> = match (room, row.event, &row.stripped) {
         (Some(room), Some(event), _) => {
             let own = rooms.pdus(room, &[event]).await?;
@@ -92,10 +93,8 @@ async fn end(
         (None, _, Some(stripped)) => serde_json::from_str(stripped).unwrap_or_default(),
         _ => Vec::new(),
     };
-    let mut answer = Map::new();
-    let timeline = json!({ "events": events, "limited": false });
-    answer.insert("timeline".to_owned(), timeline);
-    Ok(answer)
+    let timeline = BTreeMap::from([("events", raw(&events)), ("limited", raw(&false))]);
+    Ok(Fields::from([("timeline".to_owned(), raw(&timeline))]))
 }
 
 /// Receipts by room, as content of one `m.receipt` event each.
@@ -103,9 +102,14 @@ pub(super) async fn receipts(
     scope: Scope<'_>,
     nids: &[RoomNid],
 ) -> Result<HashMap<RoomNid, Value>, Error> {
+    let db = &scope.rooms.ctx().db;
     let spans: Vec<(RoomNid, Pos)> = nids.iter().map(|room| (*room, scope.since)).collect();
+    let spans = db.stream.recent().with_news(Topic::Receipts, &spans);
+    if spans.is_empty() {
+        return Ok(HashMap::new());
+    }
     let user = scope.session.user_nid;
-    let mut conn = scope.rooms.ctx().db.conn().await?;
+    let mut conn = db.conn().await?;
     let rows = storage::receipts::list(&mut conn, user, (&spans, scope.upto), None).await?;
     drop(conn);
     Ok(contents(scope.rooms.ctx(), &rows).await?)
@@ -114,8 +118,8 @@ pub(super) async fn receipts(
 /// Account data that changed, as (type, event).
 #[derive(Default)]
 pub(super) struct AccountData {
-    pub(super) global: Vec<(String, Value)>,
-    pub(super) by_room: HashMap<RoomNid, Vec<(String, Value)>>,
+    pub(super) global: Vec<(String, Box<RawValue>)>,
+    pub(super) by_room: HashMap<RoomNid, Vec<(String, Box<RawValue>)>>,
 }
 
 /// Account data that changed in `(since, upto]`; push rules, which everybody has, go with it at the
@@ -125,8 +129,11 @@ pub(super) async fn account_data(
     session: &Session,
     (since, upto): (Pos, Pos),
 ) -> Result<AccountData, Error> {
-    let mut conn = rooms.ctx().db.conn().await?;
-    let user = session.user_nid;
+    let (db, user) = (&rooms.ctx().db, session.user_nid);
+    if since > 0 && !db.stream.recent().has_since(Topic::Account, user.0, since) {
+        return Ok(AccountData::default());
+    }
+    let mut conn = db.conn().await?;
     let rows = storage::account_data::list_since(&mut conn, user, since, upto).await?;
     drop(conn);
     let mut data = AccountData::default();
@@ -146,16 +153,18 @@ pub(super) async fn account_data(
     }
     if since == 0 || rules.is_some() {
         let content = push_rules::content(rooms.ctx(), &session.user_id, rules.as_deref());
-        let event = json!({ "type": PUSH_RULES, "content": content });
+        let event = fields::event(PUSH_RULES, &content);
         data.global.push((PUSH_RULES.to_owned(), event));
     }
     Ok(data)
 }
 
 /// Account data as an event.
-pub(super) fn account_event(kind: &str, content: &str) -> Value {
-    let content: Value = serde_json::from_str(content).unwrap_or_default();
-    json!({ "type": kind, "content": content })
+pub(super) fn account_event(kind: &str, content: &str) -> Box<RawValue> {
+    match serde_json::from_str::<&RawValue>(content) {
+        Ok(content) => fields::event(kind, content),
+        Err(_) => fields::event(kind, RawValue::NULL),
+    }
 }
 
 /// Notifications and highlights as clients are shown them: never below zero, and what highlights

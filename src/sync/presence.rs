@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Error, filter::passes_type, joined::Scope};
 use crate::{
     rooms::presence::content,
-    storage::{self, UserNid, memberships::UserRoom},
+    storage::{self, UserNid},
 };
 
 /// Users in one answer. Who shares rooms with more and was away for long is told of those who
@@ -14,11 +14,7 @@ const USERS_MAX: i64 = 10_000;
 
 /// Presence events: of who changed, and of users who are new to the one who syncs (`met`). One
 /// statement, and none where nobody changed.
-pub(super) async fn look(
-    scope: Scope<'_>,
-    mine: &[UserRoom],
-    met: &[i64],
-) -> Result<Vec<Value>, Error> {
+pub(super) async fn look(scope: Scope<'_>, met: &[i64]) -> Result<Vec<Value>, Error> {
     let ctx = scope.rooms.ctx();
     let filter = &scope.filter.presence;
     let is_news = scope.since == 0 || ctx.db.stream.has_presence_after(scope.since);
@@ -28,7 +24,7 @@ pub(super) async fn look(
     {
         return Ok(Vec::new());
     }
-    let joined = mine.iter().filter(|row| row.membership == 1);
+    let joined = scope.mine.iter().filter(|row| row.membership == 1);
     let rooms: Vec<i64> = joined.map(|row| row.room.0).collect();
     let viewer = (scope.session.user_nid, rooms.as_slice());
     let span = (scope.since, scope.upto);

@@ -10,7 +10,7 @@ use super::Error;
 use crate::{
     rooms::Rooms,
     storage::{
-        Pos, UserNid,
+        Pos, Topic, UserNid,
         profile_changes::{self, Field},
     },
     users::tokens::Session,
@@ -35,11 +35,16 @@ pub(super) async fn read(
     if fields.is_some_and(<[String]>::is_empty) {
         return Ok(Profiles::new());
     }
+    let stream = &rooms.ctx().db.stream;
+    let is_changed = since > 0 && stream.recent().has_since(Topic::Profiles, 0, since);
+    if fresh.is_empty() && !is_changed {
+        return Ok(Profiles::new());
+    }
     let mut conn = rooms.ctx().db.conn().await?;
     if !fresh.is_empty() {
         found = profile_changes::list_in_rooms(&mut conn, fresh, fields, FIELDS_MAX).await?;
     }
-    if since > 0 {
+    if is_changed {
         let user = session.user_nid;
         let changed =
             profile_changes::list(&mut conn, user, (since, upto), fields, FIELDS_MAX).await?;

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use ruma::OwnedUserId;
-use serde_json::{Value, json, value::RawValue};
+use ruma::{OwnedEventId, OwnedUserId};
+use serde_json::value::RawValue;
 
 use super::Error;
 use crate::{
@@ -36,13 +36,13 @@ pub(super) struct Told {
 }
 
 /// Reads what came in `(since, upto]` and is still sticky, the oldest first. History visibility does not
-/// matter (MSC4354): whoever is in the room is told. `shown`: ids of events of timelines.
+/// matter (MSC4354): whoever is in the room is told. `shown`: events of timelines.
 pub(super) async fn read(
     rooms: &Rooms,
     (session, ignored): Reader<'_>,
     wanted: &Wanted,
     (since, upto): (Pos, Pos),
-    (shown, limit): (&HashSet<String>, i64),
+    (shown, limit): (&HashSet<OwnedEventId>, i64),
 ) -> Result<Told, Error> {
     let mut told = Told::default();
     if wanted.fresh.is_empty() && wanted.known.is_empty() {
@@ -65,7 +65,7 @@ pub(super) async fn read(
     let pairs: Vec<(i64, i64)> = found.iter().map(|it| (it.room.0, it.event)).collect();
     for (room, mut events) in rooms.events_of(&pairs).await? {
         events.retain(|event| {
-            !ignored.contains(&event.pdu.sender) && !shown.contains(event.pdu.event_id.as_str())
+            !ignored.contains(&event.pdu.sender) && !shown.contains(&event.pdu.event_id)
         });
         if events.is_empty() {
             continue;
@@ -77,15 +77,4 @@ pub(super) async fn read(
         told.by_room.insert(room.nid, events.collect());
     }
     Ok(told)
-}
-
-/// Ids of the events of a rendered timeline.
-pub(super) fn ids(timeline: &Value) -> impl Iterator<Item = String> {
-    let events = timeline.as_array().into_iter().flatten();
-    events.filter_map(|event| event["event_id"].as_str().map(ToOwned::to_owned))
-}
-
-/// Events of a room, as a part of an answer.
-pub(super) fn part(events: &[Box<RawValue>]) -> Value {
-    json!({ "events": events })
 }

@@ -3,13 +3,16 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use ruma::events::{TimelineEventType, room::member::MembershipState};
 
-use super::Error;
+use super::{
+    Error,
+    memory::{Counts, Known, Memory},
+};
 use crate::{
     rooms::{
         Event, Rooms,
@@ -26,10 +29,7 @@ const TURNS_MAX: usize = 3;
 
 /// The user whose sync it is.
 pub(super) struct Mine {
-    /// All rooms, in order of position, but invitations that the user is not told of.
-    pub(super) rooms: Vec<UserRoom>,
-    /// What the user has said of others.
-    pub(super) wishes: Wishes,
+    pub(super) known: Arc<Known>,
     /// What is told goes up to here.
     pub(super) upto: Pos,
 }
@@ -37,11 +37,18 @@ pub(super) struct Mine {
 impl Mine {
     /// Reads after the position is taken: what is below it is seen. What is above is waited for, so
     /// that no membership is beyond what is told.
-    pub(super) async fn read(rooms: &Rooms, session: &Session) -> Result<Self, Error> {
+    pub(super) async fn read(
+        rooms: &Rooms,
+        memory: &Memory,
+        session: &Session,
+    ) -> Result<Self, Error> {
         let (db, user) = (&rooms.ctx().db, session.user_nid);
         let mut turns = 0;
         loop {
             let upto = db.stream.horizon();
+            if let Some(known) = memory.known(user, &db.stream.recent()) {
+                return Ok(Self { known, upto });
+            }
             let mut conn = db.conn().await?;
             let mine = storage::memberships::list_of_user(&mut conn, user).await?;
             let newest = mine.last().map_or(0, |row| row.pos);
@@ -54,43 +61,47 @@ impl Mine {
             }
             let wishes = Wishes::read(&mut conn, user).await?;
             drop(conn);
-            let mine = Self {
-                rooms: mine,
-                wishes,
-                upto,
-            };
-            let listed: Vec<RoomNid> = mine.rooms.iter().map(|row| row.room).collect();
+            let listed: Vec<RoomNid> = mine.iter().map(|row| row.room).collect();
             db.ids.room_ids_of(&listed).await?;
-            return mine.without_unwanted(rooms).await;
+            let known = Arc::new(Known {
+                rooms: wanted(rooms, mine, &wishes).await?,
+                wishes,
+                direct: OnceLock::new(),
+                read_at: upto,
+            });
+            memory.keep_known(user, known.clone());
+            return Ok(Self { known, upto });
         }
-    }
-
-    /// Takes out invitations that the user is not told of.
-    async fn without_unwanted(mut self, rooms: &Rooms) -> Result<Self, Error> {
-        if self.wishes.want_all() {
-            return Ok(self);
-        }
-        let invitations = self.rooms.iter().filter(|room| room.membership == 2);
-        let senders: Vec<UserNid> = invitations.filter_map(|room| room.sender).collect();
-        let ids = rooms.ctx().db.ids.user_ids_of(&senders).await?;
-        let unwanted: HashSet<i64> = senders
-            .into_iter()
-            .zip(ids)
-            .filter(|(_, id)| !self.wishes.want_invitation(id))
-            .map(|(nid, _)| nid.0)
-            .collect();
-        let is_unwanted =
-            |sender: Option<UserNid>| sender.is_some_and(|it| unwanted.contains(&it.0));
-        self.rooms
-            .retain(|room| room.membership != 2 || !is_unwanted(room.sender));
-        Ok(self)
     }
 
     /// Rooms that the user is in.
     pub(super) fn joined(&self) -> impl Iterator<Item = RoomNid> {
-        let joined = self.rooms.iter().filter(|row| row.membership == 1);
+        let joined = self.known.rooms.iter().filter(|row| row.membership == 1);
         joined.map(|row| row.room)
     }
+}
+
+/// Takes out invitations that the user is not told of.
+async fn wanted(
+    rooms: &Rooms,
+    mut mine: Vec<UserRoom>,
+    wishes: &Wishes,
+) -> Result<Vec<UserRoom>, Error> {
+    if wishes.want_all() {
+        return Ok(mine);
+    }
+    let invitations = mine.iter().filter(|room| room.membership == 2);
+    let senders: Vec<UserNid> = invitations.filter_map(|room| room.sender).collect();
+    let ids = rooms.ctx().db.ids.user_ids_of(&senders).await?;
+    let unwanted: HashSet<i64> = senders
+        .into_iter()
+        .zip(ids)
+        .filter(|(_, id)| !wishes.want_invitation(id))
+        .map(|(nid, _)| nid.0)
+        .collect();
+    let is_unwanted = |sender: Option<UserNid>| sender.is_some_and(|it| unwanted.contains(&it.0));
+    mine.retain(|room| room.membership != 2 || !is_unwanted(room.sender));
+    Ok(mine)
 }
 
 /// The newest events of a room that are new to a client.
@@ -157,6 +168,9 @@ pub(super) async fn read(
     spans: &[Span],
     mut told: HashMap<RoomNid, Entries>,
 ) -> Result<Vec<Timeline>, Error> {
+    if spans.is_empty() {
+        return Ok(Vec::new());
+    }
     let nids: Vec<RoomNid> = spans.iter().map(|span| span.room).collect();
     let found = rooms.find_many(&nids).await?;
     let mut conn = rooms.ctx().db.conn().await?;
@@ -258,7 +272,7 @@ fn cut_at_hole(events: &mut Vec<Event>) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Members {
     /// Joined and invited ones.
-    pub(super) counts: HashMap<RoomNid, (i64, i64)>,
+    pub(super) counts: HashMap<RoomNid, Counts>,
     /// Who rooms without a name are named after, with their membership events.
     pub(super) heroes: HashMap<RoomNid, Vec<(UserNid, i64)>>,
 }
@@ -267,21 +281,36 @@ impl Members {
     /// Counts members of rooms, and chooses heroes of those without a name.
     pub(super) async fn read(
         rooms: &Rooms,
+        memory: &Memory,
         viewer: UserNid,
         (counted, unnamed): (&[i64], &[i64]),
     ) -> Result<Self, Error> {
-        if counted.is_empty() {
-            return Ok(Self::default());
+        let db = &rooms.ctx().db;
+        let mut members = Self::default();
+        let read_at = db.stream.horizon();
+        let mut counted = counted.to_vec();
+        {
+            let recent = db.stream.recent();
+            counted.retain(|room| match memory.counts(*room, &recent) {
+                Some(counts) => members.counts.insert(RoomNid(*room), counts).is_some(),
+                None => true,
+            });
         }
-        let mut conn = rooms.ctx().db.conn().await?;
-        let members = Self {
-            counts: storage::sync::member_counts(&mut conn, counted).await?,
-            heroes: storage::sync::heroes(&mut conn, unnamed, viewer).await?,
-        };
-        drop(conn);
+        if !counted.is_empty() {
+            let mut conn = db.conn().await?;
+            let counts = storage::sync::member_counts(&mut conn, &counted).await?;
+            for (room, counts) in &counts {
+                memory.keep_counts(room.0, *counts, read_at);
+            }
+            members.counts.extend(counts);
+        }
+        if !unnamed.is_empty() {
+            let mut conn = db.conn().await?;
+            members.heroes = storage::sync::heroes(&mut conn, unnamed, viewer).await?;
+        }
         let names = members.heroes.values().flatten().map(|(user, _)| *user);
         let names: Vec<UserNid> = names.collect();
-        rooms.ctx().db.ids.user_ids_of(&names).await?;
+        db.ids.user_ids_of(&names).await?;
         Ok(members)
     }
 }

@@ -6,14 +6,15 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json, value::RawValue};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Hub, TIMEOUT_MAX,
     encryption::{self, News},
+    fields::{self, Fields, raw},
     filter::{self, load, passes_room_type, passes_type},
-    joined::{Candidate, Scope, assemble_all, candidates},
+    joined::{Candidate, Part, Scope, assemble_all, candidates},
     other, presence, profiles, sticky,
     timeline::{self, Mine},
     token::Token,
@@ -21,7 +22,7 @@ use super::{
 use crate::{
     event,
     rooms::{self, Rooms, membership},
-    storage::{self, Pos, RoomNid, memberships::UserRoom, presence::State, unread::Part},
+    storage::{self, Pos, RoomNid, memberships::UserRoom, presence::State, unread},
     users::tokens::Session,
 };
 
@@ -53,7 +54,9 @@ pub async fn sync(
     request: &Request,
     stopping: &CancellationToken,
 ) -> Result<String, Error> {
-    let (filter, related, fields) = load(rooms.ctx(), session, request.filter.as_deref()).await?;
+    let memory = &hub.memory;
+    let loaded = load(rooms.ctx(), memory, session, request.filter.as_deref()).await?;
+    let fields = &loaded.fields;
     let since: Option<Token> = request.since.as_deref().map(str::parse).transpose()?;
     let stream = &rooms.ctx().db.stream;
     if let Some(since) = since {
@@ -69,15 +72,17 @@ pub async fn sync(
         if !fields.is_empty() {
             waiter.watch_profiles();
         }
-        let mine = Mine::read(rooms, session).await?;
+        let mine = Mine::read(rooms, memory, session).await?;
         waiter.watch(mine.joined());
         let upto = mine.upto;
         let scope = Scope {
             rooms,
             session,
-            filter: &filter,
-            related: &related,
-            ignored: &mine.wishes.ignored,
+            memory,
+            mine: &mine.known.rooms,
+            filter: &loaded.filter,
+            related: &loaded.related,
+            ignored: &mine.known.wishes.ignored,
             since: since.map_or(0, |since| since.pos.min(upto)),
             upto,
             full_state: request.full_state,
@@ -86,14 +91,14 @@ pub async fn sync(
         };
         let typing = rooms.typing().serial();
         let told_typing = since.map_or(0, |since| since.typing);
-        let mut answer = look(scope, &mine.rooms, (told_typing, typing)).await?;
+        let mut answer = look(scope, (told_typing, typing)).await?;
         if !fields.is_empty() {
             let span = (scope.since, upto);
-            let found = profiles::read(rooms, session, Some(&fields), span, &answer.fresh).await?;
+            let found = profiles::read(rooms, session, Some(fields), span, &answer.fresh).await?;
             answer.users = profiles::classic(found);
         }
         let news = encryption::look(scope, since).await?;
-        let presence = presence::look(scope, &mine.rooms, &news.met).await?;
+        let presence = presence::look(scope, &news.met).await?;
         let is_quiet = news.is_empty() && answer.is_empty() && presence.is_empty();
         let wait = since.is_some() && is_quiet && !request.full_state;
         let now = tokio::time::Instant::now();
@@ -117,11 +122,11 @@ pub async fn sync(
 /// Parts of an answer; all empty where there is no news.
 #[derive(Default)]
 struct Answer {
-    join: Map<String, Value>,
-    invite: Map<String, Value>,
-    knock: Map<String, Value>,
-    leave: Map<String, Value>,
-    account_data: Vec<Value>,
+    join: Fields,
+    invite: Fields,
+    knock: Fields,
+    leave: Fields,
+    account_data: Vec<Box<RawValue>>,
     /// Up to where sticky events were told, where there are more.
     sticky: Option<Pos>,
     /// Rooms of which nothing was told before.
@@ -149,27 +154,32 @@ fn finish(answer: &Answer, news: &News, presence: &[Value], token: Token) -> Str
         ("leave", &answer.leave),
     ];
     let rooms = rooms.into_iter().filter(|(_, rooms)| !rooms.is_empty());
-    let rooms: BTreeMap<&str, &Map<String, Value>> = rooms.collect();
-    let mut body = json!({
-        "next_batch": token.to_string(),
-        "rooms": rooms,
-        "account_data": { "events": answer.account_data },
-        "presence": { "events": presence },
-        "to_device": { "events": news.to_device },
-        "device_lists": { "changed": news.changed, "left": news.left },
-        "device_one_time_keys_count": news.key_counts,
-        "device_unused_fallback_key_types": news.unused_fallback,
-    });
+    let rooms: BTreeMap<&str, &Fields> = rooms.collect();
+    let lists = json!({ "changed": news.changed, "left": news.left });
+    let mut body = BTreeMap::from([
+        ("next_batch", raw(&token.to_string())),
+        ("rooms", raw(&rooms)),
+        ("account_data", fields::events(&answer.account_data)),
+        ("presence", fields::events(presence)),
+        ("to_device", fields::events(&news.to_device)),
+        ("device_lists", raw(&lists)),
+        ("device_one_time_keys_count", raw(&news.keys.counts)),
+        (
+            "device_unused_fallback_key_types",
+            raw(&news.keys.unused_fallback),
+        ),
+    ]);
     if !answer.users.is_empty() {
-        body["org.matrix.msc4429.users"] = json!(answer.users);
+        body.insert("org.matrix.msc4429.users", raw(&answer.users));
     }
-    body.to_string()
+    raw(&body).get().to_owned()
 }
 
-async fn look(scope: Scope<'_>, mine: &[UserRoom], typing: (i64, i64)) -> Result<Answer, Error> {
+async fn look(scope: Scope<'_>, typing: (i64, i64)) -> Result<Answer, Error> {
     let ids = &scope.rooms.ctx().db.ids;
     let mut answer = Answer::default();
-    let wanted: Vec<&UserRoom> = mine.iter().filter(|row| row.pos <= scope.upto).collect();
+    let mine = scope.mine.iter();
+    let wanted: Vec<&UserRoom> = mine.filter(|row| row.pos <= scope.upto).collect();
     let joined: Vec<&UserRoom> = wanted
         .iter()
         .copied()
@@ -189,11 +199,11 @@ async fn look(scope: Scope<'_>, mine: &[UserRoom], typing: (i64, i64)) -> Result
         let room_id = ids.room_id(row.room).await?.to_string();
         let shown = membership::invite::shown(scope.rooms, row).await?;
         if row.membership == 2 {
-            let state = json!({ "invite_state": { "events": shown } });
-            answer.invite.insert(room_id, state);
+            let state = BTreeMap::from([("invite_state", BTreeMap::from([("events", shown)]))]);
+            answer.invite.insert(room_id, raw(&state));
         } else {
-            let state = json!({ "knock_state": { "events": shown } });
-            answer.knock.insert(room_id, state);
+            let state = BTreeMap::from([("knock_state", BTreeMap::from([("events", shown)]))]);
+            answer.knock.insert(room_id, raw(&state));
         }
     }
     // Who forgot a room is told that it is left, so that other clients forget it as well.
@@ -202,16 +212,16 @@ async fn look(scope: Scope<'_>, mine: &[UserRoom], typing: (i64, i64)) -> Result
     let left: Vec<&UserRoom> = left.into_iter().filter(is_told).collect();
     for (room, part) in other::left(scope, &left).await? {
         let room_id = ids.room_id(room).await?.to_string();
-        answer.leave.insert(room_id, Value::Object(part));
+        answer.leave.insert(room_id, raw(&part));
     }
     Ok(answer)
 }
 
+/// Account data as events, by room.
+type DataByRoom = HashMap<RoomNid, Vec<Box<RawValue>>>;
+
 /// Account data by room; global data goes into the answer.
-async fn account_data(
-    scope: Scope<'_>,
-    answer: &mut Answer,
-) -> Result<HashMap<RoomNid, Vec<Value>>, Error> {
+async fn account_data(scope: Scope<'_>, answer: &mut Answer) -> Result<DataByRoom, Error> {
     let span = (scope.since, scope.upto);
     let data = other::account_data(scope.rooms, scope.session, span).await?;
     let filter = &scope.filter.account_data;
@@ -230,7 +240,7 @@ async fn account_data(
 async fn join(
     scope: Scope<'_>,
     joined: &[&UserRoom],
-    (mut data, typing): (HashMap<RoomNid, Vec<Value>>, (i64, i64)),
+    (mut data, typing): (DataByRoom, (i64, i64)),
     answer: &mut Answer,
 ) -> Result<(), Error> {
     let Scope { rooms, filter, .. } = scope;
@@ -249,29 +259,26 @@ async fn join(
         };
     let chosen = choose(scope, joined).await?;
     let sticky = with_sticky(scope, &nids, &chosen);
-    let mut parts: HashMap<RoomNid, Map<String, Value>> =
+    let mut parts: HashMap<RoomNid, Part> =
         assemble_all(scope, chosen).await?.into_iter().collect();
     answer.sticky = add_sticky(scope, &sticky, &mut parts).await?;
     answer.fresh = sticky.fresh;
     for nid in &nids {
-        let mut ephemeral: Vec<Value> = Vec::new();
-        ephemeral.extend(
-            receipts
-                .remove(nid)
-                .map(|content| json!({ "type": "m.receipt", "content": content })),
-        );
-        ephemeral.extend(
-            typing
-                .get(nid)
-                .map(|users| json!({ "type": "m.typing", "content": { "user_ids": users } })),
-        );
+        let receipts = receipts.remove(nid);
+        let receipts = receipts.map(|content| fields::event("m.receipt", &content));
+        let typing = typing.get(nid);
+        let typing = typing.map(|users| fields::event("m.typing", &json!({ "user_ids": users })));
+        let ephemeral: Vec<Box<RawValue>> = receipts.into_iter().chain(typing).collect();
         let data = data.remove(nid).unwrap_or_default();
         if ephemeral.is_empty() && data.is_empty() && !parts.contains_key(nid) {
             continue;
         }
-        let part = parts.entry(*nid).or_default();
-        part.insert("ephemeral".to_owned(), json!({ "events": ephemeral }));
-        part.insert("account_data".to_owned(), json!({ "events": data }));
+        let fields = &mut parts.entry(*nid).or_default().fields;
+        fields.insert("ephemeral".to_owned(), fields::events(&ephemeral));
+        fields.insert("account_data".to_owned(), fields::events(&data));
+    }
+    if parts.is_empty() {
+        return Ok(());
     }
     let told: Vec<i64> = parts.keys().map(|nid| nid.0).collect();
     let mut conn = rooms.ctx().db.conn().await?;
@@ -280,7 +287,7 @@ async fn join(
     let by_thread = filter.room.timeline.unread_thread_notifications;
     for (nid, part) in &mut parts {
         let unread = unread.iter().filter(|part| part.room == *nid);
-        part.extend(counts(unread, by_thread));
+        part.fields.extend(counts(unread, by_thread));
     }
     for (nid, part) in parts {
         let room_id = ids.room_id(nid).await?;
@@ -291,7 +298,7 @@ async fn join(
             .is_none_or(|rooms| rooms.contains(&room_id))
             && !filter.room.not_rooms.contains(&room_id);
         if by_id {
-            answer.join.insert(room_id.to_string(), Value::Object(part));
+            answer.join.insert(room_id.to_string(), raw(&part.fields));
         }
     }
     Ok(())
@@ -327,10 +334,9 @@ fn with_sticky(scope: Scope<'_>, joined: &[RoomNid], chosen: &[Candidate]) -> st
 async fn add_sticky(
     scope: Scope<'_>,
     wanted: &sticky::Wanted,
-    parts: &mut HashMap<RoomNid, Map<String, Value>>,
+    parts: &mut HashMap<RoomNid, Part>,
 ) -> Result<Option<Pos>, Error> {
-    let timelines = parts.values().filter_map(|part| part.get("timeline"));
-    let shown = timelines.flat_map(|timeline| sticky::ids(&timeline["events"]));
+    let shown = parts.values().flat_map(|part| part.shown.iter().cloned());
     let shown = shown.collect();
     let since = scope.sticky.unwrap_or(scope.since);
     let span = (since, scope.upto);
@@ -338,13 +344,14 @@ async fn add_sticky(
     let told = sticky::read(scope.rooms, reader, wanted, span, (&shown, STICKY_MAX)).await?;
     for (room, events) in &told.by_room {
         let part = parts.entry(*room).or_default();
-        part.insert(event::sticky::FIELD.to_owned(), sticky::part(events));
+        let name = event::sticky::FIELD.to_owned();
+        part.fields.insert(name, fields::events(events));
     }
     Ok(told.more)
 }
 
 /// Unread counts of a room: all of it in one, or threads on their own.
-fn counts<'a>(unread: impl Iterator<Item = &'a Part>, by_thread: bool) -> Map<String, Value> {
+fn counts<'a>(unread: impl Iterator<Item = &'a unread::Part>, by_thread: bool) -> Fields {
     let (mut all, mut threads) = ((0, 0), Map::new());
     let show = |notify: i64, high: i64| {
         let (notify, high) = other::unread(notify, high);
@@ -360,10 +367,10 @@ fn counts<'a>(unread: impl Iterator<Item = &'a Part>, by_thread: bool) -> Map<St
             _ => all = (all.0 + part.notify, all.1 + part.high),
         }
     }
-    let mut counts = Map::new();
-    counts.insert("unread_notifications".to_owned(), show(all.0, all.1));
+    let all = raw(&show(all.0, all.1));
+    let mut counts = Fields::from([("unread_notifications".to_owned(), all)]);
     if !threads.is_empty() {
-        counts.insert("unread_thread_notifications".to_owned(), threads.into());
+        counts.insert("unread_thread_notifications".to_owned(), raw(&threads));
     }
     counts
 }

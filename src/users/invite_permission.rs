@@ -143,6 +143,13 @@ impl Wishes {
         })
     }
 
+    /// Users and patterns that are named.
+    pub fn count(&self) -> usize {
+        let Lists { users, servers } = &self.permission.lists;
+        let patterns = users.iter().chain(servers).map(Vec::len);
+        self.ignored.len() + patterns.sum::<usize>()
+    }
+
     /// Whether the user is told of every invitation.
     pub fn want_all(&self) -> bool {
         self.ignored.is_empty() && self.permission.is_open()

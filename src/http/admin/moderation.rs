@@ -95,7 +95,7 @@ async fn list(ctx: &Context, kind: Kind, asked: Asked, name: &str) -> Result<Obj
         room_id: asked.room_id,
         user_id: asked.event_sender_user_id,
     };
-    let mut conn = ctx.db.conn().await?;
+    let mut conn = ctx.db.planning().await?;
     let (reports, total) = storage::moderation::list_reports(&mut conn, kind, &wanted).await?;
     drop(conn);
     let mut shown = Vec::with_capacity(reports.len());

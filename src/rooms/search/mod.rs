@@ -109,7 +109,7 @@ pub async fn search(
         return Ok(Found::default());
     };
     entering::catch_up(rooms).await?;
-    let mut conn = rooms.ctx().db.conn().await?;
+    let mut conn = rooms.ctx().db.planning().await?;
     let count = storage::search::count(&mut conn, &query, COUNT_MAX).await?;
     drop(conn);
     let limit = limit(&criteria.filter);
@@ -264,7 +264,7 @@ async fn page(
     let mut last = from.as_ref().map(Token::hit);
     for _ in 0..ROUNDS_MAX {
         let wanted = limit - results.len();
-        let mut conn = rooms.ctx().db.conn().await?;
+        let mut conn = rooms.ctx().db.planning().await?;
         let page = i64::try_from(wanted).unwrap_or(i64::MAX);
         let hits = storage::search::list(&mut conn, query, last.as_ref(), page).await?;
         drop(conn);
@@ -329,7 +329,7 @@ async fn around(
         .iter()
         .map(|found| (found.hit.room, found.hit.seq))
         .collect();
-    let mut conn = rooms.ctx().db.conn().await?;
+    let mut conn = rooms.ctx().db.planning().await?;
     let stored = storage::search::list_around(&mut conn, &places, (before, after)).await?;
     drop(conn);
     let mut by_room: BTreeMap<RoomNid, Vec<(usize, storage::events::Stored)>> = BTreeMap::new();
@@ -391,7 +391,7 @@ async fn highlights(
     if texts.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let mut conn = rooms.ctx().db.conn().await?;
+    let mut conn = rooms.ctx().db.planning().await?;
     let marked = storage::search::mark(&mut conn, query, &texts, MARKS).await?;
     let words = marked.iter().flat_map(|text| {
         let parts = text.split(MARKS.0).skip(1);

@@ -1,11 +1,15 @@
 //! What a client may want beside rooms.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use serde_json::{Map, Value, json};
+use serde_json::{json, value::RawValue};
 
 use super::{
-    super::{Error, encryption, other, profiles, sticky},
+    super::{
+        Error, encryption,
+        fields::{self, Fields, raw},
+        other, profiles, sticky,
+    },
     View,
     list::Seen,
     request::{Extensions, OfRooms, ToDevice},
@@ -14,7 +18,7 @@ use super::{
 };
 use crate::{
     rooms::receipts::contents,
-    storage::{self, Pos, RoomNid},
+    storage::{self, Pos, RoomNid, Topic},
 };
 
 /// Sticky events in one answer, at most and where the client says nothing.
@@ -29,10 +33,10 @@ pub(super) async fn look(
     wanted: &Extensions,
     seen: &HashMap<RoomNid, Seen>,
     rooms: Rooms<'_>,
-) -> Result<(Map<String, Value>, bool), Error> {
-    let mut parts = Map::new();
+) -> Result<(Fields, bool), Error> {
+    let mut parts = Fields::new();
     let mut has_news = false;
-    let mut add = |name: &str, (part, is_news): (Value, bool)| {
+    let mut add = |name: &str, (part, is_news): (Box<RawValue>, bool)| {
         has_news |= is_news;
         parts.insert(name.to_owned(), part);
     };
@@ -55,8 +59,9 @@ pub(super) async fn look(
         add("typing", typing(view, &spans).await?);
     }
     if wanted.threads.enabled == Some(true)
-        && let Some(part) = threads::look(view, &wanted.threads).await?
+        && let Some((part, is_news)) = threads::look(view, &wanted.threads).await?
     {
+        let part = (raw(&part), is_news);
         add("io.element.msc4308.thread_subscriptions", part);
     }
     if wanted.profiles.of.is_on() {
@@ -69,7 +74,7 @@ pub(super) async fn look(
         let is_news = !found.is_empty();
         add(
             "org.matrix.msc4262.profiles",
-            (profiles::sliding(found), is_news),
+            (raw(&profiles::sliding(found)), is_news),
         );
     }
     if wanted.sticky.enabled == Some(true) {
@@ -102,12 +107,12 @@ async fn covered(
 /// Room ids for room numbers, as keys.
 async fn keyed(
     view: &View<'_>,
-    by_room: impl IntoIterator<Item = (RoomNid, Value)>,
-) -> Result<Map<String, Value>, Error> {
-    let (nids, values): (Vec<RoomNid>, Vec<Value>) = by_room.into_iter().unzip();
+    by_room: impl IntoIterator<Item = (RoomNid, Box<RawValue>)>,
+) -> Result<Box<RawValue>, Error> {
+    let (nids, values): (Vec<RoomNid>, Vec<Box<RawValue>>) = by_room.into_iter().unzip();
     let ids = view.rooms.ctx().db.ids.room_ids_of(&nids).await?;
     let ids = ids.into_iter().map(|id| id.to_string());
-    Ok(ids.zip(values).collect())
+    Ok(raw(&ids.zip(values).collect::<Fields>()))
 }
 
 /// Up to where a client was told, as it says itself.
@@ -119,107 +124,143 @@ fn since(name: &str, wanted: &ToDevice) -> Result<Pos, Error> {
     since.ok_or_else(|| Error::BadRequest(format!("{name}: since is none of ours")))
 }
 
-async fn to_device(view: &View<'_>, wanted: &ToDevice) -> Result<(Value, bool), Error> {
+async fn to_device(view: &View<'_>, wanted: &ToDevice) -> Result<(Box<RawValue>, bool), Error> {
     let since = since("to_device", wanted)?;
     let limit = wanted.limit.map_or(i64::MAX, i64::from);
     let span = (since.min(view.upto), view.upto);
-    let (events, told) = encryption::messages(view.rooms, view.session, span, limit).await?;
+    let (events, told) = encryption::messages(view.who(), span, limit).await?;
     let is_news = !events.is_empty();
-    let part = json!({ "next_batch": told.to_string(), "events": events });
-    Ok((part, is_news))
+    let part = BTreeMap::from([
+        ("next_batch", raw(&told.to_string())),
+        ("events", raw(&events)),
+    ]);
+    Ok((raw(&part), is_news))
 }
 
 /// Sticky events of all rooms that the user is in, whatever lists show of them (MSC4480). Of a room
 /// that the user has come into since all are told; where the user only changed their name there,
 /// they are told twice.
-async fn sticky(view: &View<'_>, wanted: &ToDevice, told: &[Part]) -> Result<(Value, bool), Error> {
+async fn sticky(
+    view: &View<'_>,
+    wanted: &ToDevice,
+    told: &[Part],
+) -> Result<(Box<RawValue>, bool), Error> {
     let since = since("sticky_events", wanted)?.min(view.upto);
     let mut rooms = sticky::Wanted::default();
-    for room in view.joined {
+    let spans: Vec<(RoomNid, Pos)> = view.joined.iter().map(|row| (row.room, since)).collect();
+    let stream = &view.rooms.ctx().db.stream;
+    let news = stream.recent().with_news(Topic::Events, &spans);
+    let news: HashSet<RoomNid> = news.into_iter().map(|(room, _)| room).collect();
+    let joined = view.joined.iter();
+    for room in joined.filter(|row| news.contains(&row.room)) {
         if since > 0 && room.pos > since {
             rooms.fresh.push(room.room.0);
         } else {
             rooms.known.push(room.room.0);
         }
     }
-    let timelines = told.iter().map(|part| &part.json["timeline"]);
-    let shown = timelines.flat_map(sticky::ids).collect();
+    let shown = told.iter().flat_map(|part| part.shown.iter().cloned());
+    let shown = shown.collect();
     let limit = i64::from(wanted.limit.unwrap_or(STICKY_MAX).clamp(1, STICKY_MAX));
     let reader = (view.session, view.ignored);
     let span = (since, view.upto);
     let found = sticky::read(view.rooms, reader, &rooms, span, (&shown, limit)).await?;
-    let mut part = json!({});
+    let mut part = Fields::new();
     if found.any {
-        part["next_batch"] = json!(found.more.unwrap_or(view.upto).to_string());
+        let next = found.more.unwrap_or(view.upto).to_string();
+        part.insert("next_batch".to_owned(), raw(&next));
     }
     let is_news = !found.by_room.is_empty();
     if is_news {
         let by_room = found.by_room.into_iter();
-        let by_room = by_room.map(|(room, events)| (room, sticky::part(&events)));
-        part["rooms"] = json!(keyed(view, by_room).await?);
+        let by_room = by_room.map(|(room, events)| (room, fields::events(&events)));
+        part.insert("rooms".to_owned(), keyed(view, by_room).await?);
     }
-    Ok((part, is_news))
+    Ok((raw(&part), is_news))
 }
 
-async fn e2ee(view: &View<'_>) -> Result<(Value, bool), Error> {
-    let (counts, unused) = encryption::counts(view.rooms, view.session).await?;
-    let span = (view.since, view.upto);
-    let changes = encryption::changes(view.rooms, view.session, span).await?;
+async fn e2ee(view: &View<'_>) -> Result<(Box<RawValue>, bool), Error> {
+    let keys = encryption::keys(view.who()).await?;
+    let changes = encryption::changes(view.who(), (view.since, view.upto)).await?;
     let is_news = !(changes.changed.is_empty() && changes.left.is_empty());
     let mut part = json!({
-        "device_one_time_keys_count": counts,
-        "device_unused_fallback_key_types": unused,
+        "device_one_time_keys_count": keys.counts,
+        "device_unused_fallback_key_types": keys.unused_fallback,
     });
     if view.since > 0 {
         part["device_lists"] = json!({ "changed": changes.changed, "left": changes.left });
     }
-    Ok((part, is_news))
+    Ok((raw(&part), is_news))
 }
 
-async fn account_data(view: &View<'_>, spans: &[(RoomNid, Pos)]) -> Result<(Value, bool), Error> {
-    let user = view.session.user_nid;
+async fn account_data(
+    view: &View<'_>,
+    spans: &[(RoomNid, Pos)],
+) -> Result<(Box<RawValue>, bool), Error> {
     let span = (view.since, view.upto);
-    let data = other::account_data(view.rooms, view.session, span).await?;
-    let global: Vec<Value> = data.global.into_iter().map(|(_, event)| event).collect();
-    let mut conn = view.rooms.ctx().db.conn().await?;
-    let of_rooms = storage::sliding::account_data(&mut conn, user, spans, view.upto).await?;
-    drop(conn);
-    let mut by_room: HashMap<RoomNid, Vec<Value>> = HashMap::new();
-    for (room, kind, content) in of_rooms {
-        let events = by_room.entry(room).or_default();
-        events.push(other::account_event(&kind, &content));
+    let mut data = other::account_data(view.rooms, view.session, span).await?;
+    let global: Vec<Box<RawValue>> = data.global.into_iter().map(|(_, event)| event).collect();
+    // Where a room was told up to elsewhere, it is asked for apart.
+    let all = spans.iter().copied();
+    let (same, apart): (Vec<_>, Vec<_>) = all.partition(|(_, since)| *since == view.since);
+    let mut by_room: HashMap<RoomNid, Vec<Box<RawValue>>> = HashMap::new();
+    for (room, _) in same {
+        if let Some(events) = data.by_room.remove(&room) {
+            by_room.insert(room, events.into_iter().map(|(_, event)| event).collect());
+        }
+    }
+    let db = &view.rooms.ctx().db;
+    let user = view.session.user_nid;
+    let apart: Vec<(RoomNid, Pos)> = {
+        let recent = db.stream.recent();
+        let is_new = |since| since == 0 || recent.has_since(Topic::Account, user.0, since);
+        let apart = apart.into_iter();
+        apart.filter(|(_, since)| is_new(*since)).collect()
+    };
+    if !apart.is_empty() {
+        let mut conn = db.conn().await?;
+        let rows = storage::sliding::account_data(&mut conn, user, &apart, view.upto).await?;
+        for (room, kind, content) in rows {
+            let events = by_room.entry(room).or_default();
+            events.push(other::account_event(&kind, &content));
+        }
     }
     let is_news = !(global.is_empty() && by_room.is_empty());
     let by_room = by_room
         .into_iter()
-        .map(|(room, events)| (room, json!(events)));
+        .map(|(room, events)| (room, raw(&events)));
     let rooms = keyed(view, by_room).await?;
-    Ok((json!({ "global": global, "rooms": rooms }), is_news))
+    let part = BTreeMap::from([("global", raw(&global)), ("rooms", rooms)]);
+    Ok((raw(&part), is_news))
 }
 
 async fn receipts(
     view: &View<'_>,
     spans: &[(RoomNid, Pos)],
     told: &[Part],
-) -> Result<(Value, bool), Error> {
-    let events: Vec<String> = told
-        .iter()
-        .flat_map(|part| &part.events)
-        .map(ToString::to_string)
-        .collect();
+) -> Result<(Box<RawValue>, bool), Error> {
+    let db = &view.rooms.ctx().db;
+    let spans = db.stream.recent().with_news(Topic::Receipts, spans);
+    if spans.is_empty() {
+        return Ok((raw(&json!({ "rooms": {} })), false));
+    }
+    let first = told.iter().filter(|part| part.is_first);
+    let events = first.flat_map(|part| &part.shown);
+    let events: Vec<String> = events.map(ToString::to_string).collect();
     let user = view.session.user_nid;
-    let mut conn = view.rooms.ctx().db.conn().await?;
-    let rows = storage::receipts::list(&mut conn, user, (spans, view.upto), Some(&events)).await?;
+    let mut conn = db.conn().await?;
+    let rows = storage::receipts::list(&mut conn, user, (&spans, view.upto), Some(&events)).await?;
     drop(conn);
     let contents = contents(view.rooms.ctx(), &rows).await?;
     let is_news = !contents.is_empty();
     let by_room = contents
         .into_iter()
-        .map(|(room, content)| (room, json!({ "type": "m.receipt", "content": content })));
-    Ok((json!({ "rooms": keyed(view, by_room).await? }), is_news))
+        .map(|(room, content)| (room, fields::event("m.receipt", &content)));
+    let part = BTreeMap::from([("rooms", keyed(view, by_room).await?)]);
+    Ok((raw(&part), is_news))
 }
 
-async fn typing(view: &View<'_>, spans: &[(RoomNid, Pos)]) -> Result<(Value, bool), Error> {
+async fn typing(view: &View<'_>, spans: &[(RoomNid, Pos)]) -> Result<(Box<RawValue>, bool), Error> {
     let (new, known): (Vec<_>, Vec<_>) = spans.iter().partition(|(_, since)| *since == 0);
     let nids = |spans: Vec<&(RoomNid, Pos)>| -> Vec<RoomNid> {
         spans.into_iter().map(|(room, _)| *room).collect()
@@ -231,8 +272,9 @@ async fn typing(view: &View<'_>, spans: &[(RoomNid, Pos)]) -> Result<(Value, boo
     typing.extend(now.into_iter().filter(|(_, users)| !users.is_empty()));
     let is_news = !typing.is_empty();
     let by_room = typing.into_iter().map(|(room, users)| {
-        let event = json!({ "type": "m.typing", "content": { "user_ids": users } });
-        (room, event)
+        let content = json!({ "user_ids": users });
+        (room, fields::event("m.typing", &content))
     });
-    Ok((json!({ "rooms": keyed(view, by_room).await? }), is_news))
+    let part = BTreeMap::from([("rooms", keyed(view, by_room).await?)]);
+    Ok((raw(&part), is_news))
 }

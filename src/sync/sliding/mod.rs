@@ -9,13 +9,13 @@ mod room;
 pub mod threads;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use ruma::{OwnedRoomId, OwnedUserId};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
@@ -28,10 +28,16 @@ use self::{
     list::{Seen, Shown},
     room::Wish,
 };
-use super::{Error, Hub, TIMEOUT_MAX, timeline::Mine};
+use super::{
+    Error, Hub, TIMEOUT_MAX,
+    encryption::Who,
+    fields::{Fields, raw},
+    memory::{DIRECT_MAX, Known, Memory},
+    timeline::Mine,
+};
 use crate::{
     rooms::{self, Rooms},
-    storage::{self, Db, Pos, RoomNid, memberships::UserRoom, presence::State},
+    storage::{self, Db, Pos, RoomNid, Topic, memberships::UserRoom, presence::State},
     users::tokens::Session,
 };
 
@@ -52,6 +58,8 @@ pub struct Request {
 struct View<'a> {
     rooms: &'a Rooms,
     session: &'a Session,
+    memory: &'a Memory,
+    known: &'a Known,
     /// Where the client is; 0: at the beginning.
     since: Pos,
     /// Serials of typing: the one that it knows, and the one up to which it is told.
@@ -67,6 +75,15 @@ struct View<'a> {
 }
 
 impl View<'_> {
+    fn who(&self) -> Who<'_> {
+        Who {
+            rooms: self.rooms,
+            memory: self.memory,
+            session: self.session,
+            mine: &self.known.rooms,
+        }
+    }
+
     /// The number of a pair of event type and state key, if there ever was one.
     async fn skey(&self, kind: &str, key: &str) -> Result<Option<i64>, Error> {
         let pair = (kind.to_owned(), key.to_owned());
@@ -82,6 +99,9 @@ impl View<'_> {
 
     /// Rooms that are direct chats, by the user's account data.
     async fn direct(&self) -> Result<&HashSet<OwnedRoomId>, Error> {
+        if let Some(direct) = self.known.direct.get() {
+            return Ok(direct);
+        }
         let load = async || {
             let db = &self.rooms.ctx().db;
             let mut conn = db.conn().await?;
@@ -91,7 +111,11 @@ impl View<'_> {
             let by_user: HashMap<String, Vec<OwnedRoomId>> = found
                 .and_then(|content| serde_json::from_str(&content).ok())
                 .unwrap_or_default();
-            Ok(by_user.into_values().flatten().collect())
+            let direct: HashSet<OwnedRoomId> = by_user.into_values().flatten().collect();
+            if direct.len() <= DIRECT_MAX {
+                let _ = self.known.direct.set(direct.clone());
+            }
+            Ok(direct)
         };
         self.direct.get_or_try_init(load).await
     }
@@ -114,23 +138,26 @@ pub async fn sync(
     loop {
         // Register, then look, then wait: what comes in between is not missed.
         let mut waiter = hub.register(session.user_nid);
-        let mine = Mine::read(rooms, session).await?;
+        let mine = Mine::read(rooms, &hub.memory, session).await?;
         waiter.watch(mine.joined());
         if request.body.extensions.profiles.of.is_on() {
             waiter.watch_profiles();
         }
         let upto = mine.upto;
         let typing = rooms.typing().serial();
-        let listed: Vec<&UserRoom> = mine.rooms.iter().filter(|room| !room.forgotten).collect();
+        let known = &mine.known;
+        let listed: Vec<&UserRoom> = known.rooms.iter().filter(|room| !room.forgotten).collect();
         let joined = listed.iter().copied().filter(|room| room.membership == 1);
         let joined: Vec<&UserRoom> = joined.collect();
         let view = View {
             rooms,
             session,
+            memory: &hub.memory,
+            known,
             since: token.map_or(0, |token| token.pos.min(upto)),
             typing: (token.map_or(0, |token| token.typing), typing),
             upto,
-            ignored: &mine.wishes.ignored,
+            ignored: &known.wishes.ignored,
             joined: &joined,
             direct: OnceCell::new(),
             skeys: Mutex::default(),
@@ -156,13 +183,13 @@ pub async fn sync(
                 pos: upto,
                 typing,
             };
-            let json = json!({
-                "pos": pos.to_string(),
-                "lists": answer.lists,
-                "rooms": answer.rooms,
-                "extensions": answer.extensions,
-            });
-            return Ok(json.to_string());
+            let body = BTreeMap::from([
+                ("pos", raw(&pos.to_string())),
+                ("lists", raw(&answer.lists)),
+                ("rooms", raw(&answer.rooms)),
+                ("extensions", raw(&answer.extensions)),
+            ]);
+            return Ok(raw(&body).get().to_owned());
         }
         tokio::select! {
             () = waiter.woken() => {}
@@ -191,8 +218,8 @@ async fn told(
 /// Parts of an answer.
 struct Answer {
     lists: Map<String, Value>,
-    rooms: Map<String, Value>,
-    extensions: Map<String, Value>,
+    rooms: Fields,
+    extensions: Fields,
     /// Whether an extension has news.
     has_news: bool,
     /// What the client will have been told.
@@ -250,7 +277,7 @@ async fn look(
         lists,
         rooms: rooms
             .into_iter()
-            .map(|room| (room.id.to_string(), room.json))
+            .map(|room| (room.id.to_string(), raw(&room.fields)))
             .collect(),
         extensions,
         has_news,
@@ -263,10 +290,12 @@ async fn find_read(view: &View<'_>, wishes: &mut [Wish<'_>]) -> Result<(), Error
     let told = wishes.iter();
     let told = told.filter_map(|wish| Some((wish.listed.room, wish.since?)));
     let told: Vec<(RoomNid, storage::Pos)> = told.collect();
+    let db = &view.rooms.ctx().db;
+    let told = db.stream.recent().with_news(Topic::Receipts, &told);
     if told.is_empty() {
         return Ok(());
     }
-    let mut conn = view.rooms.ctx().db.conn().await?;
+    let mut conn = db.conn().await?;
     let user = view.session.user_nid;
     let read = storage::receipts::list_read(&mut conn, user, &told, view.upto).await?;
     drop(conn);

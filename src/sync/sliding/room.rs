@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
     super::{
-        Error, other,
+        Error,
+        fields::{Fields, raw},
+        other,
         timeline::{self, Members, Timeline},
     },
     View,
@@ -82,9 +84,11 @@ impl Wish<'_> {
 /// A room in the answer.
 pub(super) struct Part {
     pub(super) id: OwnedRoomId,
-    pub(super) json: Value,
-    /// Events of its timeline, where it is told for the first time.
-    pub(super) events: Vec<OwnedEventId>,
+    pub(super) fields: Fields,
+    /// Events of its timeline.
+    pub(super) shown: Vec<OwnedEventId>,
+    /// Whether it is told for the first time.
+    pub(super) is_first: bool,
 }
 
 /// A room that the user is or was in, with what was read of it.
@@ -117,7 +121,7 @@ pub(super) async fn answer(view: &View<'_>, wishes: Vec<Wish<'_>>) -> Result<Vec
     open_history::prepare(view.rooms, &of.collect::<Vec<_>>()).await?;
     let pages: Vec<Page<'_>> = candidates.iter().map(|one| one.timeline.page()).collect();
     ready::prepare(view.rooms, view.session.user_nid, &pages).await?;
-    let facts = Facts::load(view, &candidates).await?;
+    let facts = Box::pin(Facts::load(view, &candidates)).await?;
     for candidate in candidates {
         match tell(view, candidate, &facts).await {
             Ok(part) => parts.push(part),
@@ -138,26 +142,31 @@ async fn invitation(view: &View<'_>, listed: &UserRoom) -> Result<Part, Error> {
         event.and_then(|event| event["content"][key].as_str())
     };
     let id = view.rooms.ctx().db.ids.room_id(listed.room).await?;
-    let mut json = json!({
-        "initial": true,
-        "invite_state": stripped,
-        "bump_stamp": place(listed),
-        "is_dm": view.direct().await?.contains(&id),
-        "notification_count": 0,
-        "highlight_count": 0,
-    });
+    let is_direct = view.direct().await?.contains(&id);
+    let mut fields = Fields::from(
+        [
+            ("initial", raw(&true)),
+            ("bump_stamp", raw(&place(listed))),
+            ("is_dm", raw(&is_direct)),
+            ("notification_count", raw(&0)),
+            ("highlight_count", raw(&0)),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    );
     for (field, found) in [
         ("name", text("m.room.name", "name")),
         ("avatar", text("m.room.avatar", "url")),
     ] {
         if let Some(found) = found {
-            json[field] = json!(found);
+            fields.insert(field.to_owned(), raw(found));
         }
     }
+    fields.insert("invite_state".to_owned(), stripped);
     Ok(Part {
         id,
-        json,
-        events: Vec::new(),
+        fields,
+        shown: Vec::new(),
+        is_first: false,
     })
 }
 
@@ -227,11 +236,24 @@ async fn needs(view: &View<'_>, candidate: &Candidate<'_>) -> Result<Vec<i64>, E
         return Ok(members.chain(state::now_other(told, &state)).collect());
     }
     let wanted = &candidate.wish.wanted.required_state;
-    let all_members = wanted
-        .iter()
-        .any(|(kind, key)| key == "*" && is_member(kind));
-    let entries = state.iter().filter(|(skey, _)| **skey > 0 || all_members);
-    Ok(entries.map(|(_, nid)| *nid).chain(members).collect())
+    let mut nids: Vec<i64> = members.collect();
+    if wanted.iter().any(|(kind, key)| kind == "*" || key == "*") {
+        let all_members = wanted
+            .iter()
+            .any(|(kind, key)| key == "*" && is_member(kind));
+        let entries = state.iter().filter(|(skey, _)| **skey > 0 || all_members);
+        nids.extend(entries.map(|(_, nid)| *nid));
+        return Ok(nids);
+    }
+    let shown = [("m.room.name", ""), ("m.room.avatar", "")];
+    let wanted = wanted.iter();
+    let wanted = wanted.map(|(kind, key)| (kind.as_str(), key.as_str()));
+    // `$ME` and `$LAZY` are members that are there already.
+    for (kind, key) in wanted.chain(shown).filter(|(_, key)| !key.starts_with('$')) {
+        let skey = view.skey(kind, key).await?;
+        nids.extend(skey.and_then(|skey| state.get(&skey)));
+    }
+    Ok(nids)
 }
 
 fn is_member(kind: &str) -> bool {
@@ -274,26 +296,39 @@ impl Facts {
         }
         let user = view.session.user_nid;
         let pages: Vec<Page<'_>> = candidates.iter().map(|one| one.timeline.page()).collect();
-        let mut facts = Self {
-            members: Members::read(view.rooms, user, (&counted, &unnamed)).await?,
-            bundles: bundles(view, candidates).await?,
-            redactions: Redactions::load(view.rooms, &pages).await?,
-            ..Self::default()
-        };
+        let redactions = async { Ok(Redactions::load(view.rooms, &pages).await?) };
+        let of = (&*counted, &*unnamed);
+        let (members, bundles, redactions, unread) = tokio::try_join!(
+            Members::read(view.rooms, view.memory, user, of),
+            bundles(view, candidates),
+            redactions,
+            unread(view, &all),
+        )?;
         let heroes = candidates.iter().filter_map(|one| {
             let room = &*one.timeline.room;
-            let heroes = facts.members.heroes.get(&room.nid)?;
+            let heroes = members.heroes.get(&room.nid)?;
             Some((room, heroes.iter().map(|(_, event)| *event).collect()))
         });
         view.rooms.prepare_pdus(&heroes.collect::<Vec<_>>()).await?;
-        let mut conn = view.rooms.ctx().db.conn().await?;
-        for part in storage::unread::list(&mut conn, user, &all).await? {
-            let (notify, high) = facts.unread.entry(part.room).or_default();
-            *notify += part.notify;
-            *high += part.high;
-        }
-        Ok(facts)
+        Ok(Self {
+            members,
+            bundles,
+            redactions,
+            unread,
+        })
     }
+}
+
+/// Notifications and highlights in rooms.
+async fn unread(view: &View<'_>, rooms: &[i64]) -> Result<HashMap<RoomNid, (i64, i64)>, Error> {
+    let mut unread: HashMap<RoomNid, (i64, i64)> = HashMap::new();
+    let mut conn = view.rooms.ctx().db.conn().await?;
+    for part in storage::unread::list(&mut conn, view.session.user_nid, rooms).await? {
+        let (notify, high) = unread.entry(part.room).or_default();
+        *notify += part.notify;
+        *high += part.high;
+    }
+    Ok(unread)
 }
 
 /// What is told beside events, of timelines that begin anew or leave something out.
@@ -332,39 +367,43 @@ async fn tell(view: &View<'_>, candidate: Candidate<'_>, facts: &Facts) -> Resul
     let is_new = |event: &&Event| view.since > 0 && event.stored.pos > Some(view.since);
     let (notify, high) = facts.unread.get(&room.nid).copied().unwrap_or_default();
     let (unread, loud) = other::unread(notify, high);
-    let mut json = json!({
-        "timeline": timeline,
-        "limited": edge.limited,
-        "prev_batch": edge.prev_batch,
-        "num_live": shown.iter().filter(is_new).count(),
-        "required_state": state,
-        "bump_stamp": place(wish.listed),
-        "is_dm": view.direct().await?.contains(&room.id),
-        "notification_count": unread,
-        "highlight_count": loud,
-    });
     let is_first = told.is_none();
+    let mut fields = Fields::from(
+        [
+            ("timeline", raw(&timeline)),
+            ("limited", raw(&edge.limited)),
+            ("prev_batch", raw(&edge.prev_batch)),
+            ("num_live", raw(&shown.iter().filter(is_new).count())),
+            ("required_state", raw(&state)),
+            ("bump_stamp", raw(&place(wish.listed))),
+            ("is_dm", raw(&view.direct().await?.contains(&room.id))),
+            ("notification_count", raw(&unread)),
+            ("highlight_count", raw(&loud)),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    );
+    let mut add = |name: &str, value: &Value| fields.insert(name.to_owned(), raw(value));
     if is_first {
-        json["initial"] = json!(true);
+        add("initial", &json!(true));
     } else if wish.is_expanded() {
-        json["unstable_expanded_timeline"] = json!(true);
+        add("unstable_expanded_timeline", &json!(true));
     }
-    naming(view, &room, (told.as_ref(), &current), &mut json).await?;
+    for (name, value) in naming(view, &room, (told.as_ref(), &current)).await? {
+        add(name, &value);
+    }
     if let Some((joined, invited)) = facts.members.counts.get(&room.nid) {
-        json["joined_count"] = json!(joined);
-        json["invited_count"] = json!(invited);
+        add("joined_count", &json!(joined));
+        add("invited_count", &json!(invited));
         if let Some(heroes) = facts.members.heroes.get(&room.nid) {
-            json["heroes"] = self::heroes(view, &room, heroes).await?;
+            add("heroes", &self::heroes(view, &room, heroes).await?);
         }
     }
-    let events = if is_first { shown } else { Vec::new() };
+    let shown = shown.into_iter();
     Ok(Part {
         id: room.id.clone(),
-        json,
-        events: events
-            .iter()
-            .map(|event| event.pdu.event_id.clone())
-            .collect(),
+        fields,
+        shown: shown.map(|event| event.pdu.event_id.clone()).collect(),
+        is_first,
     })
 }
 
@@ -373,8 +412,8 @@ async fn naming(
     view: &View<'_>,
     room: &Room,
     (told, current): (Option<&Entries>, &Entries),
-    json: &mut Value,
-) -> Result<(), Error> {
+) -> Result<Vec<(&'static str, Value)>, Error> {
+    let mut names = Vec::new();
     let kinds = [
         (StateEventType::RoomName, "name", "name"),
         (StateEventType::RoomAvatar, "url", "avatar"),
@@ -393,10 +432,10 @@ async fn naming(
             .and_then(|event| event.content_as())
             .unwrap_or_default();
         if let Some(text) = content.get(key).filter(|text| text.is_string()) {
-            json[field] = text.clone();
+            names.push((field, text.clone()));
         }
     }
-    Ok(())
+    Ok(names)
 }
 
 /// Who a room without a name is named after, with their names in it.

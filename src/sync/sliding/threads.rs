@@ -7,7 +7,7 @@ use super::{super::Error, Token, View, request::Threads};
 use crate::{
     rooms::{Rooms, relations::subscriptions},
     storage::{
-        Pos, RoomNid,
+        Pos, RoomNid, Topic,
         thread_subscriptions::{self, Change},
     },
     users::tokens::Session,
@@ -27,6 +27,11 @@ pub(super) async fn look(
 ) -> Result<Option<(Value, bool)>, Error> {
     if !subscriptions::is_on(view.rooms) {
         return Ok(None);
+    }
+    let stream = &view.rooms.ctx().db.stream;
+    let user = view.session.user_nid.0;
+    if view.since > 0 && !stream.recent().has_since(Topic::Threads, user, view.since) {
+        return Ok(Some((json!({}), false)));
     }
     let span = (view.since, view.upto);
     let limit = wanted.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     client::presence,
     rig::{
-        eventually,
+        enc, eventually,
         operator::{self, Operator},
         scripted::{Answer, Scripted, server_and_peer},
         server::Server,
@@ -206,4 +206,91 @@ async fn rules_and_presence_hold_on_both() {
     assert_eq!(content["status_msg"], "at the first node");
     presence::set(&alice.at(&node), "unavailable", "at the other").await;
     presence::is_seen(&mut bob.at(&server), &alice.id, "unavailable").await;
+}
+
+/// Syncs at a node until an answer has what is looked for; nothing may come twice.
+async fn finds(user: &mut User, what: &str, fits: impl Fn(&Value) -> bool) {
+    let user = tokio::sync::Mutex::new(user);
+    eventually(what, async || {
+        let answer = user.lock().await.sync(500).await;
+        fits(&answer).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_nothing_to_be_told_at_one_node_is_told_what_is_written_at_the_other() {
+    let server = Server::start().await;
+    let node = server.node().await;
+    let alice = server.user("alice").await;
+    let bob = server.user("bob").await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    let mut there = bob.at(&node);
+    there.sync(0).await;
+    let count = |answer: &Value| answer["device_one_time_keys_count"]["signed_curve25519"].clone();
+    let (_, me) = bob.get("/account/whoami").await;
+    let device = me["device_id"].as_str().unwrap();
+    for turn in 0..3 {
+        // Whatever it remembers, it has remembered by now.
+        assert_eq!(count(&there.sync(0).await), turn);
+        assert_eq!(count(&there.sync(0).await), turn);
+        let said = alice.say(&room, &format!("turn {turn}")).await;
+        let text = format!("turn {turn}");
+        there.hears(&text).await;
+
+        let receipt = format!("/rooms/{}/receipt/m.read/{}", enc(&room), enc(&said));
+        assert_eq!(alice.post(&receipt, json!({})).await.0, 200);
+        finds(&mut there, "a receipt", |answer| {
+            let part = &answer["rooms"]["join"][&room]["ephemeral"]["events"][0];
+            !part["content"][&said]["m.read"][&alice.id].is_null()
+        })
+        .await;
+
+        let data = format!("/user/{}/account_data/org.example", enc(&bob.id));
+        assert_eq!(bob.put(&data, json!({ "turn": turn })).await.0, 200);
+        finds(&mut there, "account data", |answer| {
+            let events = &answer["account_data"]["events"];
+            events[0]["content"]["turn"] == turn
+        })
+        .await;
+
+        let body = json!({ "messages": { &bob.id: { device: { "turn": turn } } } });
+        let send = format!("/sendToDevice/org.example/{turn}");
+        assert_eq!(alice.put(&send, body).await.0, 200);
+        finds(&mut there, "a message to the device", |answer| {
+            let events = &answer["to_device"]["events"];
+            events[0]["content"]["turn"] == turn
+        })
+        .await;
+
+        let left = alice.create_room(json!({ "invite": [&bob.id] })).await;
+        there.is_invited(&left).await;
+        let leave = format!("/rooms/{}/leave", enc(&left));
+        assert_eq!(bob.post(&leave, json!({})).await.0, 200);
+        finds(&mut there, "the end of an invitation", |answer| {
+            answer["rooms"]["leave"].get(&left).is_some()
+        })
+        .await;
+
+        let key = json!({ format!("signed_curve25519:{turn}"): { "key": "a" } });
+        let keys = json!({ "one_time_keys": key });
+        assert_eq!(bob.post("/keys/upload", keys).await.0, 200);
+        finds(&mut there, "another key", |answer| {
+            count(answer) == turn + 1
+        })
+        .await;
+    }
+    let mut conn = server.database().await;
+    let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM to_device")
+        .fetch_one(&mut conn)
+        .await
+        .unwrap();
+    there.sync(0).await;
+    assert_eq!(waiting, 0, "what was acknowledged is deleted");
+
+    let claim = json!({ "one_time_keys": { &bob.id: { device: "signed_curve25519" } } });
+    assert_eq!(alice.post("/keys/claim", claim).await.0, 200);
+    finds(&mut there, "a key less", |answer| count(answer) == 2).await;
+    assert_eq!(count(&bob.again().sync(0).await), 2);
 }
