@@ -2,9 +2,11 @@
 
 pub(crate) mod appservice;
 pub(crate) mod gateway;
+pub(crate) mod http;
 pub(crate) mod identity;
 pub(crate) mod links;
 pub(crate) mod mailbox;
+mod openapi;
 pub(crate) mod operator;
 pub(crate) mod peer;
 pub(crate) mod proxy;
