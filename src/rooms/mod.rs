@@ -32,6 +32,7 @@ pub mod resolve;
 pub mod search;
 pub mod send;
 pub mod serve;
+pub mod shown_media;
 pub mod spaces;
 pub mod state;
 pub mod sticky;

@@ -12,6 +12,7 @@ pub(crate) mod peer;
 pub(crate) mod proxy;
 pub(crate) mod scripted;
 pub(crate) mod server;
+pub(crate) mod store;
 pub(crate) mod tls;
 pub(crate) mod user;
 

@@ -262,6 +262,19 @@ impl Server {
         self.folder.0.join("data/postgres/run")
     }
 
+    /// How many files the media repository has.
+    pub(crate) fn media_files(&self) -> usize {
+        fn count(folder: &std::path::Path) -> usize {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let counts = entries.map(|entry| match entry.path() {
+                path if path.is_dir() => count(&path),
+                _ => 1,
+            });
+            counts.sum()
+        }
+        count(&self.folder.0.join("data/media"))
+    }
+
     /// Process id.
     pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.process.as_ref().unwrap().id()).unwrap()
