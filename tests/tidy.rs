@@ -177,6 +177,21 @@ fn http_is_known_to_the_top_only() {
 }
 
 #[test]
+fn paths_are_taken_apart_in_one_place() {
+    let mut problems = BTreeSet::new();
+    for (path, text) in sources("src/http") {
+        // axum would answer a path that cannot be in plain text.
+        let list = text.split("extract::{").nth(1).unwrap_or_default();
+        let list = list.split('}').next().unwrap_or_default();
+        let takes = list.split(',').any(|item| item.trim() == "Path");
+        if (takes || text.contains("extract::Path")) && !path.ends_with("federation/keys.rs") {
+            problems.insert(format!("{}: axum's Path", path.display()));
+        }
+    }
+    report(&problems);
+}
+
+#[test]
 fn files_are_short_and_say_what_they_are() {
     let mut problems = BTreeSet::new();
     for (path, text) in sources("src") {
@@ -186,6 +201,22 @@ fn files_are_short_and_say_what_they_are() {
         }
         if !text.starts_with("//! ") {
             problems.insert(format!("{}: no sentence at its head", path.display()));
+        }
+    }
+    report(&problems);
+}
+
+#[test]
+fn tests_ask_servers_through_the_rig_alone() {
+    let mut problems = BTreeSet::new();
+    for (path, text) in sources("tests/it") {
+        // There answers are held against the specification.
+        if text.contains("reqwest") && !path.ends_with("rig/http.rs") {
+            for word in [".send()", "reqwest::get("] {
+                if text.contains(word) {
+                    problems.insert(format!("{}: {word} instead of ask()", path.display()));
+                }
+            }
         }
     }
     report(&problems);

@@ -6,6 +6,7 @@
 pub mod appservice;
 pub mod email;
 pub mod federation;
+pub mod media;
 
 mod problem;
 mod read;
@@ -23,6 +24,7 @@ pub use self::{
     appservice::Appservice,
     email::{Email, EmailTls},
     federation::{Federation, ServerRule, UnlistedInRoom},
+    media::Media,
     problem::{Error, Problem},
 };
 
@@ -245,17 +247,6 @@ pub struct Presence {
     pub federation: bool,
 }
 
-/// Media.
-#[derive(Clone, Debug)]
-pub struct Media {
-    /// Bytes of the largest media, ours or a peer's.
-    pub max_upload_bytes: u64,
-    /// Bytes that the uploads of one user may take; `None`: any number.
-    pub user_quota_bytes: Option<u64>,
-    /// Whether the old addresses serve media to whoever asks.
-    pub unauthenticated: bool,
-}
-
 /// Push notifications.
 #[derive(Clone, Copy, Debug)]
 #[expect(
@@ -392,11 +383,7 @@ impl Default for Config {
                 enabled: true,
                 federation: false,
             },
-            media: Media {
-                max_upload_bytes: 100 << 20,
-                user_quota_bytes: None,
-                unauthenticated: false,
-            },
+            media: Media::default(),
             push: Push {
                 enabled: true,
                 include_content: false,

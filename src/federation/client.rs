@@ -22,6 +22,7 @@ use super::{
     transport::Transport,
     turns::{Turn, Turns},
     vouched::Vouched,
+    web::Web,
 };
 use crate::{clock::now_ms, config::Config, event::keys::SigningKeys, storage::Db};
 
@@ -49,6 +50,7 @@ pub(super) struct Inner {
     gate: Gate,
     pub(super) transport: Transport,
     resolver: Resolver,
+    pub(super) web: Web,
     own: Arc<SigningKeys>,
     budget: Budget,
     /// (not before, pause) by server that failed lately.
@@ -66,10 +68,12 @@ impl Client {
         let gate = Gate::new(own.server_name.clone(), &config.federation, db.clone());
         let transport = Transport::new(&config.outbound, (guard, dns.clone()), gate.clone())?;
         let resolver = Resolver::new(transport.clone(), dns);
+        let web = Web::new(config, gate.clone())?;
         Ok(Self(Arc::new(Inner {
             gate,
             transport,
             resolver,
+            web,
             peer_keys: PeerKeys::new(db, own.clone()),
             vouched: Vouched::new(),
             turns: Turns::default(),
@@ -85,6 +89,7 @@ impl Client {
     /// Takes `[federation]` and `[outbound]` of a configuration that was read again.
     pub fn reload(&self, config: &Config) -> Result<(), Error> {
         self.0.transport.reload(&config.outbound)?;
+        self.0.web.reload(config)?;
         self.0.gate.configure(&config.federation);
         Ok(())
     }
@@ -263,14 +268,8 @@ impl Client {
         if self.0.gate.denies_host(&host) || !self.0.transport.may_call(&url) {
             return Err(Error::Unresolved(host));
         }
-        let sent = self
-            .0
-            .transport
-            .following()
-            .get(url)
-            .timeout(timeout)
-            .send()
-            .await;
+        let http = self.0.transport.following();
+        let sent = http.get(url).timeout(timeout).send().await;
         let answer = sent.map_err(|error| Error::Unreachable {
             server: host,
             reason: chain(&error),

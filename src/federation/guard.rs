@@ -1,6 +1,9 @@
 //! Which addresses we may call: none inside the agency's network unless it is allowed.
 
-use std::{net::IpAddr, net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ipnet::IpNet;
@@ -43,6 +46,8 @@ pub struct Guard {
     refused: Arc<[IpNet]>,
     /// Swapped when the configuration is read again.
     allowed: Arc<ArcSwap<Vec<IpNet>>>,
+    /// Likewise; these win.
+    denied: Arc<ArcSwap<Vec<IpNet>>>,
 }
 
 impl Guard {
@@ -55,6 +60,7 @@ impl Guard {
         Self {
             refused,
             allowed: Arc::new(ArcSwap::from_pointee(allowed.to_vec())),
+            denied: Arc::default(),
         }
     }
 
@@ -63,16 +69,30 @@ impl Guard {
         self.allowed.store(Arc::new(allowed.to_vec()));
     }
 
+    /// More ranges that are refused, allowed or not, from here on.
+    pub fn deny(&self, denied: &[IpNet]) {
+        self.denied.store(Arc::new(denied.to_vec()));
+    }
+
     /// Whether we may call that address.
     pub fn allows(&self, address: IpAddr) -> bool {
         // An IPv4 address in IPv6 clothes is judged as what it is.
         let address = match address {
-            IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
+            IpAddr::V6(v6) => embedded(v6).map_or(address, IpAddr::V4),
             IpAddr::V4(_) => address,
         };
         let within = |ranges: &[IpNet]| ranges.iter().any(|range| range.contains(&address));
-        within(self.allowed.load().as_slice()) || !within(&self.refused)
+        !within(self.denied.load().as_slice())
+            && (within(self.allowed.load().as_slice()) || !within(&self.refused))
     }
+}
+
+/// The IPv4 address that an IPv6 address leads to: mapped, or through a NAT64 (RFC 6052).
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [0x64, 0xff9b, 0, 0, 0, 0, high, low] = address.segments() else {
+        return address.to_ipv4_mapped();
+    };
+    Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)))
 }
 
 /// Resolves names for the HTTP client: SRV targets take the place of the name they are for, and
@@ -148,11 +168,12 @@ mod tests {
             "fd00::1",
             "::ffff:127.0.0.1",
             "::ffff:10.0.0.1",
+            "64:ff9b::10.0.0.1",
             "224.0.0.1",
         ] {
             assert!(!guard.allows(refused.parse().unwrap()), "{refused}");
         }
-        for allowed in ["1.1.1.1", "2a00:1450::1", "172.32.0.1"] {
+        for allowed in ["1.1.1.1", "2a00:1450::1", "172.32.0.1", "64:ff9b::1.1.1.1"] {
             assert!(guard.allows(allowed.parse().unwrap()), "{allowed}");
         }
     }
@@ -163,5 +184,13 @@ mod tests {
         assert!(guard.allows("127.0.0.1".parse().unwrap()));
         assert!(guard.allows("::ffff:127.0.0.1".parse().unwrap()));
         assert!(!guard.allows("10.0.0.1".parse().unwrap()));
+        guard.deny(&[
+            "127.0.0.0/30".parse().unwrap(),
+            "1.0.0.0/8".parse().unwrap(),
+        ]);
+        for denied in ["127.0.0.1", "::ffff:127.0.0.1", "1.1.1.1"] {
+            assert!(!guard.allows(denied.parse().unwrap()), "{denied}");
+        }
+        assert!(guard.allows("127.0.0.5".parse().unwrap()));
     }
 }

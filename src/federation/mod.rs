@@ -15,6 +15,7 @@ pub mod signed;
 pub mod tls;
 pub mod transport;
 pub mod turns;
+pub mod web;
 
 mod vouched;
 

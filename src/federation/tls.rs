@@ -1,6 +1,6 @@
 //! TLS as BSI TR-02102-2 asks: 1.3, and 1.2 with forward secrecy and authenticated encryption.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -12,6 +12,11 @@ use rustls_platform_verifier::Verifier;
 
 use super::Error;
 use crate::config::Outbound;
+
+/// Time to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time without a byte.
+const READ_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The cryptography we use. All of rustls's suites are AEAD with forward secrecy; `ChaCha20` is not
 /// among the recommendations of TR-02102-2 and is left out.
@@ -26,6 +31,17 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// The certificates in a PEM file.
 pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
     CertificateDer::pem_file_iter(file)?.collect()
+}
+
+/// A client for what is ours and stands inside: no proxy, addresses not guarded.
+pub fn plain_client(outbound: &Outbound) -> Result<reqwest::Client, Error> {
+    let builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(client_config(outbound)?)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none());
+    builder.build().map_err(|error| setup(&error))
 }
 
 /// For outgoing connections: whom we trust, and how we show who we are.

@@ -1,7 +1,5 @@
 //! Files as answers: whole, in part, and in the envelope that peers expect.
 
-use std::io::SeekFrom;
-
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -10,11 +8,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use ruma::http_headers::{ContentDisposition, ContentDispositionType};
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
-use tokio_util::io::ReaderStream;
 
 use super::error::ApiError;
-use crate::media::Served;
+use crate::media::{self, Served};
 
 /// Content types that browsers may show in place (specification, "Serving inline content").
 const INLINE: [&str; 26] = [
@@ -50,8 +46,6 @@ const POLICY: &str = "sandbox; default-src 'none'; script-src 'none'; plugin-typ
                       application/pdf; style-src 'unsafe-inline'; media-src 'self'; object-src \
                       'self';";
 const OCTETS: &str = "application/octet-stream";
-/// Bytes that are read at once.
-const PIECE: usize = 64 << 10;
 
 /// Part of a file: first byte, and how many.
 type Part = (u64, u64);
@@ -80,11 +74,9 @@ pub(super) async fn to_client(served: Served, request: &HeaderMap) -> Result<Res
     let content_type = served.content_type.as_deref().unwrap_or(OCTETS).to_owned();
     let disposition = disposition(&content_type, served.file_name).to_string();
     let (first, length) = part.unwrap_or((0, size));
-    let mut file = served.file;
-    let sought = file.seek(SeekFrom::Start(first)).await;
-    sought.map_err(|error| ApiError::internal(&error))?;
-    let body = ReaderStream::with_capacity(file.take(length), PIECE);
-    let mut response = Response::new(Body::from_stream(body));
+    let pieces = served.file.pieces(first, length).await;
+    let pieces = pieces.map_err(media::Error::reading)?;
+    let mut response = Response::new(Body::from_stream(pieces));
     if part.is_some() {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         let range = format!("bytes {first}-{}/{size}", first + length - 1);
@@ -110,7 +102,7 @@ pub(super) async fn to_client(served: Served, request: &HeaderMap) -> Result<Res
 }
 
 /// A file as a peer gets it: an empty object, then the file.
-pub(super) fn to_peer(served: Served) -> Response {
+pub(super) async fn to_peer(served: Served) -> Result<Response, ApiError> {
     let boundary = uuid::Uuid::new_v4().simple().to_string();
     let content_type = served.content_type.as_deref().unwrap_or(OCTETS).to_owned();
     let disposition = disposition(&content_type, served.file_name);
@@ -121,13 +113,14 @@ pub(super) fn to_peer(served: Served) -> Response {
     let after = format!("\r\n--{boundary}--\r\n");
     let length = before.len() as u64 + served.size + after.len() as u64;
     let piece = |text: String| stream::iter([Ok::<_, std::io::Error>(Bytes::from(text))]);
-    let file = ReaderStream::with_capacity(served.file.take(served.size), PIECE);
+    let file = served.file.pieces(0, served.size).await;
+    let file = file.map_err(media::Error::reading)?;
     let body = piece(before).chain(file).chain(piece(after));
     let mut response = Response::new(Body::from_stream(body));
     let kind = format!("multipart/mixed; boundary={boundary}");
     set(&mut response, header::CONTENT_TYPE, &kind);
     set(&mut response, header::CONTENT_LENGTH, &length.to_string());
-    response
+    Ok(response)
 }
 
 fn set(response: &mut Response, name: HeaderName, value: &str) {

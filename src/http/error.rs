@@ -322,7 +322,7 @@ impl From<media::Error> for ApiError {
         use media::Error;
         let text = error.to_string();
         match error {
-            Error::NotFound => Self::not_found(&text),
+            Error::NotFound | Error::NoPreview => Self::not_found(&text),
             Error::NotYetUploaded => {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", &text)
             }
@@ -330,9 +330,11 @@ impl From<media::Error> for ApiError {
                 Self::new(StatusCode::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA", &text)
             }
             Error::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", &text),
-            Error::OverQuota(_) | Error::Forbidden | Error::RefusedServer(_) => {
+            Error::OverQuota(_) | Error::Forbidden | Error::RefusedServer(_) | Error::DeniedUrl => {
                 Self::forbidden(&text)
             }
+            Error::PreviewsOff => Self::unrecognized(StatusCode::NOT_FOUND),
+            Error::BadUrl => Self::invalid_param(&text),
             Error::TooManyPending => {
                 let mut error = Self::limited(PENDING_RETRY_MS);
                 error.body["error"] = json!(text);

@@ -44,6 +44,8 @@ pub enum Kind {
     MailLink,
     /// Summaries of rooms that somebody asks for without a session: peers may be called for them.
     Preview,
+    /// Previews of web pages that a user asks for.
+    UrlPreview,
     /// Rendezvous of devices that an address makes.
     Rendezvous,
 }
@@ -62,7 +64,8 @@ impl Kind {
             Self::OpenId | Self::Preview | Self::Rendezvous => (0.5, 20.0),
             Self::Mail => (0.02, 10.0),
             Self::Presence | Self::Push | Self::MailLink | Self::Report => (1.0, 20.0),
-            Self::Binding => (1.0, 50.0),
+            // A room full of links shows many at once.
+            Self::Binding | Self::UrlPreview => (1.0, 50.0),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod federation;
 pub mod health;
 pub mod layers;
 pub mod limits;
+pub mod path;
 pub mod reply;
 pub mod request;
 pub mod standing;

@@ -12,6 +12,7 @@ use crate::{
     clock::now_ms,
     devices,
     federation::sender::Sender,
+    media::{Media, freeing},
     rooms::{
         self, News, Rooms, deletion, feed, inbox, partial, presence, purge, push, search,
         user_directory,
@@ -41,12 +42,18 @@ const KEEP_DELETIONS_MS: i64 = 24 * 3_600_000;
 const SWEEP_ROWS: i64 = 5_000;
 
 /// Starts all jobs; they end with `stop`.
-pub fn start(rooms: &Rooms, sender: &Sender, seen: &Seen, stop: &CancellationToken) {
+pub fn start(
+    (rooms, media): (&Rooms, &Media),
+    sender: &Sender,
+    seen: &Seen,
+    stop: &CancellationToken,
+) {
     let spawn = |job: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
         let stop = stop.clone();
         tokio::spawn(async move { stop.run_until_cancelled(job).await });
     };
     spawn(Box::pin(sweep(rooms.clone())));
+    spawn(Box::pin(free_media(media.clone())));
     spawn(Box::pin(write_seen(rooms.clone(), seen.clone())));
     spawn(Box::pin(partial::look_after(rooms.clone())));
     spawn(Box::pin(inbox::look_after(rooms.clone())));
@@ -64,6 +71,16 @@ pub fn start(rooms: &Rooms, sender: &Sender, seen: &Seen, stop: &CancellationTok
     spawn(Box::pin(owe_sticky(rooms.clone())));
     spawn(Box::pin(feed::run(rooms.clone())));
     spawn(Box::pin(push::run(rooms.clone())));
+}
+
+/// Frees what media nobody needs any more take.
+async fn free_media(media: Media) {
+    loop {
+        freeing::wait(&media).await;
+        if let Err(error) = freeing::sweep(&media).await {
+            tracing::warn!(%error, "files of media that are over were not deleted");
+        }
+    }
 }
 
 /// Writes when devices were last used.

@@ -4,7 +4,10 @@
 //! and owned by the row that comes to hold it, so that none is forgotten on disk.
 
 pub mod download;
+pub mod freeing;
 mod multipart;
+pub mod preview;
+pub mod quarantine;
 pub mod remote;
 pub mod thumbnail;
 pub mod upload;
@@ -13,12 +16,12 @@ use std::{io, sync::Arc, time::Duration};
 
 use moka::future::Cache;
 use ruma::{OwnedServerName, ServerName};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use uuid::Uuid;
 
 use self::thumbnail::{Frame, Outcome};
 use crate::{
-    blobs::{Blobs, Draft},
+    blobs::{Blobs, Draft, Reader},
     clock::now_ms,
     context::Context,
     federation, storage,
@@ -34,6 +37,9 @@ const DECODERS_MAX: usize = 2;
 const OUTCOME_LIFE: Duration = Duration::from_mins(5);
 /// Remembered outcomes.
 const OUTCOMES_MAX: u64 = 10_000;
+
+/// Previews of web pages that are made at the same time.
+const PREVIEWERS_MAX: usize = 8;
 
 /// Why something about media was not done.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +71,18 @@ pub enum Error {
     /// Nothing that a thumbnail can be made of.
     #[error("no thumbnail can be made of this media")]
     NotAnImage,
+    /// The administrator wants no previews of web pages.
+    #[error("there are no previews of URLs here")]
+    PreviewsOff,
+    /// Nothing that could be a web page.
+    #[error("this is not the URL of a web page")]
+    BadUrl,
+    /// The administrator does not want this one to be looked at.
+    #[error("this URL is not looked at here")]
+    DeniedUrl,
+    /// It could not be reached, or may not be called: who asks does not learn which.
+    #[error("no preview of this URL could be made")]
+    NoPreview,
     /// The upload ended early.
     #[error("the upload broke off")]
     BrokenOff,
@@ -91,6 +109,17 @@ impl From<federation::Error> for Error {
     }
 }
 
+impl Error {
+    /// Why a file was not read that a row owns.
+    pub fn reading(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::NotFound {
+            tracing::error!(%error, "a file of the media repository is missing");
+            return Self::NotFound;
+        }
+        Self::Disk(error)
+    }
+}
+
 /// The repository. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Media(Arc<Inner>);
@@ -104,6 +133,11 @@ struct Inner {
     fetches: Semaphore,
     outcomes: Cache<(i64, Frame), Outcome>,
     decoders: Semaphore,
+    /// Previews that are being made: one for all who ask.
+    previewing: Cache<storage::previews::Key, Arc<str>>,
+    previewers: Semaphore,
+    /// Files became loose that can go at once.
+    freed: Notify,
     /// Counts uploads, for those who wait for one.
     uploaded: watch::Sender<u64>,
 }
@@ -112,7 +146,7 @@ struct Inner {
 #[derive(Debug)]
 pub struct Served {
     /// The bytes.
-    pub file: tokio::fs::File,
+    pub file: Reader,
     /// How many.
     pub size: u64,
     /// What the uploader called it, checked to fit into a header.
@@ -124,7 +158,14 @@ pub struct Served {
 impl Media {
     /// Opens the repository in the folder `media` of the data folder.
     pub fn open(ctx: Context) -> io::Result<Self> {
-        let blobs = Blobs::open(&ctx.config.data_dir.join("media"))?;
+        let store = match &ctx.config.media.s3 {
+            None => None,
+            Some(config) => {
+                let http = federation::tls::plain_client(&ctx.config.outbound);
+                Some((config, http.map_err(io::Error::other)?))
+            }
+        };
+        let blobs = Blobs::open(&ctx.config.data_dir.join("media"), store)?;
         Ok(Self(Arc::new(Inner {
             ctx,
             blobs,
@@ -139,6 +180,12 @@ impl Media {
                 .max_capacity(OUTCOMES_MAX)
                 .build(),
             decoders: Semaphore::new(DECODERS_MAX),
+            previewing: Cache::builder()
+                .time_to_live(Duration::from_millis(100))
+                .max_capacity(OUTCOMES_MAX)
+                .build(),
+            previewers: Semaphore::new(PREVIEWERS_MAX),
+            freed: Notify::new(),
             uploaded: watch::Sender::new(0),
         })))
     }
@@ -171,15 +218,8 @@ impl Media {
         size: i64,
         (content_type, file_name): (Option<String>, Option<String>),
     ) -> Result<Served, Error> {
-        let file = match self.0.blobs.read(blob).await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                tracing::error!(%blob, "a file of the media repository is missing");
-                return Err(Error::NotFound);
-            }
-            opened => opened?,
-        };
         Ok(Served {
-            file,
+            file: self.0.blobs.read(blob).await.map_err(Error::reading)?,
             size: u64::try_from(size).unwrap_or(0),
             content_type,
             file_name,

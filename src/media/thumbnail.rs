@@ -117,10 +117,16 @@ async fn try_make(media: &Media, row: &storage::media::Media, frame: Frame) -> R
     if u64::try_from(row.size).unwrap_or(0) > SOURCE_BYTES_MAX {
         return Err(Error::NotAnImage);
     }
-    let path = media.0.blobs.path(blob);
     let permit = media.0.decoders.acquire().await;
     let _permit = permit.map_err(|_| Error::NotAnImage)?;
-    let work = tokio::task::spawn_blocking(move || render(&path, frame));
+    let size = u64::try_from(row.size).unwrap_or(0);
+    let file = media
+        .0
+        .blobs
+        .local(blob, size)
+        .await
+        .map_err(Error::reading)?;
+    let work = tokio::task::spawn_blocking(move || render(file.path(), frame));
     // A decoder that panics has met a bad image.
     let (bytes, content_type) = work.await.map_err(|_| Error::NotAnImage)??;
     let mut draft = media.draft().await?;

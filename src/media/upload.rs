@@ -55,11 +55,12 @@ impl Named {
             sha256: &blob.sha256,
             content_type: self.content_type.as_deref(),
             file_name: self.file_name.as_deref(),
+            is_preview: false,
         }
     }
 }
 
-fn fresh_id() -> String {
+pub(super) fn fresh_id() -> String {
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     (0..ID_LENGTH)
         .map(|_| char::from(LETTERS[rand::random_range(0..LETTERS.len())]))

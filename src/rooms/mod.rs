@@ -33,6 +33,7 @@ pub mod search;
 pub mod send;
 pub mod serve;
 pub mod server_notices;
+pub mod shown_media;
 pub mod spaces;
 pub mod state;
 pub mod sticky;

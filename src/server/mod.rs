@@ -73,7 +73,7 @@ pub async fn run(
         rooms,
         ctx: ctx.clone(),
     };
-    jobs::start(&app.rooms, &app.sender, &app.seen, &stop);
+    jobs::start((&app.rooms, &app.media), &app.sender, &app.seen, &stop);
 
     let requests = TaskTracker::new();
     let mut endpoints = Vec::new();

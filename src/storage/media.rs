@@ -89,6 +89,8 @@ pub struct Content<'a> {
     pub content_type: Option<&'a str>,
     /// File name.
     pub file_name: Option<&'a str>,
+    /// Whether it is an image of a preview, which is not kept for long.
+    pub is_preview: bool,
 }
 
 /// A thumbnail.
@@ -142,10 +144,11 @@ pub async fn insert(
     let inserted = sqlx::query_scalar!(
         r#"WITH fresh AS (
              INSERT INTO media (server_nid, media_id, user_nid, blob, size, sha256, content_type,
-               file_name, created_ts, last_access_ts, quarantined_by)
+               file_name, created_ts, last_access_ts, quarantined_by, preview_ts)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9,
                (SELECT quarantined_by FROM media
-                WHERE sha256 = $6 AND quarantined_by IS NOT NULL LIMIT 1))
+                WHERE sha256 = $6 AND quarantined_by IS NOT NULL LIMIT 1),
+               CASE WHEN $10 THEN $9::bigint END)
              ON CONFLICT ON CONSTRAINT media_id_key DO NOTHING
              RETURNING blob),
            owned AS (DELETE FROM media_loose WHERE blob IN (SELECT blob FROM fresh))
@@ -158,7 +161,8 @@ pub async fn insert(
         content.sha256,
         content.content_type,
         content.file_name,
-        now
+        now,
+        content.is_preview
     )
     .fetch_one(conn)
     .await?;
@@ -330,4 +334,48 @@ pub async fn insert_thumbnail(
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Forgets images of previews from before then; their files become loose.
+pub async fn delete_previews(
+    conn: &mut PgConnection,
+    before: i64,
+    limit: i64,
+) -> Result<u64, Error> {
+    let nids = sqlx::query_scalar!(
+        "SELECT media_nid FROM media WHERE preview_ts < $1 ORDER BY preview_ts LIMIT $2",
+        before,
+        limit
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    delete(conn, &nids).await
+}
+
+/// Forgets media and their thumbnails; their files become loose, and are deleted at the next
+/// opportunity. What is quarantined keeps its row, without a file: the bytes stay unwelcome.
+pub async fn delete(conn: &mut PgConnection, nids: &[i64]) -> Result<u64, Error> {
+    let done = sqlx::query_scalar!(
+        r#"WITH kept AS (
+             SELECT media_nid, blob, quarantined_by FROM media WHERE media_nid = ANY($1) FOR UPDATE),
+           thumbnails AS (
+             DELETE FROM media_thumbnail WHERE media_nid IN (SELECT media_nid FROM kept)
+             RETURNING blob),
+           loose AS (
+             INSERT INTO media_loose (blob, loose_ts)
+             SELECT blob, 0 FROM kept WHERE blob IS NOT NULL
+             UNION SELECT blob, 0 FROM thumbnails
+             ON CONFLICT ON CONSTRAINT media_loose_pkey DO NOTHING),
+           emptied AS (
+             UPDATE media SET blob = NULL, size = 0 WHERE media_nid IN
+               (SELECT media_nid FROM kept WHERE quarantined_by IS NOT NULL)),
+           gone AS (
+             DELETE FROM media WHERE media_nid IN
+               (SELECT media_nid FROM kept WHERE quarantined_by IS NULL))
+           SELECT count(*) AS "n!" FROM kept"#,
+        nids
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(done.cast_unsigned())
 }

@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, Query, State},
+    extract::{Query, State},
     routing::{get, post},
 };
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Admin;
 use crate::{
     federation::destinations,
-    http::{App, error::ApiError, reply::Object},
+    http::{App, error::ApiError, path::Path, reply::Object},
     storage::destinations::Query as Wanted,
 };
 

@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::State,
     routing::{get, put},
 };
 use ruma::ServerName;
@@ -17,6 +17,7 @@ use crate::{
     http::{
         App,
         error::ApiError,
+        path::Path,
         reply::Object,
         request::{Asking, Body},
     },

@@ -2,6 +2,7 @@
 
 mod destinations;
 mod federation;
+mod media;
 mod moderation;
 mod pushers;
 mod register;
@@ -26,6 +27,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/_synapse/admin/v1/server_version", get(version))
         .merge(destinations::routes())
         .merge(federation::routes())
+        .merge(media::routes())
         .merge(moderation::routes())
         .merge(pushers::routes())
         .merge(register::routes())

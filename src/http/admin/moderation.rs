@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, Query, State},
+    extract::{Query, State},
     routing::{get, put},
 };
 use ruma::UserId;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Admin;
 use crate::{
     context::Context,
-    http::{App, error::ApiError, reply::Object, request::Body},
+    http::{App, error::ApiError, path::Path, reply::Object, request::Body},
     storage::{
         self,
         moderation::{Kind, Report, Wanted},

@@ -1,17 +1,13 @@
 //! Where users are notified.
 
-use axum::{
-    Router,
-    extract::{Path, State},
-    routing::get,
-};
+use axum::{Router, extract::State, routing::get};
 use ruma::UserId;
 use serde_json::json;
 
 use super::Admin;
 use crate::{
     context::Context,
-    http::{App, error::ApiError, reply::Object},
+    http::{App, error::ApiError, path::Path, reply::Object},
     users::{pushers, registration},
 };
 

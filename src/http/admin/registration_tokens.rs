@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, Query, State},
+    extract::{Query, State},
     routing::{get, post},
 };
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use super::Admin;
 use crate::{
     clock::now_ms,
     context::Context,
-    http::{App, error::ApiError, reply::Object, request::Body},
+    http::{App, error::ApiError, path::Path, reply::Object, request::Body},
     storage::registration_tokens::{self, RegistrationToken},
     users::registration,
 };

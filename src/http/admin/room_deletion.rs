@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::State,
     routing::{delete, get},
 };
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use super::{
     rooms::{details, room_id},
 };
 use crate::{
-    http::{App, error::ApiError, reply::Object, request::Body},
+    http::{App, error::ApiError, path::Path, reply::Object, request::Body},
     rooms::{
         Rooms,
         deletion::{self, Order},

@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, Query, State},
+    extract::{Query, State},
     routing::get,
 };
 use ruma::{OwnedRoomId, RoomId};
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 use super::Admin;
 use crate::{
     event::client::{Shape, to_client},
-    http::{App, error::ApiError, reply::Object, request::Body},
+    http::{App, error::ApiError, path::Path, reply::Object, request::Body},
     rooms::{Rooms, blocks, listing},
     storage::{self, room_list},
 };

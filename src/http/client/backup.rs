@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, Query, State},
+    extract::{Query, State},
     routing::{get, put},
 };
 use serde::Deserialize;
@@ -14,6 +14,7 @@ use crate::{
     http::{
         App,
         error::ApiError,
+        path::Path,
         reply::Object,
         request::{Asking, Body},
     },

@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Query, State, rejection::QueryRejection},
     routing::put,
 };
 use serde::Deserialize;
@@ -14,6 +14,7 @@ use crate::{
     http::{
         App,
         error::ApiError,
+        path::Path,
         reply::Object,
         request::{Asking, Body},
     },

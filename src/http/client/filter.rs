@@ -1,9 +1,6 @@
 //! Stored filters.
 
-use axum::{
-    Router,
-    extract::{Path, State},
-};
+use axum::{Router, extract::State};
 use ruma::{
     OwnedUserId,
     api::client::filter::{FilterDefinition, create_filter, get_filter},
@@ -16,6 +13,7 @@ use crate::{
         App,
         error::ApiError,
         mount,
+        path::Path,
         reply::{Object, RawJson},
         request::{self, Authenticated},
     },

@@ -4,11 +4,12 @@ use axum::{Router, extract::State, response::Response};
 use http::HeaderMap;
 use ruma::api::client::media::{
     create_content, create_content_async, create_mxc_uri, get_content, get_content_as_filename,
-    get_content_thumbnail, get_media_config,
+    get_content_thumbnail, get_media_config, get_media_preview,
 };
 use ruma::media::Method;
 use serde_json::json;
 
+use super::authenticated_media::url_preview;
 use crate::{
     http::{
         App,
@@ -16,7 +17,7 @@ use crate::{
         error::ApiError,
         limits::Kind,
         mount,
-        reply::Object,
+        reply::{Object, RawJson},
         request::{Authenticated, Public, Upload},
     },
     media::{
@@ -35,6 +36,7 @@ pub(super) fn routes() -> Router<App> {
     let router = mount::<get_content::v3::Request, _, _>(router, get_content);
     let router =
         mount::<get_content_as_filename::v3::Request, _, _>(router, get_content_as_filename);
+    let router = mount::<get_media_preview::v3::Request, _, _>(router, get_media_preview);
     mount::<get_content_thumbnail::v3::Request, _, _>(router, get_content_thumbnail)
 }
 
@@ -98,6 +100,18 @@ async fn get_media_config(
     _: Authenticated<get_media_config::v3::Request>,
 ) -> Object {
     Object(json!({ "m.upload.size": app.media.bytes_max() }))
+}
+
+/// `GET /_matrix/media/v3/preview_url`
+#[expect(deprecated, reason = "old clients call the old addresses")]
+async fn get_media_preview(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Authenticated {
+        session, request, ..
+    }: Authenticated<get_media_preview::v3::Request>,
+) -> Result<RawJson, ApiError> {
+    url_preview(&app, &session, &headers, &request.url).await
 }
 
 /// Media is for those who have an account, unless the administrator opened the old addresses.

@@ -1,15 +1,11 @@
 //! Profiles.
 
-use axum::{
-    Router,
-    extract::{Path, State},
-    routing::get,
-};
+use axum::{Router, extract::State, routing::get};
 use ruma::{OwnedUserId, UserId, api::federation::query::get_profile_information};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    http::{App, error::ApiError, reply::Object, request},
+    http::{App, error::ApiError, path::Path, reply::Object, request},
     rooms::membership,
     users::{self, profile},
 };

@@ -7,7 +7,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -22,6 +22,7 @@ use crate::{
         App,
         error::ApiError,
         limits::{Kind, Whence},
+        path::Path,
         reply::Object,
         request::{Body, read},
     },

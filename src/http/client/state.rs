@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Query, State, rejection::QueryRejection},
     routing::get,
 };
 use ruma::{
@@ -23,6 +23,7 @@ use crate::{
         App,
         error::ApiError,
         mount,
+        path::Path,
         reply::{Object, RawJson},
         request::{self, Authenticated},
     },
@@ -117,7 +118,7 @@ struct Format {
 async fn get_state_event_without_key(
     State(app): State<App>,
     Path((room, kind)): Path<(String, String)>,
-    query: Query<Format>,
+    query: Result<Query<Format>, QueryRejection>,
     parts: http::request::Parts,
 ) -> Result<RawJson, ApiError> {
     let path = Path((room, kind, String::new()));
@@ -128,9 +129,11 @@ async fn get_state_event_without_key(
 async fn get_state_event_for_key(
     State(app): State<App>,
     Path((room, kind, key)): Path<(String, String, String)>,
-    Query(Format { format }): Query<Format>,
+    query: Result<Query<Format>, QueryRejection>,
     parts: http::request::Parts,
 ) -> Result<RawJson, ApiError> {
+    let Query(Format { format }) =
+        query.map_err(|error| ApiError::invalid_param(&error.body_text()))?;
     let session = request::session(&parts, &app).await?;
     let room_id = parse(&room)?;
     let (room, viewer) = visibility::enter(&app.rooms, &room_id, &session.user_id).await?;

@@ -1,10 +1,6 @@
 //! Messages to devices.
 
-use axum::{
-    Router,
-    extract::{Path, State},
-    routing::put,
-};
+use axum::{Router, extract::State, routing::put};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -14,6 +10,7 @@ use crate::{
     http::{
         App,
         error::ApiError,
+        path::Path,
         reply::Object,
         request::{Asking, Body},
     },

@@ -34,7 +34,7 @@ async fn get_content(
         wait: request.timeout_ms,
         from_peers: false,
     };
-    Ok(to_peer(download::open(&app.media, wanted).await?))
+    to_peer(download::open(&app.media, wanted).await?).await
 }
 
 /// `GET /_matrix/federation/v1/media/thumbnail/{mediaId}`
@@ -54,5 +54,5 @@ async fn get_content_thumbnail(
     };
     let crop = request.method == Some(Method::Crop);
     let frame = Frame::new(request.width.into(), request.height.into(), crop);
-    Ok(to_peer(thumbnail::open(&app.media, wanted, frame).await?))
+    to_peer(thumbnail::open(&app.media, wanted, frame).await?).await
 }

@@ -172,7 +172,8 @@ async fn devices(irc: &Appservice, alice: &User, bob: &User) {
     let (status, _) = bob.put("/devices/BRIDGE", json!({})).await;
     assert_eq!(status, 201);
     let device = bob.masked(&format!("{}&device_id=BRIDGE", bob.id));
-    let keys = json!({ "one_time_keys": { "signed_curve25519:AAAA": { "key": "x" } } });
+    let keys =
+        json!({ "one_time_keys": { "signed_curve25519:AAAA": { "key": "x", "signatures": {} } } });
     let (status, body) = device.post("/keys/upload", keys).await;
     assert_eq!(status, 200, "{body}");
     let message = json!({ "messages": { &bob.id: { "BRIDGE": { "secret": 1 } } } });

@@ -2,14 +2,17 @@
 
 use serde_json::{Value, json};
 
-use crate::rig::server::Server;
+use crate::rig::{
+    http::{self, Ask as _},
+    server::Server,
+};
 
 async fn post(server: &Server, path: &str, body: Value) -> (u16, Value) {
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http::client();
     let answer = http
         .post(server.url(path))
         .body(body.to_string())
-        .send()
+        .ask()
         .await
         .unwrap();
     (
@@ -142,7 +145,9 @@ pub(crate) async fn register_with_secret(
     use std::fmt::Write as _;
 
     use hmac::{Hmac, KeyInit, Mac};
-    let nonce: Value = reqwest::get(server.url("/_synapse/admin/v1/register"))
+    let nonce: Value = http::client()
+        .get(server.url("/_synapse/admin/v1/register"))
+        .ask()
         .await
         .unwrap()
         .json()
@@ -179,14 +184,14 @@ async fn operators_give_out_registration_tokens() {
     assert_eq!(status, 200, "{root}");
     let root = root["access_token"].as_str().unwrap();
 
-    let http = reqwest::Client::new();
+    let http = http::client();
     let tokens = server.url("/_synapse/admin/v1/registration_tokens");
     let admin = async |method, path: &str, body: Value| -> (u16, Value) {
         let request = http.request(method, format!("{tokens}{path}"));
         let answer = request
             .bearer_auth(root)
             .header("content-type", "application/json");
-        let answer = answer.body(body.to_string()).send().await.unwrap();
+        let answer = answer.body(body.to_string()).ask().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     };
     let wish = json!({ "token": "welcome", "uses_allowed": 1 });
@@ -239,12 +244,12 @@ async fn what_operators_do_is_closed_to_others() {
     let server = Server::start().await;
     let alice = server.user("alice").await;
     let url = server.url("/_synapse/admin/v1/registration_tokens");
-    let http = reqwest::Client::new();
-    assert_eq!(http.get(&url).send().await.unwrap().status(), 401);
+    let http = http::client();
+    assert_eq!(http.get(&url).ask().await.unwrap().status(), 401);
     let asked = http
         .get(&url)
         .bearer_auth(&alice.token)
-        .send()
+        .ask()
         .await
         .unwrap();
     assert_eq!(asked.status(), 403);
@@ -274,10 +279,10 @@ async fn profiles_are_read_by_all_and_written_by_their_owner() {
 async fn a_token_for_others_says_who_a_user_is_and_nothing_else() {
     let server = Server::start().await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http::client();
     let info = async |token: &str| {
         let path = format!("/_matrix/federation/v1/openid/userinfo?access_token={token}");
-        let answer = http.get(server.url(&path)).send().await.unwrap();
+        let answer = http.get(server.url(&path)).ask().await.unwrap();
         let status = answer.status().as_u16();
         (status, answer.json::<Value>().await.unwrap())
     };
@@ -302,7 +307,7 @@ async fn a_token_for_others_says_who_a_user_is_and_nothing_else() {
     refused("").await;
     refused(&alice.token).await;
     let as_session = http.get(alice.url("/account/whoami")).bearer_auth(token);
-    assert_eq!(as_session.send().await.unwrap().status().as_u16(), 401);
+    assert_eq!(as_session.ask().await.unwrap().status().as_u16(), 401);
 
     let (_, body) = bob.post(&path(&bob.id), json!({})).await;
     let of_bob = body["access_token"].as_str().unwrap();

@@ -3,7 +3,12 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::rig::{enc, operator::Operator, server::Server};
+use crate::rig::{
+    enc,
+    http::{self, Ask as _},
+    operator::Operator,
+    server::Server,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::too_many_lines, reason = "a table")]
@@ -11,7 +16,7 @@ async fn bad_requests_get_the_specified_errors() {
     let server = Server::start().await;
     let alice = server.user("alice").await;
     let room = alice.create_room(json!({})).await;
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http::client();
     let send = format!(
         "/_matrix/client/v3/rooms/{}/send/m.room.message/",
         enc(&room)
@@ -104,7 +109,7 @@ async fn bad_requests_get_the_specified_errors() {
             .request(method.clone(), server.url(&path))
             .bearer_auth(&alice.token)
             .body(body.to_owned());
-        let answer = request.send().await.unwrap();
+        let answer = request.ask().await.unwrap();
         let got = answer.status().as_u16();
         let said: Value = answer.json().await.unwrap_or_default();
         let what: String = format!("{method} {path} {body}")
@@ -120,7 +125,7 @@ async fn bad_requests_get_the_specified_errors() {
     let request = http.post(server.url("/_matrix/client/v3/register"));
     let answer = request
         .body(&b"{\"test\":\"a\x81\"}"[..])
-        .send()
+        .ask()
         .await
         .unwrap();
     assert_eq!(answer.status().as_u16(), 400);
@@ -131,7 +136,7 @@ async fn bad_requests_get_the_specified_errors() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_asked_for_and_checked() {
     let server = Server::start().await;
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http::client();
     let url = server.url("/_matrix/client/v3/joined_rooms");
     for (header, errcode) in [
         (None, "M_MISSING_TOKEN"),
@@ -142,15 +147,15 @@ async fn tokens_are_asked_for_and_checked() {
         if let Some(header) = header {
             request = request.header("Authorization", header);
         }
-        let answer = request.send().await.unwrap();
+        let answer = request.ask().await.unwrap();
         assert_eq!(answer.status(), 401);
         let said: Value = answer.json().await.unwrap();
         assert_eq!(said["errcode"], errcode, "{header:?}");
     }
     let profile = server.url("/_matrix/client/v3/profile/@a:b/displayname");
-    let answer = http.put(profile).body("nonsense").send().await.unwrap();
+    let answer = http.put(profile).body("nonsense").ask().await.unwrap();
     assert_eq!(answer.status(), 401, "before anything else is looked at");
-    let options = http.request(Method::OPTIONS, &url).send().await.unwrap();
+    let options = http.request(Method::OPTIONS, &url).ask().await.unwrap();
     assert!(options.status().is_success());
     assert_eq!(options.headers()["access-control-allow-origin"], "*");
 }
@@ -166,16 +171,12 @@ const EVERYTHING: &str = "[registration]\nopen = true\nshared_secret = \"test se
 async fn every_endpoint_that_is_listed_is_served() {
     let server = Server::with(EVERYTHING, None).await;
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/ENDPOINTS.md");
-    let http = reqwest::Client::new();
+    let http = http::client();
     for line in std::fs::read_to_string(file).unwrap().lines().skip(6) {
         let (method, path) = line.trim_matches(['|', ' ']).split_once(" | ").unwrap();
         let path = path.trim_matches('`').replace(['{', '}'], "");
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
-        let answer = http
-            .request(method, server.url(&path))
-            .send()
-            .await
-            .unwrap();
+        let answer = http.request(method, server.url(&path)).ask().await.unwrap();
         let body = answer.text().await.unwrap();
         assert!(!body.contains("M_UNRECOGNIZED"), "{line}: {body}");
     }
@@ -206,7 +207,7 @@ async fn no_endpoint_breaks_on_what_it_does_not_expect() {
         })
         .collect();
     assert!(rows.len() > 100, "{}", rows.len());
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http::client();
     for (method, path) in rows {
         for body in [
             "",
@@ -223,7 +224,7 @@ async fn no_endpoint_breaks_on_what_it_does_not_expect() {
                     .request(method.clone(), server.url(&filled))
                     .bearer_auth(&operator.token)
                     .body(body);
-                let answer = request.send().await.unwrap();
+                let answer = request.ask().await.unwrap();
                 assert_ne!(answer.status(), 500, "{method} {filled} {body}");
             }
         }

@@ -20,8 +20,8 @@ fn upload(user: &User, id: &str, data: &str) -> Value {
         "device_data": { "algorithm": "org.matrix.msc3814.v2", "pickle": data },
         "initial_device_display_name": "asleep",
         "device_keys": keys,
-        "one_time_keys": { "signed_curve25519:A": { "key": id } },
-        "fallback_keys": { "signed_curve25519:F": { "key": id, "fallback": true } },
+        "one_time_keys": { "signed_curve25519:A": { "key": id, "signatures": {} } },
+        "fallback_keys": { "signed_curve25519:F": { "key": id, "signatures": {}, "fallback": true } },
     })
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::rig::{
     enc, eventually,
+    http::{self, Ask as _},
     mailbox::{Mailbox, at, config, link, password, submit},
     server::{Folder, Server},
     tls::Tls,
@@ -14,17 +15,17 @@ use crate::rig::{
 
 /// POST of somebody without a session.
 async fn post(server: &Server, path: &str, body: &Value) -> (u16, Value) {
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http::client();
     let url = server.url(&format!("/_matrix/client/v3{path}"));
-    let answer = http.post(url).body(body.to_string()).send().await.unwrap();
+    let answer = http.post(url).body(body.to_string()).ask().await.unwrap();
     let status = answer.status().as_u16();
     (status, answer.json().await.unwrap_or_default())
 }
 
 /// The page that a link leads to.
 async fn look(server: &Server, link: &str) -> reqwest::Response {
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    http.get(at(server, link)).send().await.unwrap()
+    let http = http::client();
+    http.get(at(server, link)).ask().await.unwrap()
 }
 
 /// Asks for a mail.
@@ -591,11 +592,11 @@ async fn what_is_unread_is_mailed_once_and_says_how_much_and_not_what() {
             .len(),
         1
     );
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http::client();
     let request = http
         .post(at(&server, end))
         .body("List-Unsubscribe=One-Click");
-    assert_eq!(request.send().await.unwrap().status(), 200);
+    assert_eq!(request.ask().await.unwrap().status(), 200);
     assert_eq!(bob.get("/pushers").await.1, json!({ "pushers": [] }));
 }
 

@@ -2,7 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::rig::{enc, server::Server, user::User};
+use crate::rig::{
+    enc,
+    http::{self, Ask as _},
+    server::Server,
+    user::User,
+};
 
 async fn algorithm(user: &User, room: &str) -> Value {
     let path = format!("/rooms/{}/state/m.room.encryption/", enc(room));
@@ -28,7 +33,9 @@ const MEGOLM: &str = "m.megolm.v1.aes-sha2";
 async fn private_rooms_are_encrypted_where_that_is_the_default() {
     let server = Server::with(&config("encryption = \"private\"\n"), None).await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);
-    let document: Value = reqwest::get(server.url("/.well-known/matrix/client"))
+    let document: Value = http::client()
+        .get(server.url("/.well-known/matrix/client"))
+        .ask()
         .await
         .unwrap()
         .json()

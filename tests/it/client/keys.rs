@@ -17,7 +17,7 @@ pub(crate) async fn upload(user: &User, count: usize) -> String {
         .map(|i| {
             (
                 format!("signed_curve25519:K{i:04}"),
-                json!({ "key": format!("key {i}") }),
+                json!({ "key": format!("key {i}"), "signatures": {} }),
             )
         })
         .collect();
@@ -29,7 +29,7 @@ pub(crate) async fn upload(user: &User, count: usize) -> String {
             "signatures": { &user.id: { format!("ed25519:{device}"): "sig" } },
         },
         "one_time_keys": one_time,
-        "fallback_keys": { "signed_curve25519:FALL": { "key": "the last", "fallback": true } },
+        "fallback_keys": { "signed_curve25519:FALL": { "key": "the last", "signatures": {}, "fallback": true } },
     });
     let (status, answer) = user.post("/keys/upload", body).await;
     assert_eq!(status, 200, "{answer}");
@@ -239,7 +239,7 @@ async fn broken_keys_are_refused() {
     let (_, answer) = alice.post("/keys/upload", lacking).await;
     assert_eq!(answer["errcode"], "M_BAD_JSON");
     upload(&alice, 1).await;
-    let other = json!({ "one_time_keys": { "signed_curve25519:K0000": { "key": "another" } } });
+    let other = json!({ "one_time_keys": { "signed_curve25519:K0000": { "key": "another", "signatures": {} } } });
     assert_eq!(
         alice.post("/keys/upload", other).await.0,
         400,
@@ -266,7 +266,7 @@ async fn broken_keys_are_refused() {
 async fn a_key_that_was_given_is_not_given_again_when_its_upload_is_repeated() {
     let server = Server::start().await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);
-    let keys = |of: &str| json!({ "one_time_keys": { "signed_curve25519:A": { "key": of } } });
+    let keys = |of: &str| json!({ "one_time_keys": { "signed_curve25519:A": { "key": of, "signatures": {} } } });
     let device = device(&alice).await;
     for _ in 0..2 {
         let (status, answer) = alice.post("/keys/upload", keys("one")).await;

@@ -6,7 +6,12 @@ use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use reqwest::{Method, Response, header::RANGE};
 use serde_json::{Value, json};
 
-use crate::rig::{enc, server::Server, user::User};
+use crate::rig::{
+    enc,
+    http::{self, Ask as _},
+    server::Server,
+    user::User,
+};
 
 const REGISTRATION: &str = "[registration]\nopen = true\nshared_secret = \"test secret\"\n";
 
@@ -23,10 +28,10 @@ pub(crate) async fn ask(
     (content_type, bytes): (&str, Vec<u8>),
 ) -> Response {
     let url = user.url("").replace("/_matrix/client/v3", path);
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http::client();
     let request = http.request(method, url).bearer_auth(&user.token);
     let request = request.header("content-type", content_type).body(bytes);
-    request.send().await.unwrap()
+    request.ask().await.unwrap()
 }
 
 /// A `GET`.
@@ -58,7 +63,7 @@ fn header<'a>(answer: &'a Response, name: &str) -> &'a str {
     answer.headers()[name].to_str().unwrap()
 }
 
-async fn refused(answer: Response, status: u16, errcode: &str) {
+pub(crate) async fn refused(answer: Response, status: u16, errcode: &str) {
     let got = answer.status().as_u16();
     let body: Value = answer.json().await.unwrap_or_default();
     assert_eq!(
@@ -68,7 +73,7 @@ async fn refused(answer: Response, status: u16, errcode: &str) {
     );
 }
 
-fn picture(width: u32, height: u32, format: ImageFormat) -> Vec<u8> {
+pub(crate) fn picture(width: u32, height: u32, format: ImageFormat) -> Vec<u8> {
     let mut image = RgbImage::new(width, height);
     for (x, _, pixel) in image.enumerate_pixels_mut() {
         *pixel = if x < width / 2 {
@@ -130,12 +135,12 @@ async fn what_is_uploaded_can_be_downloaded_by_everybody_who_is_logged_in() {
         (200, "0")
     );
 
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let answer = http.get(server.url(&download(&mxc))).send().await.unwrap();
+    let http = http::client();
+    let answer = http.get(server.url(&download(&mxc))).ask().await.unwrap();
     refused(answer, 401, "M_MISSING_TOKEN").await;
     let (name, id) = parts(&mxc);
     let old = server.url(&format!("/_matrix/media/v3/download/{name}/{id}"));
-    refused(http.get(old).send().await.unwrap(), 404, "M_NOT_FOUND").await;
+    refused(http.get(old).ask().await.unwrap(), 404, "M_NOT_FOUND").await;
     let avatar = json!({ "avatar_url": mxc });
     let (status, _) = alice
         .put(&format!("/profile/{}/avatar_url", enc(&alice.id)), avatar)
@@ -160,14 +165,14 @@ async fn parts_of_a_file_are_served() {
     let alice = server.user("alice").await;
     let bytes: Vec<u8> = (0..300_000_u32).map(|i| (i % 251) as u8).collect();
     let mxc = upload(&alice, "", "video/mp4", &bytes).await;
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http::client();
     let url = server.url(&download(&mxc));
     let ask = async |range: &str| {
         let request = http
             .get(&url)
             .bearer_auth(&alice.token)
             .header(RANGE, range);
-        request.send().await.unwrap()
+        request.ask().await.unwrap()
     };
     for (range, shown, from, to) in [
         ("bytes=0-99", "bytes 0-99/300000", 0, 100),
@@ -280,19 +285,19 @@ async fn limits_of_size_and_quota_hold() {
     // Without a length beforehand the bytes are counted.
     let pieces = (0..20).map(|_| Ok::<_, std::io::Error>(vec![b'x'; 100]));
     let body = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http::client();
     let request = http
         .post(server.url(path))
         .bearer_auth(&alice.token)
         .body(body);
-    refused(request.send().await.unwrap(), 413, "M_TOO_LARGE").await;
+    refused(request.ask().await.unwrap(), 413, "M_TOO_LARGE").await;
     let mxc = upload(&alice, "", "text/plain", &[b'x'; 1000]).await;
     refused(send(501).await, 403, "M_FORBIDDEN").await;
     assert_eq!(send(500).await.status(), 200);
 
     let (name, id) = parts(&mxc);
     let old = server.url(&format!("/_matrix/media/v3/download/{name}/{id}"));
-    let answer = http.get(old).send().await.unwrap();
+    let answer = http.get(old).ask().await.unwrap();
     assert_eq!(answer.status(), 200, "the old address is open here");
 }
 

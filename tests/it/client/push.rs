@@ -293,7 +293,7 @@ impl Model {
     }
 
     #[expect(clippy::too_many_lines, reason = "one kind of event after the other")]
-    async fn send(&mut self) {
+    async fn say(&mut self) {
         let sender = self.dice.roll(self.users.len());
         let mut draft = Draft {
             is_notice: self.dice.one_in(8),
@@ -585,7 +585,7 @@ async fn run(threads: bool) {
     for step in 0..STEPS {
         let what = match model.dice.roll(if threads { 25 } else { 20 }) {
             0..=9 => {
-                model.send().await;
+                model.say().await;
                 "a message"
             }
             10..=11 => {

@@ -3,7 +3,10 @@
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::rig::server::Server;
+use crate::rig::{
+    http::{self, Ask as _},
+    server::Server,
+};
 
 const BY_HEADERS: &str = "/_matrix/client/unstable/org.matrix.msc4108/rendezvous";
 const BY_BODY: &str = "/_matrix/client/unstable/io.element.msc4388/rendezvous";
@@ -17,13 +20,13 @@ async fn call(
     (name, value): (&str, &str),
     text: Option<&str>,
 ) -> Response {
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http::client();
     let mut request = http.request(method, url).header(name, value);
     if let Some(text) = text {
         request = request.header("Content-Type", "text/plain");
         request = request.body(text.to_owned());
     }
-    request.send().await.unwrap()
+    request.ask().await.unwrap()
 }
 
 fn header(answer: &Response, name: &str) -> String {

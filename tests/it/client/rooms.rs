@@ -2,7 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::rig::{enc, server::Server, user::User};
+use crate::rig::{
+    enc,
+    http::{self, Ask as _},
+    server::Server,
+    user::User,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn membership_follows_the_rules() {
@@ -320,10 +325,10 @@ async fn events_are_found_by_their_time() {
     let first = alice.say(&room, "first").await;
     let last = alice.say(&room, "last").await;
     let find = async |user: &crate::rig::user::User, ts: i64, dir: &str| {
-        let http = reqwest::Client::new();
+        let http = http::client();
         let path = format!("/_matrix/client/v1/rooms/{}/timestamp_to_event", enc(&room));
         let url = format!("{}?ts={ts}&dir={dir}", server.url(&path));
-        let answer = http.get(url).bearer_auth(&user.token).send().await.unwrap();
+        let answer = http.get(url).bearer_auth(&user.token).ask().await.unwrap();
         (
             answer.status().as_u16(),
             answer.json::<serde_json::Value>().await.unwrap(),

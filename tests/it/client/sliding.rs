@@ -4,7 +4,12 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::rig::{enc, eventually, server::Server, user::User};
+use crate::rig::{
+    enc, eventually,
+    http::{self, Ask as _},
+    server::Server,
+    user::User,
+};
 
 const PATH: &str = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync";
 
@@ -21,7 +26,7 @@ impl Client {
         Self {
             user: user.again(),
             url: server.url(PATH),
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            http: http::client(),
             pos: None,
         }
     }
@@ -35,7 +40,7 @@ impl Client {
             pos.unwrap_or_default()
         );
         let request = self.http.post(url).bearer_auth(&self.user.token);
-        let answer = request.body(body.to_string()).send().await.unwrap();
+        let answer = request.body(body.to_string()).ask().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 

@@ -2,7 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::rig::{enc, server::Server, user::User};
+use crate::rig::{
+    enc,
+    http::{self, Ask as _},
+    server::Server,
+    user::User,
+};
 
 /// A space with these children, in that order.
 pub(crate) async fn space(user: &User, options: Value, children: &[&str], via: &str) -> String {
@@ -210,7 +215,7 @@ async fn a_room_is_summed_up_for_who_may_see_it() {
     assert_eq!(body["allowed_room_ids"], json!([public]));
 
     // Without a session only what is open to anybody; a wrong token is an error.
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http::client();
     for (room, token, expected) in [
         (&public, None, 200),
         (&restricted, None, 404),
@@ -220,7 +225,7 @@ async fn a_room_is_summed_up_for_who_may_see_it() {
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
-        let answer = request.send().await.unwrap();
+        let answer = request.ask().await.unwrap();
         assert_eq!(answer.status().as_u16(), expected);
         let body: Value = answer.json().await.unwrap();
         assert!(body["membership"].is_null(), "{body}");

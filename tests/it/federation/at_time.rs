@@ -3,13 +3,18 @@
 use serde_json::{Value, json};
 
 use super::rooms::two_servers;
-use crate::rig::{enc, server::Server, user::User};
+use crate::rig::{
+    enc,
+    http::{self, Ask as _},
+    server::Server,
+    user::User,
+};
 
 async fn find(server: &Server, user: &User, room: &str, ts: i64, dir: &str) -> (u16, Value) {
     let path = format!("/_matrix/client/v1/rooms/{}/timestamp_to_event", enc(room));
     let url = format!("{}?ts={ts}&dir={dir}", server.url(&path));
-    let http = reqwest::Client::new();
-    let answer = http.get(url).bearer_auth(&user.token).send().await.unwrap();
+    let http = http::client();
+    let answer = http.get(url).bearer_auth(&user.token).ask().await.unwrap();
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
 

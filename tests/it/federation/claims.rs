@@ -10,6 +10,7 @@ use crate::{
     client::keys::upload,
     rig::{
         eventually,
+        http::{self, Ask as _},
         scripted::{Answer, server_and_peer},
         server::Server,
         user::User,
@@ -20,13 +21,13 @@ const FALLBACK: &str = "signed_curve25519:FALL";
 
 /// What a claim gave; `None`: nothing, or no answer.
 async fn try_claim(asking: &User, user: &User, device: &str) -> Option<String> {
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http::client();
     let wish = json!({ "one_time_keys": { &user.id: { device: "signed_curve25519" } } });
     let request = http
         .post(asking.url("/keys/claim"))
         .bearer_auth(&asking.token)
         .body(wish.to_string());
-    let answer = request.send().await.ok()?;
+    let answer = request.ask().await.ok()?;
     let body: serde_json::Value = answer.json().await.ok()?;
     let keys = body["one_time_keys"][&user.id][device].as_object()?;
     assert_eq!(keys.len(), 1, "{body}");

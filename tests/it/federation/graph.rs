@@ -3,7 +3,13 @@
 use serde_json::json;
 
 use super::rooms::two_servers;
-use crate::rig::{enc, eventually, scripted::server_and_peer, server::Server, user::User};
+use crate::rig::{
+    enc, eventually,
+    http::{self, Ask as _},
+    scripted::server_and_peer,
+    server::Server,
+    user::User,
+};
 
 async fn state(user: &User, room: &str, kind: &str) -> serde_json::Value {
     let (status, body) = user
@@ -269,7 +275,7 @@ async fn the_directory_of_a_peer_can_be_read() {
 async fn keys_of_others_are_vouched_for() {
     let (_folder, one, other) = two_servers().await;
     let ask = async |path: String| -> (u16, serde_json::Value) {
-        let answer = reqwest::get(one.url(&path)).await.unwrap();
+        let answer = http::client().get(one.url(&path)).ask().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     };
     let (status, body) = ask(format!("/_matrix/key/v2/query/{}", enc(&other.name))).await;
@@ -282,10 +288,10 @@ async fn keys_of_others_are_vouched_for() {
     let (status, body) = ask("/_matrix/key/v2/query/localhost:1".to_owned()).await;
     assert_eq!((status, body), (200, json!({ "server_keys": [] })));
     let question = json!({ "server_keys": { &other.name: {}, &one.name: {} } });
-    let answer = reqwest::Client::new()
+    let answer = http::client()
         .post(one.url("/_matrix/key/v2/query"))
         .body(question.to_string())
-        .send()
+        .ask()
         .await
         .unwrap();
     let body: serde_json::Value = answer.json().await.unwrap();

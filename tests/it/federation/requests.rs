@@ -5,21 +5,18 @@ use serde_json::{Value, json};
 
 use crate::rig::{
     enc,
+    http::{self, Ask as _},
     scripted::Scripted,
     server::{Folder, Server},
     tls::Tls,
 };
 
 async fn get(server: &Server, path: &str, authorization: Option<&str>) -> (u16, Value) {
-    let mut request = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .unwrap()
-        .get(server.url(path));
+    let mut request = http::client().get(server.url(path));
     if let Some(authorization) = authorization {
         request = request.header("Authorization", authorization);
     }
-    let answer = request.send().await.unwrap();
+    let answer = request.ask().await.unwrap();
     (
         answer.status().as_u16(),
         answer.json().await.unwrap_or_default(),
@@ -105,7 +102,7 @@ async fn peers_that_cannot_be_reached_give_clean_errors() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_served_is_unrecognized() {
     let server = Server::start().await;
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http::client();
     for (method, path, expected) in [
         ("GET", "/_matrix/federation/v1/query/nothing?a=b", 404),
         ("GET", "/_matrix/federation/v1/query", 404),
@@ -120,7 +117,7 @@ async fn what_is_not_served_is_unrecognized() {
         ("GET", "/_matrix/key/v2/query", 405),
     ] {
         let request = http.request(method.parse().unwrap(), server.url(path));
-        let answer = request.body("{}").send().await.unwrap();
+        let answer = request.body("{}").ask().await.unwrap();
         let status = answer.status().as_u16();
         let body: Value = answer.json().await.unwrap_or_default();
         let got = (status, &body["errcode"]);

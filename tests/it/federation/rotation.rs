@@ -5,12 +5,16 @@ use serde_json::{Value, json};
 use super::graph::shared_room;
 use crate::rig::{
     eventually,
+    http::{self, Ask as _},
     server::{Folder, Server},
     tls::Tls,
 };
 
 async fn keys(server: &Server) -> Value {
-    let answer = reqwest::get(server.url("/_matrix/key/v2/server")).await;
+    let answer = http::client()
+        .get(server.url("/_matrix/key/v2/server"))
+        .ask()
+        .await;
     answer.unwrap().json().await.unwrap()
 }
 

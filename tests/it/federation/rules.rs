@@ -10,6 +10,7 @@ use crate::{
     },
     rig::{
         enc, eventually,
+        http::{self, Ask as _},
         server::{Folder, Like, Server},
         tls::Tls,
         user::User,
@@ -38,10 +39,10 @@ impl Operator {
     }
 
     async fn ask(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = http::client();
         let request = http.request(method, format!("{}{path}", self.0));
         let request = request.bearer_auth(&self.1).body(body.to_string());
-        let answer = request.send().await.unwrap();
+        let answer = request.ask().await.unwrap();
         (
             answer.status().as_u16(),
             answer.json().await.unwrap_or_default(),
@@ -137,9 +138,9 @@ async fn who_is_denied_is_refused_both_ways_until_the_rule_goes() {
     for (what, status) in tried(&bob, (&alice, &one.name), &of_alice, &picture).await {
         assert!([403, 502].contains(&status), "{what}, coming in: {status}");
     }
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http::client();
     let query = one.url(&format!("/_matrix/key/v2/query/{}", other.name));
-    let vouched: Value = http.get(query).send().await.unwrap().json().await.unwrap();
+    let vouched: Value = http.get(query).ask().await.unwrap().json().await.unwrap();
     assert_eq!(vouched, json!({ "server_keys": [] }));
     alice.say(&common, "waits here").await;
     bob.say(&common, "waits there").await;

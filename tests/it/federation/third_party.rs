@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::rooms::two_servers;
 use crate::rig::{
     enc,
+    http::{self, Ask as _},
     scripted::{Answer, Scripted, event::Key, server_and_peer},
     server::Server,
     user::User,
@@ -40,10 +41,10 @@ async fn member(user: &User, room: &str, target: &str) -> Value {
 
 /// Tells a server what an identity server would.
 async fn bind(server: &Server, method: &str, body: &Value) -> (u16, Value) {
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http::client();
     let url = server.url("/_matrix/federation/v1/3pid/onbind");
     let request = http.request(method.parse().unwrap(), url);
-    let answer = request.body(body.to_string()).send().await.unwrap();
+    let answer = request.body(body.to_string()).ask().await.unwrap();
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
 

@@ -4,11 +4,16 @@ use std::collections::HashSet;
 
 use serde_json::json;
 
-use crate::rig::{enc, server::Server, user::User};
+use crate::rig::{
+    enc,
+    http::{self, Ask as _},
+    server::Server,
+    user::User,
+};
 
 /// Sends until `stop` says so; event ids of what was acknowledged, by text.
 async fn send_until_it_breaks(user: &User, room: &str, run: &str) -> Vec<(String, String)> {
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http::client();
     let mut acknowledged = Vec::new();
     for i in 0..100_000 {
         let text = format!("{run} {i}");
@@ -18,7 +23,7 @@ async fn send_until_it_breaks(user: &User, room: &str, run: &str) -> Vec<(String
             .put(user.url(&path))
             .bearer_auth(&user.token)
             .body(body);
-        let Ok(answer) = request.send().await else {
+        let Ok(answer) = request.ask().await else {
             break;
         };
         if answer.status() != 200 {

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::rig::{
     eventually,
+    http::Ask as _,
     server::{Folder, Server},
     tls::Tls,
 };
@@ -33,14 +34,14 @@ async fn tls_is_of_today_and_its_certificate_can_be_changed() {
         let only = only.build().unwrap();
         // The listener with TLS may open a moment after the other one.
         let answer = eventually("an answer over TLS", async || {
-            only.get(&url).send().await.ok()
+            only.get(&url).ask().await.ok()
         })
         .await;
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.version(), reqwest::Version::HTTP_2);
     }
     let old = client(&tls).http1_only().build().unwrap();
-    let answer = old.get(&url).send().await.unwrap();
+    let answer = old.get(&url).ask().await.unwrap();
     assert_eq!(answer.version(), reqwest::Version::HTTP_11);
     assert_eq!(offer_tls_1_1(&server.name), 0x15, "an alert");
 
@@ -51,7 +52,7 @@ async fn tls_is_of_today_and_its_certificate_can_be_changed() {
     server.hang_up();
     eventually("the new certificate", async || {
         let client = client(&fresh).build().unwrap();
-        client.get(&url).send().await.ok()
+        client.get(&url).ask().await.ok()
     })
     .await;
     // A broken file leaves the certificate in use.
@@ -66,7 +67,7 @@ async fn tls_is_of_today_and_its_certificate_can_be_changed() {
             .build()
             .unwrap()
             .get(&url)
-            .send()
+            .ask()
             .await
             .is_ok()
     );

@@ -8,7 +8,8 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    eventually, free_port, peer::python, server::Folder, server::Server, tls::Tls, user::User,
+    eventually, free_port, http::Ask as _, peer::python, server::Folder, server::Server, tls::Tls,
+    user::User,
 };
 
 /// What a server needs that is to send mails here; more of `[email]` may follow.
@@ -167,7 +168,7 @@ pub(crate) async fn submit(server: &Server, link: &str) -> (u16, Option<String>,
         .unwrap();
     let request = http.post(at(server, place));
     let request = request.header("content-type", "application/x-www-form-urlencoded");
-    let answer = request.body(query.to_owned()).send().await.unwrap();
+    let answer = request.body(query.to_owned()).ask().await.unwrap();
     let next = answer.headers().get("location");
     let next = next.map(|next| next.to_str().unwrap().to_owned());
     (answer.status().as_u16(), next, answer.text().await.unwrap())

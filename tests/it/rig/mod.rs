@@ -2,15 +2,18 @@
 
 pub(crate) mod appservice;
 pub(crate) mod gateway;
+pub(crate) mod http;
 pub(crate) mod identity;
 pub(crate) mod links;
 pub(crate) mod mailbox;
+mod openapi;
 pub(crate) mod operator;
 pub(crate) mod peer;
 pub(crate) mod proxy;
 pub(crate) mod scripted;
 pub(crate) mod server;
 mod template;
+pub(crate) mod store;
 pub(crate) mod tls;
 pub(crate) mod user;
 

@@ -3,7 +3,10 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use super::server::Server;
+use super::{
+    http::{self, Ask as _},
+    server::Server,
+};
 use crate::client::account::register_with_secret;
 
 /// An administrator's tool.
@@ -47,13 +50,13 @@ pub(crate) async fn call(
     path: &str,
     body: Option<Value>,
 ) -> (u16, Value) {
-    let http = reqwest::Client::new();
+    let http = http::client();
     let mut request = http
         .request(method, format!("{base}{path}"))
         .bearer_auth(token);
     if let Some(body) = body {
         request = request.body(body.to_string());
     }
-    let answer = request.send().await.unwrap();
+    let answer = request.ask().await.unwrap();
     (answer.status().as_u16(), answer.json().await.unwrap())
 }

@@ -2,7 +2,13 @@
 
 use std::process::{Child, Command, Stdio};
 
-use super::{eventually, free_port, server::Folder, tls::Tls, user::User};
+use super::{
+    eventually, free_port,
+    http::{self, Ask as _},
+    server::Folder,
+    tls::Tls,
+    user::User,
+};
 
 /// Folder of the Python environment with `matrix-synapse` and `matrix-nio`.
 pub(crate) fn python() -> std::path::PathBuf {
@@ -93,10 +99,10 @@ impl Synapse {
     pub(crate) async fn restart(&mut self) {
         self.process = Some(self.command().spawn().unwrap());
         let url = format!("http://127.0.0.1:{}/health", self.port);
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = http::client();
         eventually("Synapse to serve", async || {
             http.get(&url)
-                .send()
+                .ask()
                 .await
                 .ok()
                 .filter(|answer| answer.status().is_success())

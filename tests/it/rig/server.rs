@@ -13,7 +13,13 @@ use nix::{
 };
 use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
 
-use super::{eventually, free_port, template, tls::Tls, user::User};
+use super::{
+    eventually, free_port,
+    http::{self, Ask as _},
+    template,
+    tls::Tls,
+    user::User,
+};
 
 static FOLDERS: AtomicU32 = AtomicU32::new(0);
 
@@ -126,11 +132,13 @@ impl Server {
 
     /// A server that was never started.
     fn configured(like: Like<'_>, tls: Option<&Tls>, inside: u16) -> Self {
-        // Fails when it was done before, which is fine.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = Folder::new();
         let port = free_port();
-        let name = format!("{}:{}", like.host, like.outside.unwrap_or(inside));
+        let outside = like.outside.unwrap_or(inside);
+        let name = format!("{}:{outside}", like.host);
+        for port in [port, inside, outside] {
+            http::is_ours(port);
+        }
         let address = like.host.replace("localhost", "127.0.0.1");
         let mut config = format!(
             "server_name = \"{name}\"\n\
@@ -168,7 +176,7 @@ impl Server {
             port,
             inside,
             name,
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            http: http::client(),
         }
     }
 
@@ -177,6 +185,7 @@ impl Server {
     pub(crate) async fn node(&self) -> Self {
         let folder = Folder::new();
         let port = free_port();
+        http::is_ours(port);
         let config = std::fs::read_to_string(self.folder.0.join("amtsbote.toml")).unwrap();
         let (head, rest) = config.split_once("[[listener]]\n").unwrap();
         // Only the first listener: peers find the other port taken.
@@ -231,7 +240,7 @@ impl Server {
         eventually("the server to serve", async || {
             let ended = self.process.as_mut().unwrap().try_wait().unwrap();
             assert!(ended.is_none(), "the server ended: {}", self.log());
-            let answer = self.http.get(&url).send().await.ok()?;
+            let answer = self.http.get(&url).ask().await.ok()?;
             answer.status().is_success().then_some(())
         })
         .await;
@@ -270,6 +279,19 @@ impl Server {
         self.folder.0.join("data/postgres/run")
     }
 
+    /// How many files the media repository has.
+    pub(crate) fn media_files(&self) -> usize {
+        fn count(folder: &std::path::Path) -> usize {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let counts = entries.map(|entry| match entry.path() {
+                path if path.is_dir() => count(&path),
+                _ => 1,
+            });
+            counts.sum()
+        }
+        count(&self.folder.0.join("data/media"))
+    }
+
     /// Process id.
     pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.process.as_ref().unwrap().id()).unwrap()
@@ -285,7 +307,7 @@ impl Server {
 
     /// Whether it says that it is well.
     pub(crate) async fn is_well(&self) -> bool {
-        let answer = self.http.get(self.url("/health")).send().await;
+        let answer = self.http.get(self.url("/health")).ask().await;
         answer.is_ok_and(|answer| answer.status().is_success())
     }
 
@@ -321,7 +343,7 @@ impl Server {
 
     /// A figure from the metrics; 0 where there is none yet.
     pub(crate) async fn figure(&self, name: &str) -> u64 {
-        let answer = self.http.get(self.url("/metrics")).send().await.unwrap();
+        let answer = self.http.get(self.url("/metrics")).ask().await.unwrap();
         let text = answer.text().await.unwrap();
         let line = text
             .lines()

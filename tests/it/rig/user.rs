@@ -5,7 +5,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{enc, eventually, server::Server};
+use super::{
+    enc, eventually,
+    http::{self, Ask as _},
+    server::Server,
+};
 
 static TXNS: AtomicU32 = AtomicU32::new(0);
 
@@ -24,14 +28,13 @@ pub(crate) struct User {
 
 impl User {
     pub(crate) async fn register(base: &str, name: &str) -> Self {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = http::client();
         let mut body = json!({ "username": name, "password": format!("password of {name}") });
         let url = format!("{base}/_matrix/client/v3/register");
         let first: Value = http
             .post(&url)
             .body(body.to_string())
-            .send()
+            .ask()
             .await
             .unwrap()
             .json()
@@ -41,7 +44,7 @@ impl User {
         let answer: Value = http
             .post(&url)
             .body(body.to_string())
-            .send()
+            .ask()
             .await
             .unwrap()
             .json()
@@ -68,7 +71,7 @@ impl User {
     pub(crate) fn with_token(base: &str, id: &str, token: &str) -> Self {
         Self {
             base: base.to_owned(),
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            http: http::client(),
             id: id.to_owned(),
             token: token.to_owned(),
             mask: None,
@@ -129,7 +132,7 @@ impl User {
         if let Some(body) = body {
             request = request.body(body.to_string());
         }
-        let answer = request.send().await.unwrap();
+        let answer = request.ask().await.unwrap();
         let status = answer.status().as_u16();
         (status, answer.json().await.unwrap_or_default())
     }
@@ -149,7 +152,7 @@ impl User {
     /// Status of a request with a body that need not be JSON.
     pub(crate) async fn post_text(&self, path: &str, body: &str) -> u16 {
         let request = self.http.post(self.url(path)).bearer_auth(&self.token);
-        let answer = request.body(body.to_owned()).send().await.unwrap();
+        let answer = request.body(body.to_owned()).ask().await.unwrap();
         answer.status().as_u16()
     }
 

@@ -9,7 +9,7 @@ use super::{
     event::{Draft, Event, Key, canonical},
     room::Room,
 };
-use crate::rig::{enc, server::Server};
+use crate::rig::{enc, http::Ask as _, server::Server};
 
 static TXNS: AtomicU32 = AtomicU32::new(0);
 
@@ -65,7 +65,7 @@ impl Scripted {
         if let Some(body) = body {
             request = request.body(body);
         }
-        let answer = request.send().await.unwrap();
+        let answer = request.ask().await.unwrap();
         let status = answer.status().as_u16();
         (status, answer.json().await.unwrap_or_default())
     }

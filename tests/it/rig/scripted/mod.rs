@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use self::{event::Key, room::Room};
 use super::{
-    eventually,
+    eventually, http,
     server::{Folder, Server},
     tls::Tls,
 };
@@ -126,7 +126,7 @@ impl Scripted {
             name,
             key,
             shared,
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            http: http::client(),
             task,
         }
     }
