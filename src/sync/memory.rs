@@ -13,7 +13,7 @@
 //!    used as long as nothing is logged after `read_at` that could change it. (It may have in it what is
 //!    beyond `read_at`, as anything that is read; that is no reason to use it longer.) What changes
 //!    without a position of its own, that a room is forgotten, or whose membership the resolution of
-//!    states changed, logs [`LogKind::Standing`](storage::LogKind::Standing).
+//!    states changed, logs [`LogKind::Standing`](crate::storage::LogKind::Standing).
 //! 4. A token that this node gives is never ahead of its horizon, so that the next sync starts where
 //!    this one ended, whatever node it comes to. Who is woken looks up to a horizon that has passed
 //!    what woke it.
