@@ -20,6 +20,12 @@ CREATE TABLE report (
   received_ts bigint NOT NULL
 );
 COMMENT ON TABLE report IS 'What users told administrators of. Ids and not numbers: a report outlives the room';
+COMMENT ON COLUMN report.report_id IS 'Number, in the order of arrival';
+COMMENT ON COLUMN report.reporter_nid IS 'Who reported';
+COMMENT ON COLUMN report.room_id IS 'Room of the event, or the room that is reported; NULL: a user is reported';
+COMMENT ON COLUMN report.event_id IS 'Event that is reported; NULL: a room or a user is';
+COMMENT ON COLUMN report.reason IS 'Why, as the user wrote it; may be empty';
+COMMENT ON COLUMN report.received_ts IS 'When, in milliseconds';
 COMMENT ON COLUMN report.kind IS '1 event, 2 room, 3 user';
 COMMENT ON COLUMN report.user_id IS 'Sender of the event, or the user who is reported';
 CREATE INDEX report_reporter_ix ON report (reporter_nid);
@@ -30,4 +36,7 @@ CREATE TABLE login_token (
   expires_ts bigint NOT NULL
 );
 COMMENT ON TABLE login_token IS 'Tokens of m.login.token; taken out when they are used';
+COMMENT ON COLUMN login_token.token_hash IS 'SHA-256 of the token';
+COMMENT ON COLUMN login_token.user_nid IS 'Whom it logs in';
+COMMENT ON COLUMN login_token.expires_ts IS 'Until when it is good, in milliseconds';
 CREATE INDEX login_token_expires_ix ON login_token (expires_ts);
