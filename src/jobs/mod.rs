@@ -57,6 +57,7 @@ pub fn start(rooms: &Rooms, sender: &Sender, seen: &Seen, stop: &CancellationTok
     spawn(Box::pin(presence::look_after(rooms.clone())));
     spawn(Box::pin(tell_presence(rooms.clone(), sender.clone())));
     spawn(Box::pin(resync_devices(rooms.clone())));
+    spawn(Box::pin(drop_messages(rooms.clone())));
     spawn(Box::pin(keep_directory(rooms.clone())));
     spawn(Box::pin(enter_words(rooms.clone())));
     spawn(Box::pin(relate_old(rooms.clone())));
@@ -173,6 +174,19 @@ async fn resync_devices(rooms: Rooms) {
         if let Err(error) = devices::lists::resync(rooms.ctx()).await {
             tracing::warn!(%error, "device lists could not be fetched");
         }
+    }
+}
+
+/// How often messages are looked for that wait for peers for too long.
+const DROP_EVERY: Duration = Duration::from_mins(10);
+
+/// Drops messages for peers that do not come back.
+async fn drop_messages(rooms: Rooms) {
+    loop {
+        if let Err(error) = devices::to_device::drop_old(rooms.ctx()).await {
+            tracing::warn!(%error, "messages for peers that do not come back were not dropped");
+        }
+        tokio::time::sleep(DROP_EVERY).await;
     }
 }
 

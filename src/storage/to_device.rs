@@ -204,13 +204,15 @@ pub async fn insert_edus(
     conn: &mut PgConnection,
     (servers, bodies): (&[i32], &[String]),
     about: Option<UserNid>,
+    now: i64,
 ) -> Result<(), Error> {
     sqlx::query!(
-        "INSERT INTO fed_edu (server_nid, body, about)
-         SELECT w.server, w.body, $3 FROM unnest($1::int[], $2::text[]) AS w (server, body)",
+        "INSERT INTO fed_edu (server_nid, body, about, ts)
+         SELECT w.server, w.body, $3, $4 FROM unnest($1::int[], $2::text[]) AS w (server, body)",
         servers,
         bodies,
-        about.map(|user| user.0)
+        about.map(|user| user.0),
+        now
     )
     .execute(conn)
     .await?;
@@ -236,6 +238,50 @@ pub async fn delete_older_edus(
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Drops messages to devices of peers that wait since before `ts`, the oldest first; how many of
+/// whose.
+pub async fn delete_edus_before(
+    conn: &mut PgConnection,
+    ts: i64,
+    limit: i64,
+) -> Result<Vec<(ServerNid, i64)>, Error> {
+    let rows = sqlx::query!(
+        r#"WITH gone AS (
+             DELETE FROM fed_edu WHERE edu_no IN (
+               SELECT edu_no FROM fed_edu WHERE about IS NULL AND ts < $1 ORDER BY ts LIMIT $2)
+             RETURNING server_nid)
+           SELECT server_nid, count(*) AS "count!" FROM gone GROUP BY server_nid"#,
+        ts,
+        limit
+    );
+    let rows = rows.fetch_all(conn).await?.into_iter();
+    Ok(rows
+        .map(|row| (ServerNid(row.server_nid), row.count))
+        .collect())
+}
+
+/// Drops messages to devices of a peer beyond the newest `keep`, the oldest first; how many.
+pub async fn delete_edus_beyond(
+    conn: &mut PgConnection,
+    server: ServerNid,
+    (keep, limit): (i64, i64),
+) -> Result<u64, Error> {
+    let done = sqlx::query!(
+        "DELETE FROM fed_edu WHERE edu_no IN (
+           SELECT edu_no FROM fed_edu
+           WHERE server_nid = $1 AND about IS NULL AND edu_no <= (
+             SELECT edu_no FROM fed_edu WHERE server_nid = $1 AND about IS NULL
+             ORDER BY edu_no DESC OFFSET $2 LIMIT 1)
+           ORDER BY edu_no LIMIT $3)",
+        server.0,
+        keep,
+        limit
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// Peers that share a room with a user.
