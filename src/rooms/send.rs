@@ -105,6 +105,7 @@ pub async fn send(
             // What others are in the room has to be known for that.
             room = rooms.whole(room_id).await?;
         }
+        encryption::check_message(rooms, &room, draft).await?;
         if let Some(event_id) = same_state(rooms, &room, sender, draft).await? {
             return Ok(Sent {
                 event_id,

@@ -1,6 +1,6 @@
 //! What changed for me? Reads only.
 
-mod encryption;
+pub mod encryption;
 pub mod filter;
 mod hub;
 mod joined;

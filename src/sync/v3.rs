@@ -103,6 +103,7 @@ pub async fn sync(
                 typing,
                 to_device: news.told,
                 sticky: answer.sticky,
+                devices: news.more,
             };
             return Ok(finish(&answer, &news, &presence, token));
         }

@@ -56,6 +56,8 @@ struct View<'a> {
     since: Pos,
     /// Serials of typing: the one that it knows, and the one up to which it is told.
     typing: (i64, i64),
+    /// Up to where changes of devices were told, where that is less than the rest.
+    devices: Option<Pos>,
     upto: Pos,
     /// Whose messages and invitations the user does not want.
     ignored: &'a HashSet<OwnedUserId>,
@@ -129,6 +131,7 @@ pub async fn sync(
             session,
             since: token.map_or(0, |token| token.pos.min(upto)),
             typing: (token.map_or(0, |token| token.typing), typing),
+            devices: token.and_then(|token| token.devices),
             upto,
             ignored: &mine.wishes.ignored,
             joined: &joined,
@@ -155,6 +158,7 @@ pub async fn sync(
                 version,
                 pos: upto,
                 typing,
+                devices: answer.devices,
             };
             let json = json!({
                 "pos": pos.to_string(),
@@ -195,6 +199,8 @@ struct Answer {
     extensions: Map<String, Value>,
     /// Whether an extension has news.
     has_news: bool,
+    /// Up to where changes of devices are told, if that is less than the rest.
+    devices: Option<Pos>,
     /// What the client will have been told.
     told: Told,
 }
@@ -244,7 +250,7 @@ async fn look(
     find_read(view, &mut wishes).await?;
     wishes.retain(Wish::has_news);
     let rooms = room::answer(view, wishes).await?;
-    let (extensions, has_news) =
+    let (extensions, has_news, devices) =
         extensions::look(view, &body.extensions, &seen, (&spans, &rooms)).await?;
     Ok(Answer {
         lists,
@@ -254,6 +260,7 @@ async fn look(
             .collect(),
         extensions,
         has_news,
+        devices,
         told: next,
     })
 }
