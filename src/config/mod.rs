@@ -88,6 +88,8 @@ pub struct Config {
     pub rate_limits: RateLimits,
     /// Rooms.
     pub rooms: Rooms,
+    /// Events that are sent later.
+    pub delayed_events: DelayedEvents,
     /// Rendezvous of devices.
     pub rendezvous: Rendezvous,
     /// Presence.
@@ -98,6 +100,8 @@ pub struct Config {
     pub push: Push,
     /// The TURN server for calls.
     pub turn: Turn,
+    /// Calls of many (`MatrixRTC`).
+    pub rtc: Rtc,
     /// E-mail; `None`: there is none.
     pub email: Option<Email>,
     /// What is not in the specification yet, and changes what everybody sees.
@@ -182,6 +186,10 @@ pub enum Serve {
 
 /// Who may make an account.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "switches of an administrator, each for itself"
+)]
 pub struct Registration {
     /// Anybody (with `require_token`: who has a token).
     pub open: bool,
@@ -189,6 +197,8 @@ pub struct Registration {
     pub require_token: bool,
     /// An e-mail address is needed.
     pub require_email: bool,
+    /// Anybody is a guest who wants to be.
+    pub guests: bool,
     /// Tokens valid besides those in the database.
     pub tokens: Vec<Secret>,
     /// Shared secret of `/_synapse/admin/v1/register`.
@@ -225,6 +235,15 @@ pub enum Encryption {
     Private,
     /// All but spaces.
     All,
+}
+
+/// Events that are sent later (MSC4140).
+#[derive(Clone, Copy, Debug)]
+pub struct DelayedEvents {
+    /// Seconds after which, at most; 0: there are none.
+    pub max_delay_s: u32,
+    /// Events of one user that wait.
+    pub max_scheduled: u32,
 }
 
 /// Rendezvous of devices: one logs another in by a QR code.
@@ -282,6 +301,13 @@ pub struct Turn {
     pub shared_secret: Option<Secret>,
     /// How long credentials are good.
     pub lifetime_seconds: u32,
+}
+
+/// Calls of many (`MatrixRTC`, MSC4143).
+#[derive(Clone, Debug)]
+pub struct Rtc {
+    /// Services that let users into calls on a `LiveKit` server; empty: there are none.
+    pub livekit_service_urls: Vec<String>,
 }
 
 /// What is not in the specification yet, and changes what everybody sees.
@@ -356,6 +382,7 @@ impl Default for Config {
                 open: false,
                 require_token: false,
                 require_email: false,
+                guests: false,
                 tokens: Vec::new(),
                 shared_secret: None,
                 password_length_min: 8,
@@ -365,6 +392,10 @@ impl Default for Config {
                 default_version: ROOM_VERSION,
                 encryption: Encryption::Off,
                 encryption_required: false,
+            },
+            delayed_events: DelayedEvents {
+                max_delay_s: 86_400,
+                max_scheduled: 100,
             },
             rendezvous: Rendezvous { enabled: false },
             presence: Presence {
@@ -387,6 +418,9 @@ impl Default for Config {
                 uris: Vec::new(),
                 shared_secret: None,
                 lifetime_seconds: 86_400,
+            },
+            rtc: Rtc {
+                livekit_service_urls: Vec::new(),
             },
             email: None,
             unstable: Unstable {

@@ -46,6 +46,9 @@ pub enum Kind {
     Preview,
     /// Rendezvous of devices that an address makes.
     Rendezvous,
+    /// What an address does to delayed events: a server of calls restarts those of all who are in
+    /// them.
+    Delayed,
 }
 
 impl Kind {
@@ -63,6 +66,7 @@ impl Kind {
             Self::Mail => (0.02, 10.0),
             Self::Presence | Self::Push | Self::MailLink | Self::Report => (1.0, 20.0),
             Self::Binding => (1.0, 50.0),
+            Self::Delayed => (100.0, 1_000.0),
         }
     }
 }

@@ -13,14 +13,16 @@ use crate::{
     devices,
     federation::sender::Sender,
     rooms::{
-        self, News, Rooms, deletion, feed, inbox, partial, presence, purge, push, search,
-        user_directory,
+        self, News, Rooms, delayed, deletion, feed, guests, inbox, partial, presence, purge, push,
+        search, user_directory,
     },
     storage::{self, LogKind, LogRow},
     users::seen::{self, Seen},
     users::validation,
 };
 
+/// How long it is known what became of delayed events.
+const KEEP_DELAYED_MS: i64 = 86_400_000;
 /// How long a connection of sliding sync may be unused.
 const KEEP_CONNECTIONS_MS: i64 = 30 * 86_400_000;
 /// How long it is kept from where and with what a device was last used.
@@ -63,6 +65,8 @@ pub fn start(rooms: &Rooms, sender: &Sender, seen: &Seen, stop: &CancellationTok
     spawn(Box::pin(relate_old(rooms.clone())));
     spawn(Box::pin(redact_related(rooms.clone())));
     spawn(Box::pin(owe_sticky(rooms.clone())));
+    spawn(Box::pin(delayed::run(rooms.clone())));
+    spawn(Box::pin(guests::run(rooms.clone())));
     spawn(Box::pin(feed::run(rooms.clone())));
     spawn(Box::pin(push::run(rooms.clone())));
 }
@@ -314,6 +318,8 @@ async fn sweep_once(rooms: &Rooms) -> Result<(), storage::Error> {
     let told = now - push::MAIL_KEEP_MS;
     while storage::mail_rooms::delete_before(&mut conn, told, SWEEP_ROWS).await? > 0 {}
     while storage::rendezvous::delete_expired(&mut conn, now, SWEEP_ROWS).await? > 0 {}
+    let over = now - KEEP_DELAYED_MS;
+    while storage::delayed_events::delete_finalised(&mut conn, over, SWEEP_ROWS).await? > 0 {}
     let unused = now - KEEP_CONNECTIONS_MS;
     while storage::sliding::delete_unused(&mut conn, unused, SWEEP_ROWS).await? > 0 {}
     while storage::sticky::delete_over(&mut conn, now, SWEEP_ROWS).await? > 0 {}

@@ -1,6 +1,7 @@
 //! What changed for me? Reads only.
 
 pub mod encryption;
+pub mod events;
 pub mod filter;
 mod hub;
 mod joined;

@@ -117,14 +117,14 @@ pub async fn sync(
 
 /// Parts of an answer; all empty where there is no news.
 #[derive(Default)]
-struct Answer {
-    join: Map<String, Value>,
-    invite: Map<String, Value>,
+pub(super) struct Answer {
+    pub(super) join: Map<String, Value>,
+    pub(super) invite: Map<String, Value>,
     knock: Map<String, Value>,
-    leave: Map<String, Value>,
-    account_data: Vec<Value>,
+    pub(super) leave: Map<String, Value>,
+    pub(super) account_data: Vec<Value>,
     /// Up to where sticky events were told, where there are more.
-    sticky: Option<Pos>,
+    pub(super) sticky: Option<Pos>,
     /// Rooms of which nothing was told before.
     fresh: Vec<i64>,
     /// Profiles that changed, by user.
@@ -167,7 +167,12 @@ fn finish(answer: &Answer, news: &News, presence: &[Value], token: Token) -> Str
     body.to_string()
 }
 
-async fn look(scope: Scope<'_>, mine: &[UserRoom], typing: (i64, i64)) -> Result<Answer, Error> {
+/// What changed, but for what end-to-end encryption needs, and presence.
+pub(super) async fn look(
+    scope: Scope<'_>,
+    mine: &[UserRoom],
+    typing: (i64, i64),
+) -> Result<Answer, Error> {
     let ids = &scope.rooms.ctx().db.ids;
     let mut answer = Answer::default();
     let wanted: Vec<&UserRoom> = mine.iter().filter(|row| row.pos <= scope.upto).collect();

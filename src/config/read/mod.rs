@@ -46,6 +46,7 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
             enabled: source_ref.flag("rate_limits.enabled", defaults.rate_limits.enabled),
         },
         rooms: rooms::read(source_ref, defaults.rooms),
+        delayed_events: rooms::delayed_events(source_ref, defaults.delayed_events),
         rendezvous: rooms::rendezvous(source_ref, defaults.rendezvous),
         presence: Presence {
             enabled: source_ref.flag("presence.enabled", defaults.presence.enabled),
@@ -54,6 +55,7 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         media: media::read(source_ref, &defaults.media),
         push: push::read(source_ref, defaults.push),
         turn: turn::read(source_ref, &defaults.turn),
+        rtc: turn::rtc(source_ref),
         email,
         unstable: Unstable {
             thread_subscriptions: source_ref.flag(
@@ -256,6 +258,7 @@ fn registration(source: &mut Source, has_mail: bool) -> Registration {
         open: source.flag("registration.open", false),
         require_token: source.flag("registration.require_token", false),
         require_email: email == "required",
+        guests: source.flag("registration.guests", false),
         tokens: lines
             .filter(|line| !line.is_empty() && !line.starts_with('#'))
             .map(|line| Secret(line.to_owned()))

@@ -23,7 +23,7 @@ use crate::{
     },
     http::{App, error::ApiError, limits::Kind, mount, reply::Object, request::Authenticated},
     rooms::{
-        Event, Rooms, StateSlice,
+        Event, Rooms, StateSlice, delayed,
         relations::{bundle, filter::Related},
         render::Extras,
         resident::Room,
@@ -61,6 +61,12 @@ async fn send_message_event(
     draft.sticky_ms = claimed.sticky_ms()?;
     let txn_id = request.txn_id.as_str();
     let txn = Txn::new(&session.user_id, session.device_id.as_str(), &path, txn_id);
+    if let Some(delay_ms) = claimed.delay_ms()? {
+        let what = (&draft, delay_ms);
+        let room_id = &request.room_id;
+        let id = delayed::schedule(&app.rooms, &session, room_id, what, Some(txn)).await?;
+        return Ok(Object(json!({ "delay_id": id })));
+    }
     let sent = send::send(
         &app.rooms,
         &request.room_id,

@@ -210,7 +210,11 @@ async fn devices(irc: &Appservice, (alice, bob): (&User, &User), room: &str) {
         lists.iter().any(|it| it["changed"] == json!([bob.id])),
         "{lists:?}"
     );
-    // Who shares no room with its users any more is told once that is so, and not before.
+    parted(irc, (alice, bob), room).await;
+}
+
+/// Who shares no room with its users any more is told once that is so, and not before.
+async fn parted(irc: &Appservice, (alice, bob): (&User, &User), room: &str) {
     let public = json!({ "preset": "public_chat" });
     let (one, two) = (
         alice.create_room(public.clone()).await,

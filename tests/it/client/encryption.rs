@@ -125,8 +125,8 @@ async fn nobody_does_otherwise_where_encryption_is_required() {
         let (status, answer) = send(&room, kind, kind).await;
         assert_eq!(status, 200, "{answer}");
     }
-    let sent = send(&room, "m.room.encrypted", "again").await.1;
-    let event = sent["event_id"].as_str().unwrap();
+    let again = send(&room, "m.room.encrypted", "again").await.1;
+    let event = again["event_id"].as_str().unwrap();
     let path = format!("/rooms/{}/redact/{}/1", enc(&room), enc(event));
     assert_eq!(alice.put(&path, json!({})).await.0, 200);
     // Spaces are not encrypted, and nobody has to do otherwise.
