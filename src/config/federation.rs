@@ -6,7 +6,7 @@ use std::net::IpAddr;
 const PATTERN_MAX: usize = 255;
 
 /// Which servers we have to do with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Federation {
     /// Servers that are allowed; empty: everybody.
     pub allow: Vec<ServerRule>,
@@ -14,6 +14,22 @@ pub struct Federation {
     pub deny: Vec<ServerRule>,
     /// What refused servers in a room mean for those who want to join it.
     pub unlisted_in_room: UnlistedInRoom,
+    /// Days that messages to devices wait for a server that is away.
+    pub keep_messages_days: u32,
+    /// Messages to devices that wait for one server.
+    pub keep_messages_max: u32,
+}
+
+impl Default for Federation {
+    fn default() -> Self {
+        Self {
+            allow: Vec::new(),
+            deny: Vec::new(),
+            unlisted_in_room: UnlistedInRoom::default(),
+            keep_messages_days: 90,
+            keep_messages_max: 100_000,
+        }
+    }
 }
 
 /// An entry of a list of servers.

@@ -90,6 +90,8 @@ pub struct Config {
     pub rate_limits: RateLimits,
     /// Rooms.
     pub rooms: Rooms,
+    /// Events that are sent later.
+    pub delayed_events: DelayedEvents,
     /// Rendezvous of devices.
     pub rendezvous: Rendezvous,
     /// Presence.
@@ -102,6 +104,8 @@ pub struct Config {
     pub turn: Turn,
     /// Notices to users; `None`: off.
     pub server_notices: Option<ServerNotices>,
+    /// Calls of many (`MatrixRTC`).
+    pub rtc: Rtc,
     /// E-mail; `None`: there is none.
     pub email: Option<Email>,
     /// What is not in the specification yet, and changes what everybody sees.
@@ -186,6 +190,10 @@ pub enum Serve {
 
 /// Who may make an account.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "switches of an administrator, each for itself"
+)]
 pub struct Registration {
     /// Anybody (with `require_token`: who has a token).
     pub open: bool,
@@ -193,6 +201,8 @@ pub struct Registration {
     pub require_token: bool,
     /// An e-mail address is needed.
     pub require_email: bool,
+    /// Anybody is a guest who wants to be.
+    pub guests: bool,
     /// Tokens valid besides those in the database.
     pub tokens: Vec<Secret>,
     /// Shared secret of `/_synapse/admin/v1/register`.
@@ -229,6 +239,15 @@ pub enum Encryption {
     Private,
     /// All but spaces.
     All,
+}
+
+/// Events that are sent later (MSC4140).
+#[derive(Clone, Copy, Debug)]
+pub struct DelayedEvents {
+    /// Seconds after which, at most; 0: there are none.
+    pub max_delay_s: u32,
+    /// Events of one user that wait.
+    pub max_scheduled: u32,
 }
 
 /// Rendezvous of devices: one logs another in by a QR code.
@@ -294,6 +313,13 @@ pub struct ServerNotices {
     pub room_avatar_url: Option<String>,
     /// Whether users are in their room without being asked.
     pub auto_join: bool,
+}
+
+/// Calls of many (`MatrixRTC`, MSC4143).
+#[derive(Clone, Debug)]
+pub struct Rtc {
+    /// Services that let users into calls on a `LiveKit` server; empty: there are none.
+    pub livekit_service_urls: Vec<String>,
 }
 
 /// What is not in the specification yet, and changes what everybody sees.
@@ -368,6 +394,7 @@ impl Default for Config {
                 open: false,
                 require_token: false,
                 require_email: false,
+                guests: false,
                 tokens: Vec::new(),
                 shared_secret: None,
                 password_length_min: 8,
@@ -377,6 +404,10 @@ impl Default for Config {
                 default_version: ROOM_VERSION,
                 encryption: Encryption::Off,
                 encryption_required: false,
+            },
+            delayed_events: DelayedEvents {
+                max_delay_s: 86_400,
+                max_scheduled: 100,
             },
             rendezvous: Rendezvous { enabled: false },
             presence: Presence {
@@ -397,6 +428,9 @@ impl Default for Config {
                 lifetime_seconds: 86_400,
             },
             server_notices: None,
+            rtc: Rtc {
+                livekit_service_urls: Vec::new(),
+            },
             email: None,
             unstable: Unstable {
                 thread_subscriptions: false,

@@ -11,7 +11,7 @@ use super::{BYTES_MAX, Error};
 use crate::{
     clock::now_ms,
     context::Context,
-    storage::{self, LogEntry, LogKind, Tx},
+    storage::{self, LogEntry, LogKind, ServerNid, Tx},
     users::tokens::Session,
 };
 
@@ -20,6 +20,11 @@ const RECEIVERS_MAX: usize = 10_000;
 
 /// Bytes of the type of a message.
 const KIND_BYTES_MAX: usize = 255;
+
+/// Milliseconds of a day.
+const DAY_MS: i64 = 86_400_000;
+/// Messages dropped at once.
+const DROPPED_AT_ONCE: i64 = 5_000;
 
 /// Whether a content is one.
 fn fits(content: &Value) -> bool {
@@ -87,7 +92,7 @@ pub async fn send(
         servers.push(ctx.db.ids.server(&server).await?.0);
         bodies.push(edu.to_string());
     }
-    storage::to_device::insert_edus(&mut tx, (&servers, &bodies), None).await?;
+    storage::to_device::insert_edus(&mut tx, (&servers, &bodies), None, now_ms()).await?;
     deliver(ctx, &mut tx, &session.user_id, kind, &ours).await?;
     if is_remote {
         // Wakes the sender.
@@ -127,6 +132,46 @@ pub async fn receive(
     }
     deliver(ctx, &mut tx, sender, kind, messages).await?;
     tx.commit().await?;
+    Ok(())
+}
+
+/// Drops messages for peers that have been away for longer than the operator wants to wait, and the
+/// oldest where more wait for one peer than may. Updates of device lists stay: few wait for each user,
+/// and who missed others asks when it sees the newest.
+pub async fn drop_old(ctx: &Context) -> Result<(), storage::Error> {
+    let config = &ctx.config.federation;
+    let mut conn = ctx.db.conn().await?;
+    let mut dropped: BTreeMap<ServerNid, u64> = BTreeMap::new();
+    let before = now_ms() - i64::from(config.keep_messages_days) * DAY_MS;
+    loop {
+        let of = storage::to_device::delete_edus_before(&mut conn, before, DROPPED_AT_ONCE).await?;
+        for (server, count) in &of {
+            *dropped.entry(*server).or_default() += count.unsigned_abs();
+        }
+        if of.is_empty() {
+            break;
+        }
+    }
+    let most = (i64::from(config.keep_messages_max), DROPPED_AT_ONCE);
+    for server in storage::to_device::list_edu_servers(&mut conn).await? {
+        loop {
+            let count = storage::to_device::delete_edus_beyond(&mut conn, server, most).await?;
+            if count == 0 {
+                break;
+            }
+            *dropped.entry(server).or_default() += count;
+        }
+    }
+    drop(conn);
+    for (server, messages) in dropped {
+        metrics::counter!("federation_messages_dropped_total").increment(messages);
+        let server = ctx.db.ids.server_name(server).await?;
+        tracing::warn!(
+            %server,
+            messages,
+            "federation: messages to devices are dropped: the server has been away for too long"
+        );
+    }
     Ok(())
 }
 

@@ -112,6 +112,16 @@ impl ApiError {
         error
     }
 
+    /// A delayed event is not taken (MSC4140, under the names that clients know).
+    fn delayed(errcode: &str, why: &str, most_ms: Option<i64>) -> Self {
+        let mut error = Self::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", why);
+        error.body["org.matrix.msc4140.errcode"] = json!(errcode);
+        if let Some(most_ms) = most_ms {
+            error.body["org.matrix.msc4140.max_delay"] = json!(most_ms);
+        }
+        error
+    }
+
     /// Our fault: logged here, told without detail.
     pub fn internal(error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, "internal error");
@@ -167,6 +177,7 @@ impl From<rooms::Error> for ApiError {
             Error::RoomNotFound(_)
             | Error::EventNotFound
             | Error::StateNotFound
+            | Error::DelayedNotFound
             | Error::AliasNotFound
             | Error::UserNotFound(_) => Self::not_found(&text),
             Error::NotJoined { .. }
@@ -186,6 +197,9 @@ impl From<rooms::Error> for ApiError {
                 let code = "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION";
                 Self::new(StatusCode::CONFLICT, code, &text)
             }
+            Error::DelayTooLong(most) => Self::delayed("M_MAX_DELAY_EXCEEDED", &text, Some(most)),
+            Error::TooManyDelayed => Self::delayed("M_MAX_DELAYED_EVENTS_EXCEEDED", &text, None),
+            Error::DelayedOver => Self::new(StatusCode::CONFLICT, "M_UNKNOWN", &text),
             Error::DuplicateAnnotation => Self::new(bad, "M_DUPLICATE_ANNOTATION", &text),
             Error::InvalidParam(_) => Self::invalid_param(&text),
             Error::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", &text),
@@ -250,6 +264,7 @@ impl From<users::Error> for ApiError {
             Error::NameInvalid(_) => bad("M_INVALID_USERNAME"),
             Error::Deactivated => forbidden("M_USER_DEACTIVATED"),
             Error::Suspended => forbidden("M_USER_SUSPENDED"),
+            Error::NotForGuests => forbidden("M_GUEST_ACCESS_FORBIDDEN"),
             Error::Locked => {
                 let mut error = Self::new(StatusCode::UNAUTHORIZED, "M_USER_LOCKED", &text);
                 error.body["soft_logout"] = json!(true);

@@ -48,6 +48,9 @@ pub enum Kind {
     UrlPreview,
     /// Rendezvous of devices that an address makes.
     Rendezvous,
+    /// What an address does to delayed events: a server of calls restarts those of all who are in
+    /// them.
+    Delayed,
 }
 
 impl Kind {
@@ -66,6 +69,7 @@ impl Kind {
             Self::Presence | Self::Push | Self::MailLink | Self::Report => (1.0, 20.0),
             // A room full of links shows many at once.
             Self::Binding | Self::UrlPreview => (1.0, 50.0),
+            Self::Delayed => (100.0, 1_000.0),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What locked and suspended accounts may do (specification, "Account locking", "Account suspension"). Locked
+//! What locked and suspended accounts and guests may do (specification, "Account locking", "Account suspension",
+//! "Guest access"). Locked
 //! ones log out. Suspended ones read, log in and out, leave rooms, take back what they said, and look after
 //! their keys and devices.
 
@@ -7,28 +8,77 @@ use http::{Method, request::Parts};
 use super::error::ApiError;
 use crate::users::{self, moderation::Standing, tokens::Session};
 
-/// Refuses a request that the account may not make.
-pub(super) fn admit(parts: &Parts, session: &Session) -> Result<(), ApiError> {
+/// Refuses a request that the account may not make. `guests`: whether there are any here.
+pub(super) fn admit(parts: &Parts, session: &Session, guests: bool) -> Result<(), ApiError> {
     let path = parts.uri.path();
+    if session.guest && !(is_for_guests(&parts.method, path) && (guests || is_end(path))) {
+        return Err(users::Error::NotForGuests.into());
+    }
     match session.standing {
         Standing::Suspended if is_act(&parts.method, path) => Err(users::Error::Suspended.into()),
         Standing::Open | Standing::Suspended => Ok(()),
-        Standing::Locked if path.ends_with("/logout") || path.ends_with("/logout/all") => Ok(()),
+        Standing::Locked if is_end(path) => Ok(()),
         Standing::Locked => Err(users::Error::Locked.into()),
     }
 }
 
-/// Whether a request acts in rooms or on what others see of the user.
-fn is_act(method: &Method, path: &str) -> bool {
+/// Whether a request ends sessions.
+fn is_end(path: &str) -> bool {
+    path.ends_with("/logout") || path.ends_with("/logout/all")
+}
+
+/// What of the client API a path names, in parts; empty: nothing of it.
+fn named(path: &str) -> Vec<&str> {
     let mut segments = path.split('/').filter(|segment| !segment.is_empty());
     if segments.next() != Some("_matrix") || segments.next() != Some("client") {
-        return false;
+        return Vec::new();
     }
     let mut rest: Vec<&str> = segments.skip(1).collect();
     // Names below `unstable` come before what is done.
     if rest.first().is_some_and(|first| first.contains('.')) {
         rest.remove(0);
     }
+    rest
+}
+
+/// Whether guests may ask for that (specification, "Client behaviour" of "Guest access"), or end
+/// their session.
+fn is_for_guests(method: &Method, path: &str) -> bool {
+    let rest = named(path);
+    match method.as_str() {
+        "GET" => matches!(
+            *rest,
+            ["account", "whoami"]
+                | ["devices" | "events" | "sync"]
+                | ["devices", _]
+                | ["media", "download" | "thumbnail", ..]
+                | ["rooms", _, "context" | "event" | "state", _]
+                | ["rooms", _, "initialSync" | "members" | "messages" | "state"]
+                | ["rooms", _, "state", _, _]
+        ),
+        "PUT" => matches!(
+            *rest,
+            ["devices", _]
+                | ["profile", _, "displayname"]
+                | ["rooms", _, "send" | "state", _, _]
+                | ["rooms", _, "state", _]
+                | ["sendToDevice", _, _]
+        ),
+        "POST" => {
+            is_end(path)
+                || matches!(
+                    *rest,
+                    ["keys", "claim" | "query" | "upload"] | ["rooms", _, "join" | "leave"]
+                )
+        }
+        "DELETE" => matches!(*rest, ["profile", _, "displayname"]),
+        _ => false,
+    }
+}
+
+/// Whether a request acts in rooms or on what others see of the user.
+fn is_act(method: &Method, path: &str) -> bool {
+    let rest = named(path);
     let changes = *method != Method::GET;
     match *rest {
         ["createRoom"]
@@ -38,7 +88,9 @@ fn is_act(method: &Method, path: &str) -> bool {
             _,
             "join" | "knock" | "invite" | "kick" | "ban" | "unban" | "upgrade",
         ] => true,
-        ["rooms", _, "send" | "state", ..] | ["profile" | "directory", ..] => changes,
+        ["rooms", _, "send" | "state" | "delayed_event", ..] | ["profile" | "directory", ..] => {
+            changes
+        }
         _ => false,
     }
 }

@@ -1,7 +1,7 @@
 //! `/.well-known/matrix/…`, for installations that serve their own domain.
 
 use axum::{Router, extract::State, routing::get};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{App, error::ApiError, reply::Object};
 use crate::{config::Encryption, context::Context};
@@ -24,7 +24,19 @@ async fn client(State(ctx): State<Context>) -> Result<Object, ApiError> {
         // Element encrypts what it makes by this, before it asks us.
         body["io.element.e2ee"] = json!({ "default": true });
     }
+    if let Some(transports) = transports(&ctx) {
+        body["org.matrix.msc4143.rtc_foci"] = transports;
+    }
     Ok(Object(body))
+}
+
+/// What calls of many go through (MSC4143); `None`: there are no such calls.
+pub(super) fn transports(ctx: &Context) -> Option<Value> {
+    let urls = &ctx.config.rtc.livekit_service_urls;
+    let transports = urls
+        .iter()
+        .map(|url| json!({ "type": "livekit", "livekit_service_url": url }));
+    (!urls.is_empty()).then(|| transports.collect())
 }
 
 async fn server(State(ctx): State<Context>) -> Result<Object, ApiError> {

@@ -14,14 +14,16 @@ use crate::{
     federation::sender::Sender,
     media::{Media, freeing},
     rooms::{
-        self, News, Rooms, deletion, feed, inbox, partial, presence, purge, push, search,
-        user_directory,
+        self, News, Rooms, delayed, deletion, feed, guests, inbox, partial, presence, purge, push,
+        search, user_directory,
     },
     storage::{self, LogKind, LogRow},
     users::seen::{self, Seen},
     users::validation,
 };
 
+/// How long it is known what became of delayed events.
+const KEEP_DELAYED_MS: i64 = 86_400_000;
 /// How long a connection of sliding sync may be unused.
 const KEEP_CONNECTIONS_MS: i64 = 30 * 86_400_000;
 /// How long it is kept from where and with what a device was last used.
@@ -64,11 +66,14 @@ pub fn start(
     spawn(Box::pin(presence::look_after(rooms.clone())));
     spawn(Box::pin(tell_presence(rooms.clone(), sender.clone())));
     spawn(Box::pin(resync_devices(rooms.clone())));
+    spawn(Box::pin(drop_messages(rooms.clone())));
     spawn(Box::pin(keep_directory(rooms.clone())));
     spawn(Box::pin(enter_words(rooms.clone())));
     spawn(Box::pin(relate_old(rooms.clone())));
     spawn(Box::pin(redact_related(rooms.clone())));
     spawn(Box::pin(owe_sticky(rooms.clone())));
+    spawn(Box::pin(delayed::run(rooms.clone())));
+    spawn(Box::pin(guests::run(rooms.clone())));
     spawn(Box::pin(feed::run(rooms.clone())));
     spawn(Box::pin(push::run(rooms.clone())));
 }
@@ -190,6 +195,19 @@ async fn resync_devices(rooms: Rooms) {
         if let Err(error) = devices::lists::resync(rooms.ctx()).await {
             tracing::warn!(%error, "device lists could not be fetched");
         }
+    }
+}
+
+/// How often messages are looked for that wait for peers for too long.
+const DROP_EVERY: Duration = Duration::from_mins(10);
+
+/// Drops messages for peers that do not come back.
+async fn drop_messages(rooms: Rooms) {
+    loop {
+        if let Err(error) = devices::to_device::drop_old(rooms.ctx()).await {
+            tracing::warn!(%error, "messages for peers that do not come back were not dropped");
+        }
+        tokio::time::sleep(DROP_EVERY).await;
     }
 }
 
@@ -317,6 +335,8 @@ async fn sweep_once(rooms: &Rooms) -> Result<(), storage::Error> {
     let told = now - push::MAIL_KEEP_MS;
     while storage::mail_rooms::delete_before(&mut conn, told, SWEEP_ROWS).await? > 0 {}
     while storage::rendezvous::delete_expired(&mut conn, now, SWEEP_ROWS).await? > 0 {}
+    let over = now - KEEP_DELAYED_MS;
+    while storage::delayed_events::delete_finalised(&mut conn, over, SWEEP_ROWS).await? > 0 {}
     let unused = now - KEEP_CONNECTIONS_MS;
     while storage::sliding::delete_unused(&mut conn, unused, SWEEP_ROWS).await? > 0 {}
     while storage::sticky::delete_over(&mut conn, now, SWEEP_ROWS).await? > 0 {}

@@ -4,11 +4,11 @@
 use ruma::{
     UserId,
     api::client::room::create_room::v3::{Request, RoomPreset},
-    events::TimelineEventType,
+    events::{StateEventType, TimelineEventType},
 };
 use serde_json::{Map, Value, json};
 
-use super::{Error, Rooms, server_notices};
+use super::{Error, Rooms, resident::Room, server_notices};
 use crate::{
     config::{self, Encryption},
     event::build::Draft,
@@ -16,6 +16,18 @@ use crate::{
 
 /// The only algorithm of rooms that the specification recommends.
 const ALGORITHM: &str = "m.megolm.v1.aes-sha2";
+
+/// Types of what is not encrypted in encrypted rooms either, since clients cannot do otherwise: what
+/// is encrypted already, what refers to it in the clear (the specification has no encrypted
+/// reactions and redactions), and who is in a call, for clients do not encrypt what they have sent
+/// later by the server (MSC4140), which is how a call is left.
+const CLEAR: [&str; 5] = [
+    "m.room.encrypted",
+    "m.reaction",
+    "m.room.redaction",
+    "m.rtc.member",
+    "org.matrix.msc4143.rtc.member",
+];
 
 /// The rules for the rooms that a user creates: the server has no keys for its own notices.
 pub(super) fn rules(rooms: &Rooms, creator: &UserId) -> config::Rooms {
@@ -78,4 +90,23 @@ pub(super) fn check(config: &config::Rooms, draft: &Draft) -> Result<(), Error> 
         return Err(Error::Forbidden(why));
     }
     Ok(())
+}
+
+/// Refuses what is to be said in the clear in an encrypted room, where encryption is required:
+/// whoever reads the database would read it. That goes for application services as well, which
+/// would otherwise carry everything out of a room that is said in it.
+pub(super) async fn check_message(rooms: &Rooms, room: &Room, draft: &Draft) -> Result<(), Error> {
+    let is_required = rooms.ctx().config.rooms.encryption_required;
+    let kind = draft.kind.to_string();
+    if !is_required || draft.state_key.is_some() || CLEAR.contains(&kind.as_str()) {
+        return Ok(());
+    }
+    let head = room.head();
+    let state = &head.state.entries;
+    let found = rooms.state_event(room, state, &StateEventType::RoomEncryption, "");
+    if found.await?.is_none() {
+        return Ok(());
+    }
+    let why = "this room is encrypted, and this server takes nothing unencrypted for it";
+    Err(Error::Forbidden(why.to_owned()))
 }

@@ -6,9 +6,11 @@ pub mod auth_graph;
 pub mod backfill;
 pub mod blocks;
 pub mod create;
+pub mod delayed;
 pub mod deletion;
 pub mod directory;
 pub mod feed;
+pub mod guests;
 pub mod inbox;
 pub mod listing;
 pub mod membership;
@@ -149,6 +151,18 @@ pub enum Error {
     /// The user ended the subscription after what would be the reason for another one (MSC4306).
     #[error("the subscription was ended after that")]
     Unsubscribed,
+    /// An event is to be sent later than this server allows (MSC4140).
+    #[error("events are sent at most {0} ms later")]
+    DelayTooLong(i64),
+    /// The user has too many events sent later.
+    #[error("too many delayed events wait already")]
+    TooManyDelayed,
+    /// No such delayed event.
+    #[error("no such delayed event")]
+    DelayedNotFound,
+    /// The delayed event was sent or cancelled.
+    #[error("the delayed event was sent or cancelled already")]
+    DelayedOver,
     /// What the client sent cannot be an event or a change of a room.
     #[error("{0}")]
     Invalid(String),
@@ -261,6 +275,8 @@ struct Inner {
     feed: feed::Feed,
     /// What push gateways are to hear.
     push: push::Push,
+    /// What users want sent later.
+    delayed: delayed::Waiting,
     /// What peers told of their spaces.
     peers: spaces::Peers,
     /// Who sent an event under which transaction id, for the echo to the same device.
@@ -346,6 +362,7 @@ impl Rooms {
             directory: user_directory::Progress::default(),
             feed: feed::Feed::new(&ctx.appservices),
             push: push::Push::new(),
+            delayed: delayed::Waiting::default(),
             peers: spaces::Peers::default(),
             echoes: Cache::builder()
                 .max_capacity(ECHOES_MAX)

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
-    ATTEMPTS_MAX, Error, Rooms, encryption, membership,
+    ATTEMPTS_MAX, Error, Rooms, encryption, guests, membership,
     pdus::{StateSlice, event_id},
     persist::{Accepted, Plan, Written, is_local},
     place::{self, Incoming, Verdict},
@@ -50,7 +50,8 @@ impl Txn {
         Self(Uuid::from_slice(&digest[..16]).unwrap_or_default())
     }
 
-    pub(super) fn hash(self) -> Uuid {
+    /// What it is known by.
+    pub(super) fn id(self) -> Uuid {
         self.0
     }
 }
@@ -110,6 +111,8 @@ pub async fn send(
             // What others are in the room has to be known for that.
             room = rooms.whole(room_id).await?;
         }
+        encryption::check_message(rooms, &room, draft).await?;
+        guests::check_draft(rooms, &room, (sender, draft)).await?;
         if let Some(event_id) = same_state(rooms, &room, sender, draft).await? {
             return Ok(Sent {
                 event_id,

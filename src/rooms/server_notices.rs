@@ -98,7 +98,7 @@ pub async fn send(rooms: &Rooms, notice: &Notice, txn: Option<Txn>) -> Result<Ow
     }
     let room_id = {
         let first = Txn::new(&from, "", "room of notices", to.as_str());
-        let _one = rooms.0.underway.claim(first.hash()).await;
+        let _one = rooms.0.underway.claim(first.id()).await;
         room(rooms, &from, to).await?
     };
     let kind = notice.kind.as_deref().unwrap_or("m.room.message");

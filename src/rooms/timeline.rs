@@ -6,10 +6,11 @@ use ruma::{EventId, RoomId, UserId};
 
 use super::{
     Error, Event, Rooms, backfill,
+    pdus::hash_of,
     resident::Room,
     visibility::{self, Access, Viewer},
 };
-use crate::storage;
+use crate::storage::{self, events::split_hash};
 
 /// Events in one page.
 pub const PAGE_MAX: i64 = 1_000;
@@ -180,6 +181,21 @@ pub async fn event(
     let mut seen = visibility::filter_for(rooms, &room, &viewer, vec![event]).await?;
     let event = seen.pop().ok_or(Error::EventNotFound)?;
     Ok((room, viewer, event))
+}
+
+/// In which of some rooms an event is.
+pub async fn room_of(
+    rooms: &Rooms,
+    of: &[i64],
+    event_id: &EventId,
+) -> Result<ruma::OwnedRoomId, Error> {
+    let hash = hash_of(event_id).ok_or(Error::EventNotFound)?;
+    let mut conn = rooms.ctx().db.conn().await?;
+    let found = storage::events::find_in_rooms(&mut conn, of, split_hash(&hash).0).await?;
+    drop(conn);
+    let found = found.filter(|found| found.hash == hash);
+    let found = found.ok_or(Error::EventNotFound)?;
+    Ok(rooms.ctx().db.ids.room_id(found.room).await?)
 }
 
 /// What stands around an event.

@@ -107,7 +107,7 @@ pub struct Due {
 }
 
 /// Pushers that mail and whose time has come, but for those under way. Whoever lost the address
-/// meanwhile is sent nothing.
+/// meanwhile, or is locked, is sent nothing.
 pub async fn list_due(
     conn: &mut PgConnection,
     shares: &[i16],
@@ -123,6 +123,8 @@ pub async fn list_due(
              AND unsubscribe IS NOT NULL AND NOT pusher_id = ANY ($3)
              AND EXISTS (SELECT 1 FROM threepid t
                WHERE t.medium = 'email' AND t.address = p.pushkey AND t.user_nid = p.user_nid)
+             AND NOT EXISTS (SELECT 1 FROM account a
+               WHERE a.user_nid = p.user_nid AND a.locked_ts IS NOT NULL)
            ORDER BY due_ts LIMIT $4"#,
         shares,
         now,

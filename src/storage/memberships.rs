@@ -424,6 +424,46 @@ pub async fn list_local_joined_in(
     Ok(rows.map(|row| (row.room_nid, row.user_nid)).collect())
 }
 
+/// Of events those by which users left rooms, who are not there now either: (room, user).
+pub async fn list_gone(
+    conn: &mut PgConnection,
+    (rooms, events): (&[i64], &[i64]),
+) -> Result<Vec<(i64, i64)>, Error> {
+    let rows = sqlx::query!(
+        "SELECT m.room_nid, m.user_nid
+         FROM unnest($1::bigint[], $2::bigint[]) AS w (room, event)
+         JOIN event e ON e.room_nid = w.room AND e.event_nid = w.event
+           AND e.type_nid = 1 AND e.skey_nid < 0
+         JOIN member m ON m.room_nid = e.room_nid AND m.user_nid = -e.skey_nid
+           AND m.membership IN (3, 4)",
+        rooms,
+        events
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter();
+    Ok(rows.map(|row| (row.room_nid, row.user_nid)).collect())
+}
+
+/// Users who are in rooms, some of each room.
+pub async fn list_some_joined(
+    conn: &mut PgConnection,
+    rooms: &[i64],
+    limit: i64,
+) -> Result<Vec<i64>, Error> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT DISTINCT m.user_nid AS "user_nid!"
+           FROM unnest($1::bigint[]) AS w (room)
+           CROSS JOIN LATERAL (
+             SELECT user_nid FROM member
+             WHERE room_nid = w.room AND membership = 1 LIMIT $2) m"#,
+        rooms,
+        limit
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
 /// Rooms that users are in: (user, room), some of each user.
 pub async fn list_rooms_of(
     conn: &mut PgConnection,

@@ -343,7 +343,8 @@ pub async fn delete_rest(conn: &mut PgConnection, room: RoomNid, limit: i64) -> 
         "search_doc",
         "search_todo",
         "push_queue",
-        "mail_room"
+        "mail_room",
+        "delayed_event"
     );
     Ok(deleted)
 }

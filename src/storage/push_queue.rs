@@ -65,6 +65,7 @@ pub struct Listener {
 }
 
 /// Pushers of some kinds of the users who are in some rooms, and of some users whatever they are in.
+/// Who is locked is told nothing.
 pub async fn list_listeners(
     conn: &mut PgConnection,
     (rooms, users): (&[i64], &[i64]),
@@ -78,11 +79,15 @@ pub async fn list_listeners(
            JOIN pusher p ON p.user_nid = u.user_nid
            WHERE u.room_nid = ANY ($1) AND u.membership = 1 AND p.enabled AND p.share = ANY ($3)
              AND p.kind = ANY ($4)
+             AND NOT EXISTS (SELECT 1 FROM account a
+               WHERE a.user_nid = p.user_nid AND a.locked_ts IS NOT NULL)
            UNION ALL
            SELECT p.pusher_id, p.user_nid, p.share, 0, NULL, p.kind = 'email'
            FROM pusher p
            WHERE p.user_nid = ANY ($2) AND p.enabled AND p.share = ANY ($3)
-             AND p.kind = ANY ($4)"#,
+             AND p.kind = ANY ($4)
+             AND NOT EXISTS (SELECT 1 FROM account a
+               WHERE a.user_nid = p.user_nid AND a.locked_ts IS NOT NULL)"#,
         rooms,
         users,
         shares,
@@ -179,6 +184,22 @@ pub async fn wake(
     Ok(())
 }
 
+/// Has the pushers of a user looked at: counts may have changed while nothing was told.
+pub async fn wake_user(conn: &mut PgConnection, user: UserNid, now: i64) -> Result<(), Error> {
+    sqlx::query!(
+        "WITH woken AS (
+           SELECT pusher_id FROM pusher WHERE user_nid = $1 AND enabled AND kind = 'http'
+           ORDER BY pusher_id FOR UPDATE)
+         UPDATE pusher p SET rev = p.rev + 1, recount = true, due_ts = coalesce(p.due_ts, $2)
+         FROM woken w WHERE p.pusher_id = w.pusher_id",
+        user.0,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// A pusher whose time has come.
 #[derive(Clone, Debug)]
 pub struct Due {
@@ -222,6 +243,8 @@ pub async fn list_due(
            FROM pusher
            WHERE share = ANY ($1) AND due_ts <= $2 AND enabled AND kind = 'http'
              AND NOT pusher_id = ANY ($3) AND NOT gateway = ANY ($4)
+             AND NOT EXISTS (SELECT 1 FROM account a
+               WHERE a.user_nid = pusher.user_nid AND a.locked_ts IS NOT NULL)
            ORDER BY due_ts LIMIT $5"#,
         shares,
         now,

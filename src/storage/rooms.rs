@@ -172,6 +172,20 @@ pub async fn is_listed(conn: &mut PgConnection, nid: RoomNid) -> Result<bool, Er
     Ok(listed.unwrap_or(false))
 }
 
+/// Of some rooms those that are in our directory.
+pub async fn list_listed_of(
+    conn: &mut PgConnection,
+    rooms: &[RoomNid],
+) -> Result<std::collections::HashSet<RoomNid>, Error> {
+    let nids: Vec<i64> = rooms.iter().map(|room| room.0).collect();
+    let listed = sqlx::query_scalar!(
+        "SELECT room_nid FROM room WHERE room_nid = ANY ($1) AND listed",
+        &nids
+    );
+    let listed = listed.fetch_all(conn).await?;
+    Ok(listed.into_iter().map(RoomNid).collect())
+}
+
 /// Lists of the directory.
 #[derive(Clone, Copy, Debug)]
 pub enum Lists<'a> {

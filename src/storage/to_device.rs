@@ -144,50 +144,67 @@ pub async fn list_rooms(conn: &mut PgConnection, user: i64) -> Result<Vec<i64>, 
     .await?)
 }
 
-/// Users whose devices a user has to look at anew after `since`, with whether they still share a
-/// room: changed keys of those who do, members who came or went in the user's rooms, and those
-/// whose keys the user signed.
+/// A user whose devices have to be looked at anew.
+#[derive(Clone, Copy, Debug)]
+pub struct Changed {
+    /// Who.
+    pub user: UserNid,
+    /// Whether they still share a room.
+    pub shares: bool,
+    /// When that was, the last time.
+    pub pos: Pos,
+}
+
+/// Users whose devices a user has to look at anew after `since`: changed keys of those who share a
+/// room, members who came or went in the user's rooms, and those whose keys the user signed. In the
+/// order in which it happened; of one position all, so that who goes on after the last misses
+/// nobody.
 pub async fn list_changed(
     conn: &mut PgConnection,
     user: UserNid,
     (since, upto): (Pos, Pos),
     limit: i64,
-) -> Result<Vec<(UserNid, bool)>, Error> {
+) -> Result<Vec<Changed>, Error> {
     let rows = sqlx::query!(
         r#"WITH mine AS (
              SELECT room_nid, pos FROM user_room WHERE user_nid = $1 AND membership = 1
            ), left_now AS (
-             SELECT room_nid FROM user_room
+             SELECT room_nid, pos FROM user_room
              WHERE user_nid = $1 AND membership IN (3, 4) AND pos > $2 AND pos <= $3
            ), moved AS (
-             SELECT m.user_nid FROM mine JOIN member m USING (room_nid)
-             WHERE mine.pos > $2 AND mine.pos <= $3 AND m.membership = 1
-             UNION
-             SELECT m.user_nid FROM left_now JOIN member m USING (room_nid) WHERE m.membership = 1
-             UNION
-             SELECT m.user_nid FROM mine
-             JOIN event e ON e.room_nid = mine.room_nid AND e.type_nid = 1
-               AND e.pos > $2 AND e.pos <= $3 AND e.skey_nid < 0
-             -- Who is only invited, or knocks, has neither come nor gone.
-             JOIN member m ON m.room_nid = e.room_nid AND m.user_nid = -e.skey_nid
-               AND m.membership IN (1, 3, 4)
-           ), candidate AS (
-             SELECT user_nid, true AS moved FROM moved
-             UNION
-             SELECT user_nid, false FROM device_change d WHERE pos > $2 AND pos <= $3
-               AND NOT EXISTS (SELECT 1 FROM moved WHERE moved.user_nid = d.user_nid)
-             UNION
-             SELECT user_nid, false FROM key_signature s
+             SELECT w.user_nid, max(w.pos) AS pos FROM (
+               SELECT m.user_nid, mine.pos FROM mine JOIN member m USING (room_nid)
+               WHERE mine.pos > $2 AND mine.pos <= $3 AND m.membership = 1
+               UNION ALL
+               SELECT m.user_nid, left_now.pos FROM left_now JOIN member m USING (room_nid)
+               WHERE m.membership = 1
+               UNION ALL
+               SELECT m.user_nid, e.pos FROM mine
+               JOIN event e ON e.room_nid = mine.room_nid AND e.type_nid = 1
+                 AND e.pos > $2 AND e.pos <= $3 AND e.skey_nid < 0
+               -- Who is only invited, or knocks, has neither come nor gone.
+               JOIN member m ON m.room_nid = e.room_nid AND m.user_nid = -e.skey_nid
+                 AND m.membership IN (1, 3, 4)) w
+             GROUP BY w.user_nid
+           ), other AS (
+             SELECT user_nid, pos FROM device_change WHERE pos > $2 AND pos <= $3
+             UNION ALL
+             SELECT user_nid, pos FROM key_signature
              WHERE signer_nid = $1 AND pos > $2 AND pos <= $3
-               AND NOT EXISTS (SELECT 1 FROM moved WHERE moved.user_nid = s.user_nid)
+           ), candidate AS (
+             SELECT w.user_nid, bool_or(w.moved) AS moved, max(w.pos) AS pos FROM (
+               SELECT user_nid, true AS moved, pos FROM moved
+               UNION ALL SELECT user_nid, false, pos FROM other) w
+             GROUP BY w.user_nid
            ), seen AS (
-             SELECT c.user_nid, c.moved,
+             SELECT c.user_nid, c.moved, c.pos,
                (c.user_nid = $1 OR EXISTS (SELECT 1 FROM member m JOIN mine USING (room_nid)
                   WHERE m.user_nid = c.user_nid AND m.membership = 1)) AS shares
              FROM candidate c
            )
-           SELECT user_nid AS "user!", shares AS "shares!" FROM seen WHERE shares OR moved
-           LIMIT $4"#,
+           SELECT user_nid AS "user!", shares AS "shares!", pos AS "pos!"
+           FROM seen WHERE shares OR moved
+           ORDER BY pos FETCH FIRST ($4::bigint) ROWS WITH TIES"#,
         user.0,
         since,
         upto,
@@ -196,7 +213,13 @@ pub async fn list_changed(
     .fetch_all(conn)
     .await?;
     let rows = rows.into_iter();
-    Ok(rows.map(|row| (UserNid(row.user), row.shares)).collect())
+    Ok(rows
+        .map(|row| Changed {
+            user: UserNid(row.user),
+            shares: row.shares,
+            pos: row.pos,
+        })
+        .collect())
 }
 
 /// Queues EDUs for peers. `about`: the user whose devices or keys they tell of.
@@ -204,13 +227,15 @@ pub async fn insert_edus(
     conn: &mut PgConnection,
     (servers, bodies): (&[i32], &[String]),
     about: Option<UserNid>,
+    now: i64,
 ) -> Result<(), Error> {
     sqlx::query!(
-        "INSERT INTO fed_edu (server_nid, body, about)
-         SELECT w.server, w.body, $3 FROM unnest($1::int[], $2::text[]) AS w (server, body)",
+        "INSERT INTO fed_edu (server_nid, body, about, ts)
+         SELECT w.server, w.body, $3, $4 FROM unnest($1::int[], $2::text[]) AS w (server, body)",
         servers,
         bodies,
-        about.map(|user| user.0)
+        about.map(|user| user.0),
+        now
     )
     .execute(conn)
     .await?;
@@ -236,6 +261,50 @@ pub async fn delete_older_edus(
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Drops messages to devices of peers that wait since before `ts`, the oldest first; how many of
+/// whose.
+pub async fn delete_edus_before(
+    conn: &mut PgConnection,
+    ts: i64,
+    limit: i64,
+) -> Result<Vec<(ServerNid, i64)>, Error> {
+    let rows = sqlx::query!(
+        r#"WITH gone AS (
+             DELETE FROM fed_edu WHERE edu_no IN (
+               SELECT edu_no FROM fed_edu WHERE about IS NULL AND ts < $1 ORDER BY ts LIMIT $2)
+             RETURNING server_nid)
+           SELECT server_nid, count(*) AS "count!" FROM gone GROUP BY server_nid"#,
+        ts,
+        limit
+    );
+    let rows = rows.fetch_all(conn).await?.into_iter();
+    Ok(rows
+        .map(|row| (ServerNid(row.server_nid), row.count))
+        .collect())
+}
+
+/// Drops messages to devices of a peer beyond the newest `keep`, the oldest first; how many.
+pub async fn delete_edus_beyond(
+    conn: &mut PgConnection,
+    server: ServerNid,
+    (keep, limit): (i64, i64),
+) -> Result<u64, Error> {
+    let done = sqlx::query!(
+        "DELETE FROM fed_edu WHERE edu_no IN (
+           SELECT edu_no FROM fed_edu
+           WHERE server_nid = $1 AND about IS NULL AND edu_no <= (
+             SELECT edu_no FROM fed_edu WHERE server_nid = $1 AND about IS NULL
+             ORDER BY edu_no DESC OFFSET $2 LIMIT 1)
+           ORDER BY edu_no LIMIT $3)",
+        server.0,
+        keep,
+        limit
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// Peers that share a room with a user.

@@ -6,6 +6,7 @@ use super::{Error, UserNid};
 
 /// The session that an access token opens.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "columns, each for itself")]
 pub struct Session {
     /// Owner.
     pub user_nid: i64,
@@ -21,13 +22,15 @@ pub struct Session {
     pub locked: bool,
     /// The account is suspended.
     pub suspended: bool,
+    /// The account is one of a guest.
+    pub guest: bool,
 }
 
 /// The session of an access token, if its account is open.
 pub async fn find(conn: &mut PgConnection, hash: &[u8]) -> Result<Option<Session>, Error> {
     Ok(sqlx::query_as!(
         Session,
-        r#"SELECT t.user_nid, t.device_no, d.device_id, t.expires_ts, a.admin,
+        r#"SELECT t.user_nid, t.device_no, d.device_id, t.expires_ts, a.admin, a.guest,
            a.locked_ts IS NOT NULL AS "locked!", a.suspended_ts IS NOT NULL AS "suspended!"
          FROM access_token t
          JOIN device d ON d.user_nid = t.user_nid AND d.device_no = t.device_no

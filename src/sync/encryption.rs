@@ -13,14 +13,14 @@ use super::{
 use crate::{
     devices::upload::counted,
     rooms::Rooms,
-    storage::{self, Pos, Topic, UserNid, device_keys, memberships::UserRoom},
+    storage::{self, Pos, Topic, UserNid, device_keys, memberships::UserRoom, to_device::Changed},
     users::tokens::Session,
 };
 
 /// Messages in one answer.
 const MESSAGES_MAX: i64 = 100;
-/// Users in one answer: more than a client can look at, and no more than fit into memory. Who misses
-/// more than that looks at members of a room when it writes there.
+/// Users in one answer, but for those who change together: no more than fit into memory. The next
+/// answer has more.
 const USERS_MAX: i64 = 100_000;
 
 /// News for one device.
@@ -36,6 +36,8 @@ pub(super) struct News {
     pub(super) met: Vec<i64>,
     /// Users who share no room any more.
     pub(super) left: Vec<ruma::OwnedUserId>,
+    /// Up to where these lists go, if that is not all.
+    pub(super) more: Option<Pos>,
     /// Keys of the device that wait.
     pub(super) keys: Arc<Keys>,
 }
@@ -59,13 +61,14 @@ pub(super) async fn look(scope: Scope<'_>, since: Option<Token>) -> Result<News,
     let after = since.map_or(0, |since| since.to_device.min(upto));
     let (to_device, told) = messages(who, (after, upto), MESSAGES_MAX).await?;
     let keys = keys(who).await?;
-    let changes = changes(who, (scope.since, upto)).await?;
+    let changes = changes(who, (since_changes(scope.since, since), upto)).await?;
     Ok(News {
         to_device,
         told,
         changed: changes.changed,
         met: changes.met,
         left: changes.left,
+        more: changes.more,
         keys,
     })
 }
@@ -151,14 +154,47 @@ pub(super) async fn keys(who: Who<'_>) -> Result<Arc<Keys>, Error> {
     Ok(keys)
 }
 
+/// Up to where changes of devices were told.
+fn since_changes(since: Pos, token: Option<Token>) -> Pos {
+    let devices = token.and_then(|token| token.devices);
+    devices.map_or(since, |devices| devices.min(since))
+}
+
 /// Whose devices have to be looked at.
 #[derive(Debug, Default)]
-pub(super) struct Changes {
-    pub(super) changed: Vec<ruma::OwnedUserId>,
+pub struct Changes {
+    /// Users who share a room.
+    pub changed: Vec<ruma::OwnedUserId>,
     /// The same, interned.
     pub(super) met: Vec<i64>,
     /// Users who share no room any more.
-    pub(super) left: Vec<ruma::OwnedUserId>,
+    pub left: Vec<ruma::OwnedUserId>,
+    /// Up to where that goes, if it is not all.
+    pub(super) more: Option<Pos>,
+}
+
+/// Changes between two tokens (`/keys/changes`).
+pub async fn between(
+    rooms: &Rooms,
+    session: &Session,
+    from: &str,
+    to: &str,
+) -> Result<Changes, Error> {
+    let from: Token = from.parse()?;
+    let to: Token = to.parse()?;
+    // Of each user only the last change is known: one that changed again after `to` changed before
+    // as far as anybody can tell, and is named.
+    let upto = to.pos.max(rooms.ctx().db.stream.horizon());
+    let mut all = Changes::default();
+    let mut since = Some(since_changes(from.pos, Some(from)));
+    // That ends with the users there are.
+    while let Some(after) = since {
+        let page = found(rooms, session, (after, upto)).await?;
+        all.changed.extend(page.changed);
+        all.left.extend(page.left);
+        since = page.more;
+    }
+    Ok(all)
 }
 
 /// Changes in `(since, upto]`; none from the beginning.
@@ -166,20 +202,31 @@ pub(super) async fn changes(who: Who<'_>, (since, upto): (Pos, Pos)) -> Result<C
     if since == 0 || !may_have_changed(who, since) {
         return Ok(Changes::default());
     }
-    let db = &who.rooms.ctx().db;
+    found(who.rooms, who.session, (since, upto)).await
+}
+
+async fn found(
+    rooms: &Rooms,
+    session: &Session,
+    (since, upto): (Pos, Pos),
+) -> Result<Changes, Error> {
+    let db = &rooms.ctx().db;
     let mut conn = db.conn().await?;
-    let user = who.session.user_nid;
+    let user = session.user_nid;
     let rows = storage::to_device::list_changed(&mut conn, user, (since, upto), USERS_MAX).await?;
     drop(conn);
-    let (sharing, apart): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, shares)| *shares);
-    let nids = |users: Vec<(UserNid, bool)>| -> Vec<UserNid> {
-        users.into_iter().map(|(user, _)| user).collect()
-    };
+    let is_cut = i64::try_from(rows.len()).is_ok_and(|count| count >= USERS_MAX);
+    let last = rows.last().map(|row| row.pos);
+    let more = last.filter(|last| is_cut && *last < upto);
+    let (sharing, apart): (Vec<Changed>, Vec<Changed>) =
+        rows.into_iter().partition(|row| row.shares);
+    let nids = |rows: Vec<Changed>| -> Vec<UserNid> { rows.iter().map(|row| row.user).collect() };
     let sharing = nids(sharing);
     Ok(Changes {
         changed: db.ids.user_ids_of(&sharing).await?,
         met: sharing.into_iter().map(|user| user.0).collect(),
         left: db.ids.user_ids_of(&nids(apart)).await?,
+        more,
     })
 }
 

@@ -1,6 +1,7 @@
 //! What changed for me? Reads only.
 
-mod encryption;
+pub mod encryption;
+pub mod events;
 mod fields;
 pub mod filter;
 mod hub;

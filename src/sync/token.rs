@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use super::Error;
 use crate::storage::Pos;
 
-/// `s1_POSITION_TYPING_TODEVICE`, and `_STICKY` where not all was told. The same on every node, but for typing, which is told again at worst.
+/// `s1_POSITION_TYPING_TODEVICE`, and `_STICKY`, `_dDEVICES` where not all was told. The same on every node, but for typing, which is told again at worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
     /// Everything up to this position was told.
@@ -16,13 +16,18 @@ pub struct Token {
     pub to_device: Pos,
     /// Sticky events up to this position were told; `None`: as the rest.
     pub sticky: Option<Pos>,
+    /// Changes of devices up to this position were told; `None`: as the rest.
+    pub devices: Option<Pos>,
 }
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "s1_{}_{}_{}", self.pos, self.typing, self.to_device)?;
-        match self.sticky {
-            Some(sticky) => write!(f, "_{sticky}"),
+        if let Some(sticky) = self.sticky {
+            write!(f, "_{sticky}")?;
+        }
+        match self.devices {
+            Some(devices) => write!(f, "_d{devices}"),
             None => Ok(()),
         }
     }
@@ -32,8 +37,13 @@ impl FromStr for Token {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let parts = text.strip_prefix("s1_").ok_or(Error::BadToken)?.split('_');
+        let text = text.strip_prefix("s1_").ok_or(Error::BadToken)?;
         let number = |part: &str| part.parse::<i64>().ok().filter(|number| *number >= 0);
+        let (text, devices) = match text.split_once("_d") {
+            Some((text, devices)) => (text, Some(number(devices).ok_or(Error::BadToken)?)),
+            None => (text, None),
+        };
+        let parts = text.split('_');
         let numbers: Option<Vec<i64>> = parts.map(number).collect();
         let (pos, typing, to_device, sticky) = match numbers.as_deref() {
             Some([pos, typing, to_device]) => (*pos, *typing, *to_device, None),
@@ -45,6 +55,7 @@ impl FromStr for Token {
             typing,
             to_device,
             sticky,
+            devices,
         })
     }
 }
@@ -60,8 +71,9 @@ mod tests {
         fn tokens_round_trip(
             pos in 0..i64::MAX, typing in 0..i64::MAX, to_device in 0..i64::MAX,
             sticky in proptest::option::of(0..i64::MAX),
+            devices in proptest::option::of(0..i64::MAX),
         ) {
-            let token = Token { pos, typing, to_device, sticky };
+            let token = Token { pos, typing, to_device, sticky, devices };
             prop_assert_eq!(token.to_string().parse::<Token>().unwrap(), token);
         }
 
@@ -83,6 +95,9 @@ mod tests {
             "s1_-1_0_0",
             "s1_1_0_0_0_0",
             "s1_1_0_0_x",
+            "s1_1_0_0_d",
+            "s1_1_0_0_d1_d1",
+            "s1_1_0_d0",
             "t5",
             "s1_x_0_0",
             "s2_1_1_1",

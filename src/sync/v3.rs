@@ -108,6 +108,7 @@ pub async fn sync(
                 typing,
                 to_device: news.told,
                 sticky: answer.sticky,
+                devices: news.more,
             };
             return Ok(finish(&answer, &news, &presence, token));
         }
@@ -121,14 +122,14 @@ pub async fn sync(
 
 /// Parts of an answer; all empty where there is no news.
 #[derive(Default)]
-struct Answer {
-    join: Fields,
-    invite: Fields,
+pub(super) struct Answer {
+    pub(super) join: Fields,
+    pub(super) invite: Fields,
     knock: Fields,
-    leave: Fields,
-    account_data: Vec<Box<RawValue>>,
+    pub(super) leave: Fields,
+    pub(super) account_data: Vec<Box<RawValue>>,
     /// Up to where sticky events were told, where there are more.
-    sticky: Option<Pos>,
+    pub(super) sticky: Option<Pos>,
     /// Rooms of which nothing was told before.
     fresh: Vec<i64>,
     /// Profiles that changed, by user.
@@ -175,7 +176,8 @@ fn finish(answer: &Answer, news: &News, presence: &[Value], token: Token) -> Str
     raw(&body).get().to_owned()
 }
 
-async fn look(scope: Scope<'_>, typing: (i64, i64)) -> Result<Answer, Error> {
+/// What changed, but for what end-to-end encryption needs, and presence.
+pub(super) async fn look(scope: Scope<'_>, typing: (i64, i64)) -> Result<Answer, Error> {
     let ids = &scope.rooms.ctx().db.ids;
     let mut answer = Answer::default();
     let mine = scope.mine.iter();

@@ -5,6 +5,7 @@ use ruma::UserId;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    clock::now_ms,
     context::Context,
     storage::{self, RoomNid, Tx, UserNid, device_keys, device_lists},
 };
@@ -239,7 +240,7 @@ async fn send(
     }
     if !bodies.is_empty() {
         let most = i64::try_from(UPDATES_MAX).unwrap_or(i64::MAX);
-        storage::to_device::insert_edus(tx, (&receivers, &bodies), Some(user)).await?;
+        storage::to_device::insert_edus(tx, (&receivers, &bodies), Some(user), now_ms()).await?;
         storage::to_device::delete_older_edus(tx, servers, user, most).await?;
     }
     Ok(())

@@ -46,6 +46,9 @@ pub enum Error {
     /// The account is suspended, and this is not for such ones.
     #[error("this account is suspended: it may read, and leave rooms")]
     Suspended,
+    /// Not for guests, or there are none here.
+    #[error("this is not for guests")]
+    NotForGuests,
     /// The password does not do.
     #[error("{0}")]
     WeakPassword(String),

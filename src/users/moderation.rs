@@ -81,7 +81,12 @@ pub async fn set(
     let ts = on.then(now_ms);
     let mut tx = ctx.db.begin().await?;
     match it {
-        Measure::Lock => storage::moderation::update_locked(&mut tx, nid, ts).await?,
+        Measure::Lock => {
+            storage::moderation::update_locked(&mut tx, nid, ts).await?;
+            if !on {
+                storage::push_queue::wake_user(&mut tx, nid, now_ms()).await?;
+            }
+        }
         Measure::Suspend => storage::moderation::update_suspended(&mut tx, nid, ts).await?,
     }
     tx.log(super::tokens::invalid_entry(nid)).await?;

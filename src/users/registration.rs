@@ -2,12 +2,15 @@
 
 use ruma::{OwnedUserId, ServerName, UserId};
 
-use super::{Error, passwords};
+use super::{
+    Error, passwords,
+    tokens::{self, Session},
+};
 use crate::{
     clock::now_ms,
     config::Appservice,
     context::Context,
-    storage::{self, registration_tokens::RegistrationToken},
+    storage::{self, Tx, UserNid, registration_tokens::RegistrationToken},
 };
 
 /// A user id out of what somebody wants to be called; capitals become small.
@@ -102,6 +105,44 @@ pub fn fresh_name() -> String {
     format!("u{:012x}", rand::random::<u64>() >> 16)
 }
 
+/// Makes an account of a guest, which has no password.
+pub async fn create_guest(ctx: &Context) -> Result<OwnedUserId, Error> {
+    let user = user_id(ctx.server_name(), &format!("guest-{}", fresh_name()))?;
+    let nid = ctx.db.ids.user(&user).await?;
+    let mut tx = ctx.db.begin().await?;
+    storage::users::insert(
+        &mut tx,
+        nid,
+        user.localpart(),
+        None,
+        (false, None),
+        now_ms(),
+    )
+    .await?;
+    storage::guests::update(&mut tx, nid, true).await?;
+    tx.commit().await?;
+    Ok(user)
+}
+
+/// Makes the account of a guest one of a usual user, with a password, and an e-mail address that was
+/// proved (and when), if there is one. It keeps its name, and what it has.
+pub async fn upgrade_guest(
+    ctx: &Context,
+    guest: &Session,
+    password: &str,
+    address: Option<(&str, i64)>,
+) -> Result<(), Error> {
+    passwords::check_strength(password, ctx.config.registration.password_length_min)?;
+    let hash = passwords::hash(password).await?;
+    let mut tx = ctx.db.begin().await?;
+    storage::users::update_password(&mut tx, guest.user_nid, &hash).await?;
+    storage::guests::update(&mut tx, guest.user_nid, false).await?;
+    add_address(&mut tx, guest.user_nid, address).await?;
+    tx.log(tokens::invalid_entry(guest.user_nid)).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
 /// Makes an account, with an e-mail address that was proved (and when), if there is one.
 pub async fn create_account(
     ctx: &Context,
@@ -133,15 +174,24 @@ pub async fn create_account(
         }
         made => made?,
     }
-    if let Some((address, validated_ts)) = address {
-        let times = (validated_ts, now_ms());
-        match storage::threepids::insert(&mut tx, nid, address, times).await {
-            Err(error) if error.violates("threepid_pkey") => return Err(Error::AddressInUse),
-            added => added?,
-        }
-    }
+    add_address(&mut tx, nid, address).await?;
     tx.commit().await?;
     Ok(())
+}
+
+async fn add_address(
+    tx: &mut Tx,
+    user: UserNid,
+    address: Option<(&str, i64)>,
+) -> Result<(), Error> {
+    let Some((address, validated_ts)) = address else {
+        return Ok(());
+    };
+    let times = (validated_ts, now_ms());
+    match storage::threepids::insert(tx, user, address, times).await {
+        Err(error) if error.violates("threepid_pkey") => Err(Error::AddressInUse),
+        added => Ok(added?),
+    }
 }
 
 /// Most characters of a registration token (specification).

@@ -47,6 +47,8 @@ pub struct Session {
     pub admin: bool,
     /// What the account may do.
     pub standing: Standing,
+    /// A guest.
+    pub guest: bool,
     /// The application service that speaks for the user. Where it names no device, `device_id` is
     /// empty and `device_no` 0, which is none.
     pub appservice: Option<Arc<Appservice>>,
@@ -165,6 +167,7 @@ impl Tokens {
             device_no: row.device_no,
             admin: row.admin,
             standing: Standing::of(row.locked, row.suspended),
+            guest: row.guest,
             appservice: None,
             expires_ts: row.expires_ts,
         });
@@ -215,6 +218,7 @@ impl Tokens {
             device_no: device.as_ref().map_or(0, |it| it.device_no),
             admin: account.admin,
             standing: Standing::of(account.locked, account.suspended),
+            guest: false,
             appservice: Some(service.clone()),
             expires_ts: None,
         });

@@ -13,15 +13,42 @@ use super::super::{
 const ENTRIES_MAX: usize = 50_000;
 /// Characters of a reason.
 const REASON_MAX: usize = 1_000;
+/// Days for which messages can wait: nobody is away for longer and comes back.
+const DAYS_MAX: u32 = 3_650;
+/// Messages that can wait for one server; more would fill disks for nobody.
+const MESSAGES_MAX: u32 = 10_000_000;
 
 pub(super) fn read(source: &mut Source) -> Federation {
     let remedy = "is not a choice; give \"refuse\", \"warn\" or \"allow\"";
+    let defaults = Federation::default();
     Federation {
         allow: list(source, "federation.allow"),
         deny: list(source, "federation.deny"),
         unlisted_in_room: source
             .parse::<UnlistedInRoom>("federation.unlisted_in_room", remedy)
             .unwrap_or_default(),
+        keep_messages_days: keep(
+            source,
+            "federation.keep_messages_days",
+            (defaults.keep_messages_days, DAYS_MAX),
+        ),
+        keep_messages_max: keep(
+            source,
+            "federation.keep_messages_max",
+            (defaults.keep_messages_max, MESSAGES_MAX),
+        ),
+    }
+}
+
+fn keep(source: &mut Source, key: &'static str, (default, most): (u32, u32)) -> u32 {
+    let number = source.number(key).unwrap_or(default.into());
+    match u32::try_from(number) {
+        Ok(fits) if (1..=most).contains(&fits) => fits,
+        _ => {
+            let remedy = format!("is not between 1 and {most}");
+            source.problem(key, Some(number.to_string()), remedy);
+            default
+        }
     }
 }
 

@@ -47,6 +47,7 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
             enabled: source_ref.flag("rate_limits.enabled", defaults.rate_limits.enabled),
         },
         rooms: rooms::read(source_ref, defaults.rooms),
+        delayed_events: rooms::delayed_events(source_ref, defaults.delayed_events),
         rendezvous: rooms::rendezvous(source_ref, defaults.rendezvous),
         presence: Presence {
             enabled: source_ref.flag("presence.enabled", defaults.presence.enabled),
@@ -56,6 +57,7 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         push: push::read(source_ref, defaults.push),
         turn: turn::read(source_ref, &defaults.turn),
         server_notices: server_notices::read(source_ref),
+        rtc: turn::rtc(source_ref),
         email,
         unstable: Unstable {
             thread_subscriptions: source_ref.flag(
@@ -258,6 +260,7 @@ fn registration(source: &mut Source, has_mail: bool) -> Registration {
         open: source.flag("registration.open", false),
         require_token: source.flag("registration.require_token", false),
         require_email: email == "required",
+        guests: source.flag("registration.guests", false),
         tokens: lines
             .filter(|line| !line.is_empty() && !line.starts_with('#'))
             .map(|line| Secret(line.to_owned()))

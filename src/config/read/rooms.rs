@@ -1,10 +1,10 @@
-//! The sections `[rooms]` and `[rendezvous]`.
+//! The sections `[rooms]`, `[delayed_events]` and `[rendezvous]`.
 
 use std::str::FromStr;
 
 use ruma::RoomVersionId;
 
-use super::super::{Encryption, Rendezvous, Rooms, source::Source};
+use super::super::{DelayedEvents, Encryption, Rendezvous, Rooms, source::Source};
 
 /// Room versions that can be the default: older ones are made only where a client asks for them.
 const ROOM_VERSIONS: [RoomVersionId; 3] =
@@ -44,6 +44,35 @@ pub(super) fn read(source: &mut Source, defaults: Rooms) -> Rooms {
         default_version,
         encryption,
         encryption_required,
+    }
+}
+
+/// Who wants events sent later than that does not mean it.
+const DELAY_S_MAX: u32 = 90 * 86_400;
+/// Delayed events of one user.
+const SCHEDULED_MAX: u32 = 10_000;
+
+pub(super) fn delayed_events(source: &mut Source, defaults: DelayedEvents) -> DelayedEvents {
+    let mut number = |key: &'static str, default: u32, most: u32| {
+        let number = source.number(key).unwrap_or(default.into());
+        let fits = u32::try_from(number).ok().filter(|it| *it <= most);
+        fits.unwrap_or_else(|| {
+            let remedy = format!("is more than {most}");
+            source.problem(key, Some(number.to_string()), remedy);
+            default
+        })
+    };
+    DelayedEvents {
+        max_delay_s: number(
+            "delayed_events.max_delay_s",
+            defaults.max_delay_s,
+            DELAY_S_MAX,
+        ),
+        max_scheduled: number(
+            "delayed_events.max_scheduled",
+            defaults.max_scheduled,
+            SCHEDULED_MAX,
+        ),
     }
 }
 

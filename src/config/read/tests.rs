@@ -211,6 +211,7 @@ fn wrong_lists_and_proxies_are_told_without_secrets() {
         allow = ["b.example:8448", 7, { server = "c.example", untill = "x" }]
         deny = [{ server = "d.example", until = "soon" }]
         unlisted_in_room = "perhaps"
+        keep_messages_days = 0
         [outbound]
         proxy = "name:geheim@proxy"
         proxy_no_proxy = ["a b"]
@@ -219,7 +220,7 @@ fn wrong_lists_and_proxies_are_told_without_secrets() {
         panic!("all of that is wrong")
     };
     let text = Error::Invalid(problems).to_string();
-    assert!(text.starts_with("7 things"), "{text}");
+    assert!(text.starts_with("8 things"), "{text}");
     assert!(!text.contains("geheim"), "{text}");
 }
 

@@ -1,6 +1,6 @@
-//! The section `[turn]`.
+//! The sections `[turn]` and `[rtc]`.
 
-use super::super::{Turn, source::Source};
+use super::super::{Rtc, Turn, source::Source};
 
 /// Who wants credentials to be good for longer does not mean it.
 const LIFETIME_MAX: u64 = 30 * 86_400;
@@ -33,5 +33,26 @@ pub(super) fn read(source: &mut Source, defaults: &Turn) -> Turn {
         uris,
         shared_secret,
         lifetime_seconds: u32::try_from(lifetime).unwrap_or(defaults.lifetime_seconds),
+    }
+}
+
+pub(super) fn rtc(source: &mut Source) -> Rtc {
+    let key = "rtc.livekit_service_urls";
+    let urls = source.list(key);
+    for text in &urls {
+        let url = text.parse::<url::Url>().ok();
+        let fits = url.is_some_and(|url| {
+            matches!(url.scheme(), "https" | "http")
+                && url.host().is_some()
+                && url.username().is_empty()
+                && url.password().is_none()
+        });
+        if !fits {
+            let remedy = "is not the address of a service; write it as \"https://rtc.amt.example\"";
+            source.problem(key, Some(format!("{text:?}")), remedy);
+        }
+    }
+    Rtc {
+        livekit_service_urls: urls,
     }
 }

@@ -2,14 +2,14 @@
 
 use axum::{
     Router,
-    extract::{OriginalUri, Path, State},
+    extract::{OriginalUri, State},
     routing::{post, put},
 };
 use serde_json::json;
 
 use super::Admin;
 use crate::{
-    http::{App, error::ApiError, reply::Object, request::Body},
+    http::{App, error::ApiError, path::Path, reply::Object, request::Body},
     rooms::{
         Rooms,
         send::Txn,

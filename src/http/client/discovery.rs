@@ -40,6 +40,8 @@ async fn get_supported_versions(
             "org.matrix.msc3874": true,
             "org.matrix.msc3881": true,
             "org.matrix.msc3912": true,
+            "org.matrix.msc4140": ctx.config.delayed_events.max_delay_s > 0,
+            "org.matrix.msc4143": !ctx.config.rtc.livekit_service_urls.is_empty(),
             "org.matrix.msc4155": true,
             "org.matrix.msc4222": true,
             "org.matrix.msc4262": true,
@@ -83,6 +85,13 @@ async fn get_capabilities(
             "m.profile_fields": { "enabled": true },
             "m.forget_forced_upon_leave": { "enabled": false },
     });
+    let delayed = ctx.config.delayed_events;
+    if delayed.max_delay_s > 0 {
+        capabilities["org.matrix.msc4140.delayed_events"] = json!({
+            "max_delay_ms": u64::from(delayed.max_delay_s) * 1_000,
+            "max_scheduled": delayed.max_scheduled,
+        });
+    }
     if session.admin {
         capabilities["m.account_moderation"] = json!({ "lock": true, "suspend": true });
     }

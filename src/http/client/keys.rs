@@ -18,8 +18,7 @@ use crate::{
         reply::Object,
         request::{Asking, Body},
     },
-    storage::{self, UserNid},
-    sync::token::Token,
+    sync::encryption,
 };
 
 pub(super) fn routes() -> Router<App> {
@@ -91,32 +90,17 @@ struct Span {
     to: String,
 }
 
-/// Users in one answer to `keys/changes`.
-const CHANGES_MAX: i64 = 100_000;
-
 /// `GET /_matrix/client/v3/keys/changes`
 async fn get_key_changes(
     Asking(session): Asking,
-    State(ctx): State<Context>,
+    State(app): State<App>,
     span: Result<Query<Span>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Object, ApiError> {
     let Query(span) = span.map_err(|error| ApiError::invalid_param(&error.body_text()))?;
-    let place = |text: &str| text.parse::<Token>().map(|token| token.pos);
-    // Of each user only the last change is known: one that changed again after `to` changed before
-    // as far as anybody can tell, and is named.
-    let upto = place(&span.to)?.max(ctx.db.stream.horizon());
-    let span = (place(&span.from)?, upto);
-    let mut conn = ctx.db.conn().await?;
-    let user = session.user_nid;
-    let users = storage::to_device::list_changed(&mut conn, user, span, CHANGES_MAX).await?;
-    drop(conn);
-    let (sharing, apart): (Vec<_>, Vec<_>) = users.into_iter().partition(|(_, shares)| *shares);
-    let nids = |users: Vec<(UserNid, bool)>| -> Vec<UserNid> {
-        users.into_iter().map(|(user, _)| user).collect()
-    };
-    let changed = ctx.db.ids.user_ids_of(&nids(sharing)).await?;
-    let left = ctx.db.ids.user_ids_of(&nids(apart)).await?;
-    Ok(Object(json!({ "changed": changed, "left": left })))
+    let found = encryption::between(&app.rooms, &session, &span.from, &span.to).await?;
+    Ok(Object(
+        json!({ "changed": found.changed, "left": found.left }),
+    ))
 }
 
 /// `POST /_matrix/client/v3/keys/device_signing/upload`

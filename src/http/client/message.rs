@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Query, State, rejection::QueryRejection},
 };
 use ruma::{
     api::{
@@ -26,11 +26,12 @@ use crate::{
         error::ApiError,
         limits::Kind,
         mount,
+        path::Path,
         reply::Object,
         request::{Asking, Authenticated},
     },
     rooms::{
-        Event, Rooms, StateSlice,
+        Event, Rooms, StateSlice, delayed,
         relations::{bundle, filter::Related},
         render::Extras,
         resident::Room,
@@ -68,6 +69,12 @@ async fn send_message_event(
     draft.sticky_ms = claimed.sticky_ms()?;
     let txn_id = request.txn_id.as_str();
     let txn = Txn::new(&session.user_id, session.device_id.as_str(), &path, txn_id);
+    if let Some(delay_ms) = claimed.delay_ms()? {
+        let what = (&draft, delay_ms);
+        let room_id = &request.room_id;
+        let id = delayed::schedule(&app.rooms, &session, room_id, what, Some(txn)).await?;
+        return Ok(Object(json!({ "delay_id": id })));
+    }
     let sent = send::send(
         &app.rooms,
         &request.room_id,

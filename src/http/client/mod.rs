@@ -7,6 +7,7 @@ mod authenticated_media;
 mod backup;
 mod config;
 mod dehydrated_device;
+mod delayed_events;
 mod device;
 mod directory;
 mod discovery;
@@ -15,6 +16,7 @@ mod keys;
 mod media;
 mod membership;
 mod message;
+mod peeking;
 mod presence;
 mod profile;
 mod push;
@@ -51,6 +53,7 @@ pub(super) fn routes() -> Router<App> {
         authenticated_media::routes,
         config::routes,
         dehydrated_device::routes,
+        delayed_events::routes,
         device::routes,
         directory::routes,
         discovery::routes,
@@ -59,6 +62,7 @@ pub(super) fn routes() -> Router<App> {
         media::routes,
         membership::routes,
         message::routes,
+        peeking::routes,
         presence::routes,
         profile::routes,
         push::routes,

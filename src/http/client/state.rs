@@ -28,7 +28,7 @@ use crate::{
         request::{self, Authenticated},
     },
     rooms::{
-        Rooms, aliases,
+        Rooms, aliases, delayed,
         resident::Room,
         send,
         visibility::{self, Viewer},
@@ -85,15 +85,25 @@ pub(super) async fn render(
         .collect())
 }
 
-/// When an event claims to be of, and for how long it is to be sticky.
+/// When an event claims to be of, for how long it is to be sticky, and when it is to be sent.
 #[derive(Deserialize)]
 pub(super) struct Claimed {
     ts: Option<u64>,
     #[serde(rename = "org.matrix.msc4354.sticky_duration_ms")]
     sticky_ms: Option<i64>,
+    #[serde(rename = "org.matrix.msc4140.delay")]
+    delay_ms: Option<i64>,
 }
 
 impl Claimed {
+    /// After which time it is to be sent (MSC4140); `None`: now.
+    pub(super) fn delay_ms(&self) -> Result<Option<i64>, ApiError> {
+        if self.delay_ms.is_some_and(|delay| delay < 0) {
+            return Err(ApiError::invalid_param("delay"));
+        }
+        Ok(self.delay_ms)
+    }
+
     pub(super) fn ts(&self) -> Result<Option<i64>, ApiError> {
         let ts = self.ts.map(ruma::UInt::try_from).transpose();
         let ts = ts.map_err(|_| ApiError::invalid_param("ts"))?;
@@ -195,6 +205,11 @@ async fn send_state_event(
     let mut draft = Draft::state(kind, key, content);
     draft.ts = session.ts(claimed.ts()?);
     draft.sticky_ms = claimed.sticky_ms()?;
+    if let Some(delay_ms) = claimed.delay_ms()? {
+        let what = (&draft, delay_ms);
+        let id = delayed::schedule(&app.rooms, &session, &room_id, what, None).await?;
+        return Ok(Object(json!({ "delay_id": id })));
+    }
     let sent = send::send(&app.rooms, &room_id, &session.user_id, &draft, None).await?;
     Ok(Object(json!({ "event_id": sent.event_id })))
 }

@@ -78,7 +78,7 @@ async fn sync_events(
 }
 
 /// Waits for an answer as long as the session is good.
-async fn while_open(
+pub(super) async fn while_open(
     app: &App,
     (session, turn): (&Session, u64),
     parts: &http::request::Parts,

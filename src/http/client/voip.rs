@@ -1,6 +1,6 @@
 //! Voice over IP.
 
-use axum::{Router, extract::State};
+use axum::{Router, extract::State, routing::get};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use ruma::api::client::voip::get_turn_server_info;
@@ -10,11 +10,21 @@ use sha1::Sha1;
 use crate::{
     clock::now_ms,
     context::Context,
-    http::{App, error::ApiError, mount, reply::Object, request::Authenticated},
+    http::{
+        App,
+        error::ApiError,
+        mount,
+        reply::Object,
+        request::{Asking, Authenticated},
+        well_known,
+    },
 };
 
 pub(super) fn routes() -> Router<App> {
-    mount::<get_turn_server_info::v3::Request, _, _>(Router::new(), get_turn_server_info)
+    mount::<get_turn_server_info::v3::Request, _, _>(Router::new(), get_turn_server_info).route(
+        "/_matrix/client/unstable/org.matrix.msc4143/rtc/transports",
+        get(get_rtc_transports),
+    )
 }
 
 /// `GET /_matrix/client/v3/voip/turnServer`: credentials that TURN servers make out by the shared secret
@@ -38,4 +48,15 @@ async fn get_turn_server_info(
         "uris": turn.uris,
         "ttl": turn.lifetime_seconds,
     })))
+}
+
+/// `GET /_matrix/client/unstable/org.matrix.msc4143/rtc/transports`: what calls of many go through.
+async fn get_rtc_transports(
+    Asking(_): Asking,
+    State(ctx): State<Context>,
+) -> Result<Object, ApiError> {
+    let transports = well_known::transports(&ctx);
+    let transports =
+        transports.ok_or_else(|| ApiError::unrecognized(http::StatusCode::NOT_FOUND))?;
+    Ok(Object(json!({ "rtc_transports": transports })))
 }

@@ -1,6 +1,9 @@
 //! Which application services users and rooms are the business of.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use moka::{policy::EvictionPolicy, sync::Cache};
 use ruma::RoomAliasId;
@@ -83,6 +86,18 @@ impl Interest {
         }
         self.load_rooms(rooms, vec![room]).await?;
         Ok(self.rooms.get(&room).unwrap_or_else(nobody))
+    }
+
+    /// Of some rooms those that a service hears of.
+    pub(super) async fn rooms_of(
+        &self,
+        rooms: &Rooms,
+        place: usize,
+        nids: Vec<RoomNid>,
+    ) -> Result<BTreeSet<RoomNid>, Error> {
+        self.load_rooms(rooms, nids.clone()).await?;
+        let heard = |room: &RoomNid| self.rooms.get(room).is_some_and(|its| its.contains(&place));
+        Ok(nids.into_iter().filter(heard).collect())
     }
 
     async fn load_users(&self, rooms: &Rooms, mut users: Vec<UserNid>) -> Result<(), Error> {

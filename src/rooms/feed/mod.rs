@@ -7,6 +7,7 @@
 //! room then is not who was.
 
 mod delivery;
+mod devices;
 mod interest;
 mod transaction;
 

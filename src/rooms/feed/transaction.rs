@@ -36,6 +36,7 @@ pub(super) async fn next(
     let service = &rooms.ctx().appservices.all()[place];
     let parts = Parts {
         rooms,
+        place,
         service,
         queue: &queue,
     };
@@ -63,14 +64,16 @@ pub(super) async fn next(
 
 /// What a transaction is made of.
 #[derive(Clone, Copy)]
-struct Parts<'a> {
-    rooms: &'a Rooms,
-    service: &'a Appservice,
+pub(super) struct Parts<'a> {
+    pub(super) rooms: &'a Rooms,
+    /// Place of the service in the configuration.
+    pub(super) place: usize,
+    pub(super) service: &'a Appservice,
     queue: &'a [Queued],
 }
 
 impl Parts<'_> {
-    fn rows(&self, kind: LogKind) -> impl Iterator<Item = &Queued> {
+    pub(super) fn rows(&self, kind: LogKind) -> impl Iterator<Item = &Queued> {
         self.queue.iter().filter(move |it| it.row.kind == kind)
     }
 
@@ -242,59 +245,5 @@ impl Parts<'_> {
         Ok(its
             .map(|(message, _)| (message.user_nid, message.device_no, message.pos))
             .collect())
-    }
-
-    /// Whose devices changed, and which keys wait in those of its users (MSC3202).
-    async fn devices(&self, to_device: &[Message]) -> Result<Map<String, Value>, Error> {
-        let ctx = self.rooms.ctx();
-        let changed: BTreeSet<i64> = self
-            .rows(LogKind::DeviceList)
-            .map(|it| it.row.user)
-            .collect();
-        let changed: Vec<UserNid> = changed.into_iter().map(UserNid).collect();
-        let mut parts: Map<String, Value> = Map::new();
-        if !changed.is_empty() {
-            let ids = ctx.db.ids.user_ids_of(&changed).await?;
-            let lists = json!({ "changed": ids, "left": [] });
-            parts.insert("org.matrix.msc3202.device_lists".to_owned(), lists);
-        }
-        let counted = self.rows(LogKind::KeyCounts).map(|it| it.row.user);
-        let counted: BTreeSet<i64> = counted
-            .chain(to_device.iter().map(|it| it.user_nid))
-            .collect();
-        if counted.is_empty() {
-            return Ok(parts);
-        }
-        let counted: Vec<i64> = counted.into_iter().collect();
-        let mut conn = ctx.db.conn().await?;
-        let keys = storage::device_keys::list_waiting(&mut conn, &counted).await?;
-        drop(conn);
-        let owners: Vec<UserNid> = keys.iter().map(|it| UserNid(it.user_nid)).collect();
-        let owners = ctx.db.ids.user_ids_of(&owners).await?;
-        let (mut one_time, mut fallback) = (json!({}), json!({}));
-        for (keys, owner) in keys.iter().zip(owners) {
-            if keys.is_one_time {
-                let of_device = &mut one_time[owner.as_str()][&keys.device_id];
-                if of_device.is_null() {
-                    *of_device = json!({});
-                }
-                if let Some(algorithm) = &keys.algorithm {
-                    of_device[algorithm] = json!(keys.count);
-                }
-            } else {
-                let of_device = &mut fallback[owner.as_str()][&keys.device_id];
-                if of_device.is_null() {
-                    *of_device = json!([]);
-                }
-                if let (Some(list), Some(algorithm)) = (of_device.as_array_mut(), &keys.algorithm) {
-                    list.push(json!(algorithm));
-                }
-            }
-        }
-        let name = "org.matrix.msc3202.device_one_time_keys_count";
-        parts.insert(name.to_owned(), one_time);
-        let name = "org.matrix.msc3202.device_unused_fallback_key_types";
-        parts.insert(name.to_owned(), fallback);
-        Ok(parts)
     }
 }

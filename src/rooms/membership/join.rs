@@ -7,7 +7,7 @@ use ruma::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::{Error, Rooms, blocks, doors, presence, remote, send::send, succession},
+    super::{Error, Rooms, blocks, doors, guests, presence, remote, send::send, succession},
     current, draft_with_profile, local_inviter, we_are_in,
 };
 use crate::{storage, users::announce};
@@ -44,6 +44,7 @@ pub async fn join(
         if current(rooms, room_id, user).await? == Some(MembershipState::Join) {
             return Ok(room_id.to_owned());
         }
+        guests::check_remote(rooms, user).await?;
         let via = candidates(rooms, room_id, user, via).await?;
         let draft = draft_with_profile(rooms, user, content).await?;
         remote::join::join(rooms, room_id, user, &via, &draft).await?;
@@ -93,6 +94,7 @@ async fn local(
             }
             Restriction::Unknown => {
                 // A server that is in one of those rooms can tell.
+                guests::check_remote(rooms, user).await?;
                 let via = candidates(rooms, room_id, user, via).await?;
                 let draft = draft_with_profile(rooms, user, content).await?;
                 remote::join::join(rooms, room_id, user, &via, &draft).await?;
@@ -106,6 +108,7 @@ async fn local(
                     );
                 } else {
                     // None of us may let anybody in: a server that can has to.
+                    guests::check_remote(rooms, user).await?;
                     let via = candidates(rooms, room_id, user, via).await?;
                     let draft = draft_with_profile(rooms, user, content).await?;
                     remote::join::join(rooms, room_id, user, &via, &draft).await?;

@@ -27,11 +27,17 @@ pub(super) struct Token {
     pub(super) pos: Pos,
     /// Serial of typing.
     pub(super) typing: i64,
+    /// Changes of devices up to this position were told; `None`: as the rest.
+    pub(super) devices: Option<Pos>,
 }
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "p1_{}_{}_{}", self.version, self.pos, self.typing)
+        write!(f, "p1_{}_{}_{}", self.version, self.pos, self.typing)?;
+        match self.devices {
+            Some(devices) => write!(f, "_{devices}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -47,14 +53,17 @@ impl FromStr for Token {
             .map(|part| part.parse().ok().filter(|number| *number >= 0))
             .collect::<Option<_>>()
             .ok_or(Error::UnknownPos)?;
-        match numbers[..] {
-            [version, pos, typing] => Ok(Self {
-                version,
-                pos,
-                typing,
-            }),
-            _ => Err(Error::UnknownPos),
-        }
+        let (version, pos, typing, devices) = match numbers[..] {
+            [version, pos, typing] => (version, pos, typing, None),
+            [version, pos, typing, devices] => (version, pos, typing, Some(devices)),
+            _ => return Err(Error::UnknownPos),
+        };
+        Ok(Self {
+            version,
+            pos,
+            typing,
+            devices,
+        })
     }
 }
 
@@ -199,8 +208,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tokens_round_trip(version in 0..i64::MAX, pos in 0..i64::MAX, typing in 0..i64::MAX) {
-            let token = Token { version, pos, typing };
+        fn tokens_round_trip(
+            version in 0..i64::MAX, pos in 0..i64::MAX, typing in 0..i64::MAX,
+            devices in proptest::option::of(0..i64::MAX),
+        ) {
+            let token = Token { version, pos, typing, devices };
             prop_assert_eq!(token.to_string().parse::<Token>().unwrap(), token);
         }
 

@@ -27,14 +27,16 @@ const STICKY_MAX: u32 = 100;
 /// Up to where each room that the client looks at was told (0: it was not), and what is told now.
 type Rooms<'a> = (&'a HashMap<RoomNid, Pos>, &'a [Part]);
 
-/// The `extensions` of the answer, and whether one of them has news.
+/// The `extensions` of the answer, whether one of them has news, and up to where changes of devices are
+/// told, if that is less than the rest.
 pub(super) async fn look(
     view: &View<'_>,
     wanted: &Extensions,
     seen: &HashMap<RoomNid, Seen>,
     rooms: Rooms<'_>,
-) -> Result<(Fields, bool), Error> {
+) -> Result<(Fields, bool, Option<Pos>), Error> {
     let mut parts = Fields::new();
+    let mut devices = view.devices;
     let mut has_news = false;
     let mut add = |name: &str, (part, is_news): (Box<RawValue>, bool)| {
         has_news |= is_news;
@@ -44,7 +46,9 @@ pub(super) async fn look(
         add("to_device", to_device(view, &wanted.to_device).await?);
     }
     if wanted.e2ee.is_on() {
-        add("e2ee", e2ee(view).await?);
+        let (part, is_news, more) = e2ee(view).await?;
+        devices = more;
+        add("e2ee", (part, is_news));
     }
     if wanted.account_data.is_on() {
         let spans = covered(view, &wanted.account_data, seen, rooms.0).await?;
@@ -83,7 +87,7 @@ pub(super) async fn look(
             sticky(view, &wanted.sticky, rooms.1).await?,
         );
     }
-    Ok((parts, has_news))
+    Ok((parts, has_news, devices))
 }
 
 /// The rooms that an extension is for.
@@ -179,9 +183,12 @@ async fn sticky(
     Ok((raw(&part), is_news))
 }
 
-async fn e2ee(view: &View<'_>) -> Result<(Box<RawValue>, bool), Error> {
+async fn e2ee(view: &View<'_>) -> Result<(Box<RawValue>, bool, Option<Pos>), Error> {
     let keys = encryption::keys(view.who()).await?;
-    let changes = encryption::changes(view.who(), (view.since, view.upto)).await?;
+    let since = view
+        .devices
+        .map_or(view.since, |devices| devices.min(view.since));
+    let changes = encryption::changes(view.who(), (since, view.upto)).await?;
     let is_news = !(changes.changed.is_empty() && changes.left.is_empty());
     let mut part = json!({
         "device_one_time_keys_count": keys.counts,
@@ -190,7 +197,7 @@ async fn e2ee(view: &View<'_>) -> Result<(Box<RawValue>, bool), Error> {
     if view.since > 0 {
         part["device_lists"] = json!({ "changed": changes.changed, "left": changes.left });
     }
-    Ok((raw(&part), is_news))
+    Ok((raw(&part), is_news, changes.more))
 }
 
 async fn account_data(

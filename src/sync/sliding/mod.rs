@@ -64,6 +64,8 @@ struct View<'a> {
     since: Pos,
     /// Serials of typing: the one that it knows, and the one up to which it is told.
     typing: (i64, i64),
+    /// Up to where changes of devices were told, where that is less than the rest.
+    devices: Option<Pos>,
     upto: Pos,
     /// Whose messages and invitations the user does not want.
     ignored: &'a HashSet<OwnedUserId>,
@@ -156,6 +158,7 @@ pub async fn sync(
             known,
             since: token.map_or(0, |token| token.pos.min(upto)),
             typing: (token.map_or(0, |token| token.typing), typing),
+            devices: token.and_then(|token| token.devices),
             upto,
             ignored: &known.wishes.ignored,
             joined: &joined,
@@ -182,6 +185,7 @@ pub async fn sync(
                 version,
                 pos: upto,
                 typing,
+                devices: answer.devices,
             };
             let body = BTreeMap::from([
                 ("pos", raw(&pos.to_string())),
@@ -222,6 +226,8 @@ struct Answer {
     extensions: Fields,
     /// Whether an extension has news.
     has_news: bool,
+    /// Up to where changes of devices are told, if that is less than the rest.
+    devices: Option<Pos>,
     /// What the client will have been told.
     told: Told,
 }
@@ -271,7 +277,7 @@ async fn look(
     find_read(view, &mut wishes).await?;
     wishes.retain(Wish::has_news);
     let rooms = room::answer(view, wishes).await?;
-    let (extensions, has_news) =
+    let (extensions, has_news, devices) =
         extensions::look(view, &body.extensions, &seen, (&spans, &rooms)).await?;
     Ok(Answer {
         lists,
@@ -281,6 +287,7 @@ async fn look(
             .collect(),
         extensions,
         has_news,
+        devices,
         told: next,
     })
 }

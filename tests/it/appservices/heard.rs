@@ -109,7 +109,7 @@ async fn small_news_comes_to_who_asks_for_it() {
     let event = alice.say(&room, "hello").await;
 
     ephemeral(&irc, (&alice, &bob), (&room, &event)).await;
-    devices(&irc, &alice, &bob).await;
+    devices(&irc, (&alice, &bob), &room).await;
 
     deaf.hears("events", "what was said", |it| {
         it["content"]["body"] == "hello"
@@ -168,7 +168,7 @@ async fn ephemeral(irc: &Appservice, (alice, bob): (&User, &User), (room, event)
 }
 
 /// Devices of its users: keys, and messages to them.
-async fn devices(irc: &Appservice, alice: &User, bob: &User) {
+async fn devices(irc: &Appservice, (alice, bob): (&User, &User), room: &str) {
     let (status, _) = bob.put("/devices/BRIDGE", json!({})).await;
     assert_eq!(status, 201);
     let device = bob.masked(&format!("{}&device_id=BRIDGE", bob.id));
@@ -211,6 +211,43 @@ async fn devices(irc: &Appservice, alice: &User, bob: &User) {
         lists.iter().any(|it| it["changed"] == json!([bob.id])),
         "{lists:?}"
     );
+    parted(irc, (alice, bob), room).await;
+}
+
+/// Who shares no room with its users any more is told once that is so, and not before.
+async fn parted(irc: &Appservice, (alice, bob): (&User, &User), room: &str) {
+    let public = json!({ "preset": "public_chat" });
+    let (one, two) = (
+        alice.create_room(public.clone()).await,
+        alice.create_room(public).await,
+    );
+    for room in [&one, &two] {
+        bob.join(room).await;
+    }
+    let left = || {
+        let lists = irc.parts("org.matrix.msc3202.device_lists").into_iter();
+        let left = lists.filter_map(|it| it["left"].as_array().cloned());
+        left.flatten().filter(|id| *id == alice.id).count()
+    };
+    let leave = async |user: &User, room: &str, text: &str| {
+        bob.say(room, text).await;
+        let (status, answer) = user.post(&room_path(room, "leave"), json!({})).await;
+        assert_eq!(status, 200, "{answer}");
+    };
+    let before = left();
+    leave(alice, &one, "first").await;
+    leave(bob, room, "second").await;
+    bob.say(&two, "in between").await;
+    irc.hears("events", "what is said in between", |it| {
+        it["content"]["body"] == "in between"
+    })
+    .await;
+    assert_eq!(left(), before);
+    leave(bob, &two, "last").await;
+    eventually("who shares no room any more", async || {
+        (left() > before).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -101,4 +101,43 @@ async fn nobody_does_otherwise_where_encryption_is_required() {
     let rotated = json!({ "algorithm": MEGOLM, "rotation_period_msgs": 10 });
     assert_eq!(alice.put(&path, rotated).await.0, 200);
     assert_eq!(algorithm(&alice, &room).await, MEGOLM);
+
+    // What is said in the clear is refused, and what clients never encrypt is not.
+    let send = async |room: &str, kind: &str, txn: &str| {
+        let path = format!("/rooms/{}/send/{kind}/{txn}", enc(room));
+        let relates = json!({ "rel_type": "m.annotation", "event_id": "$x", "key": txn });
+        let body = json!({ "msgtype": "m.text", "body": "secret", "m.relates_to": relates });
+        alice.put(&path, body).await
+    };
+    for kind in [
+        "m.room.message",
+        "m.sticker",
+        "m.call.invite",
+        "m.key.verification.start",
+        "org.matrix.msc3381.poll.start",
+        "example.of.ours",
+    ] {
+        let (status, answer) = send(&room, kind, kind).await;
+        assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")));
+        assert!(
+            answer["error"].to_string().contains("encrypted"),
+            "{answer}"
+        );
+    }
+    for kind in [
+        "m.room.encrypted",
+        "m.reaction",
+        "org.matrix.msc4143.rtc.member",
+    ] {
+        let (status, answer) = send(&room, kind, kind).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    let again = send(&room, "m.room.encrypted", "again").await.1;
+    let event = again["event_id"].as_str().unwrap();
+    let path = format!("/rooms/{}/redact/{}/1", enc(&room), enc(event));
+    assert_eq!(alice.put(&path, json!({})).await.0, 200);
+    // Spaces are not encrypted, and nobody has to do otherwise.
+    let space = json!({ "creation_content": { "type": "m.space" } });
+    let space = alice.create_room(space).await;
+    assert_eq!(send(&space, "m.room.message", "1").await.0, 200);
 }

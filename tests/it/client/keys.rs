@@ -1,5 +1,7 @@
 //! Keys of devices and messages to them.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::rig::{enc, eventually, server::Server, user::User};
@@ -373,4 +375,89 @@ async fn room_keys_are_kept_and_only_better_ones_replace_them() {
     assert_eq!(newest["version"], "1", "{newest}");
     let (_, third) = alice.post(base, backup).await;
     assert_eq!(third["version"], "3", "numbers are given once");
+}
+
+/// More users than go into one answer, all of whose devices changed after a position and up to another.
+async fn crowd(server: &Server, room: &str, (after, upto): (i64, i64), count: i64) {
+    let mut database = server.database().await;
+    let sql = format!(
+        "SET session_replication_role = replica;
+         INSERT INTO mx_user (server_nid, mxid)
+           SELECT server_nid, '@crowd' || n || ':' || name FROM generate_series(1, {count}) n,
+             (SELECT server_nid, name FROM server WHERE name = '{}') s;
+         INSERT INTO member (room_nid, user_nid, membership, event_nid)
+           SELECT r.room_nid, u.user_nid, 1, 1 FROM mx_user u, room r
+           WHERE u.mxid LIKE '@crowd%' AND r.room_id = '{room}';
+         INSERT INTO device_change (user_nid, pos)
+           SELECT user_nid, {after} + 1 + user_nid % ({upto} - {after}) FROM mx_user
+           WHERE mxid LIKE '@crowd%';
+         ANALYZE member; ANALYZE device_change; ANALYZE mx_user;",
+        server.name
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+        .execute(&mut database)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_more_changes_than_an_answer_holds_none_is_lost() {
+    const COUNT: usize = 130_000;
+    let server = Server::start().await;
+    let mut alice = server.user("alice").await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    let sliding = "/../unstable/org.matrix.simplified_msc3575/sync";
+    let body = json!({ "conn_id": "e", "extensions": { "e2ee": { "enabled": true } } });
+    let (status, first) = alice.post(sliding, body.clone()).await;
+    assert_eq!(status, 200, "{first}");
+    alice.sync(0).await;
+    let from = alice.since.clone().unwrap();
+    let pos = |token: &str| -> i64 { token.split('_').nth(1).unwrap().parse().unwrap() };
+    for n in 0..30 {
+        alice.say(&room, &format!("{n}")).await;
+    }
+    let (_, now) = alice.get("/sync?timeout=0").await;
+    let to = now["next_batch"].as_str().unwrap().to_owned();
+    let span = (pos(&from), pos(&to));
+    crowd(&server, &room, span, i64::try_from(COUNT).unwrap()).await;
+
+    let named = |lists: &Value| -> Vec<String> {
+        let users = lists["changed"].as_array().cloned().unwrap_or_default();
+        let users = users
+            .into_iter()
+            .filter_map(|id| Some(id.as_str()?.to_owned()));
+        users.filter(|id| id.starts_with("@crowd")).collect()
+    };
+    let (mut pages, mut told) = (Vec::new(), BTreeSet::new());
+    for _ in 0..3 {
+        let page = named(&alice.sync(0).await["device_lists"]);
+        pages.push(page.len());
+        told.extend(page);
+    }
+    assert_eq!(told.len(), COUNT, "{pages:?}");
+    assert!(
+        pages[0] < COUNT && pages[1] > 0 && pages[2] == 0,
+        "{pages:?}"
+    );
+
+    let (mut pages, mut told) = (Vec::new(), BTreeSet::new());
+    let mut at = first["pos"].as_str().unwrap().to_owned();
+    for _ in 0..3 {
+        let path = format!("{sliding}?timeout=0&pos={at}");
+        let (status, answer) = alice.post(&path, body.clone()).await;
+        assert_eq!(status, 200);
+        let page = named(&answer["extensions"]["e2ee"]["device_lists"]);
+        pages.push(page.len());
+        told.extend(page);
+        at = answer["pos"].as_str().unwrap().to_owned();
+    }
+    assert_eq!(told.len(), COUNT, "{pages:?}");
+    assert!(
+        pages[0] < COUNT && pages[1] > 0 && pages[2] == 0,
+        "{pages:?}"
+    );
+
+    let path = format!("/keys/changes?from={from}&to={to}");
+    let all: BTreeSet<String> = named(&alice.get(&path).await.1).into_iter().collect();
+    assert_eq!(all.len(), COUNT);
 }

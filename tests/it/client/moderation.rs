@@ -6,7 +6,13 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sha1::Sha1;
 
-use crate::rig::{eventually, operator::Operator, server::Server, user::User};
+use crate::rig::{
+    eventually,
+    gateway::{self, Gateway},
+    operator::Operator,
+    server::Server,
+    user::User,
+};
 
 /// The administrator in their own client.
 fn in_client(chief: &Operator, server: &Server) -> User {
@@ -86,6 +92,31 @@ async fn who_is_locked_is_refused_until_unlocked_on_every_node() {
     measure(&chief, "lock", &anna.id, false).await;
     let (_, body) = anna.get("/account/whoami").await;
     assert_eq!(body["errcode"], "M_UNKNOWN_TOKEN");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_locked_is_notified_of_nothing_until_unlocked() {
+    let server = Server::with(gateway::CONFIG, None).await;
+    let chief = in_client(&Operator::of(&server).await, &server);
+    let gateway = Gateway::start().await;
+    let (anna, bert) = (server.user("anna").await, server.user("bert").await);
+    let carl = server.user("carl").await;
+    let room = bert.create_room(json!({ "preset": "public_chat" })).await;
+    for user in [&anna, &carl] {
+        user.join(&room).await;
+    }
+    gateway.serve(&anna, "anna").await;
+    gateway.serve(&carl, "carl").await;
+    let first = bert.say(&room, "before").await;
+    gateway.hears("anna", &first).await;
+    measure(&chief, "lock", &anna.id, true).await;
+    let second = bert.say(&room, "meanwhile").await;
+    gateway.hears("carl", &second).await;
+    measure(&chief, "lock", &anna.id, false).await;
+    let third = bert.say(&room, "after").await;
+    gateway.hears("anna", &third).await;
+    let told: Vec<String> = gateway.events("anna");
+    assert_eq!(told, [first, third]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

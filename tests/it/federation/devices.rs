@@ -10,7 +10,8 @@ use crate::{
         enc, eventually,
         identity::Identity,
         scripted::{Answer, Scripted, server_and_peer},
-        server::Server,
+        server::{Folder, Server},
+        tls::Tls,
         user::User,
     },
 };
@@ -316,6 +317,66 @@ async fn of_a_peer_that_is_away_only_the_newest_updates_wait() {
         .await
         .unwrap();
     assert_eq!(kept, 1, "messages wait however many there are");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_for_a_peer_wait_long_but_not_for_ever() {
+    let folder = Folder::new();
+    let tls = Tls::new(&folder.0);
+    let more = "[registration]\nopen = true\n[federation]\nkeep_messages_days = 30\nkeep_messages_max = 20\n";
+    let mut server = Server::with(more, Some(&tls)).await;
+    let peer = Scripted::start(&tls).await;
+    let alice = server.user("alice").await;
+    peer.route_to("send", Answer::refused(503, "M_UNKNOWN"));
+    let send = async |n: usize| {
+        let body = json!({ "messages": { peer.user("carol"): { "*": { "n": n } } } });
+        let path = format!("/sendToDevice/m.test/{n}");
+        assert_eq!(alice.put(&path, body).await.0, 200);
+    };
+    for n in 0..40 {
+        send(n).await;
+    }
+    let mut database = server.database().await;
+    let days = 86_400_000_i64;
+    for (which, ago) in [("edu_no % 4 = 0", 31 * days), ("edu_no % 4 = 1", 29 * days)] {
+        let sql = format!("UPDATE fed_edu SET ts = ts - {ago} WHERE {which}");
+        sqlx::query(sqlx::AssertSqlSafe(sql))
+            .execute(&mut database)
+            .await
+            .unwrap();
+    }
+    // Looked for at the start, and from time to time.
+    server.kill();
+    server.restart().await;
+    eventually("the oldest to be dropped", async || {
+        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM fed_edu")
+            .fetch_one(&mut server.database().await)
+            .await
+            .unwrap();
+        (left == 20).then_some(())
+    })
+    .await;
+    assert_eq!(server.figure("federation_messages_dropped_total").await, 20);
+    assert!(server.log().contains("has been away for too long"));
+    // What is left arrives, in order.
+    let before = peer.asked("send").len();
+    peer.route_to("send", Answer::ok(json!({ "pdus": {} })));
+    server.kill();
+    server.restart().await;
+    let numbers = eventually("what is left to arrive", async || {
+        let told = peer.asked("send").into_iter().skip(before);
+        let edus: Vec<Value> = told
+            .flat_map(|asked| asked.body["edus"].as_array().cloned().unwrap_or_default())
+            .collect();
+        let number =
+            |edu: &Value| edu["content"]["messages"][peer.user("carol")]["*"]["n"].as_i64();
+        let mut numbers: Vec<i64> = edus.iter().filter_map(number).collect();
+        numbers.dedup();
+        (numbers.len() >= 20).then_some(numbers)
+    })
+    .await;
+    let expected: Vec<i64> = (13..39).filter(|n| n % 4 != 3).collect();
+    assert_eq!(numbers, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,8 +12,8 @@ pub(crate) mod peer;
 pub(crate) mod proxy;
 pub(crate) mod scripted;
 pub(crate) mod server;
-mod template;
 pub(crate) mod store;
+mod template;
 pub(crate) mod tls;
 pub(crate) mod user;
 

@@ -2,7 +2,7 @@
 
 mod contacts;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{Router, extract::State};
 use ruma::{
@@ -29,7 +29,7 @@ use crate::{
     storage,
     users::{
         self, login, openid, passwords, registration,
-        tokens::Session,
+        tokens::{Found, Session},
         uia::{self, Operation},
     },
 };
@@ -59,12 +59,8 @@ async fn register(
         shown,
     }: Public<register::v3::Request>,
 ) -> Result<Object, ApiError> {
-    if request.kind != register::RegistrationKind::User {
-        return Err(ApiError::new(
-            http::StatusCode::FORBIDDEN,
-            "M_GUEST_ACCESS_FORBIDDEN",
-            "guests are not admitted",
-        ));
+    if request.kind == register::RegistrationKind::Guest {
+        return register_guest(&app, &request, address).await;
     }
     let user = match request.login_type {
         Some(register::LoginType::ApplicationService) => {
@@ -88,6 +84,43 @@ async fn register(
         )
         .await?;
     Ok(Object(granted_body(&user, &granted)))
+}
+
+/// Anybody becomes a guest, where there are any. Of the request nothing counts but the name of the
+/// device (specification).
+async fn register_guest(
+    app: &App,
+    request: &register::v3::Request,
+    address: Option<SocketAddr>,
+) -> Result<Object, ApiError> {
+    if !app.ctx.config.registration.guests {
+        return Err(users::Error::NotForGuests.into());
+    }
+    app.limits.check_address(Kind::Registration, address)?;
+    let user = registration::create_guest(&app.ctx).await?;
+    let name = request.initial_device_display_name.as_deref();
+    let granted = app.tokens.grant(&user, None, name, false).await?;
+    Ok(Object(granted_body(&user, &granted)))
+}
+
+/// The session of a guest who becomes a usual user.
+async fn guest(
+    app: &App,
+    request: &register::v3::Request,
+) -> Result<Option<Arc<Session>>, ApiError> {
+    let Some(token) = &request.guest_access_token else {
+        return Ok(None);
+    };
+    let found = app.tokens.find(token).await?;
+    let Found::Valid(session) = found else {
+        return Err(ApiError::unknown_token(false));
+    };
+    let name = request.username.as_deref();
+    let is_own = session.guest && name.is_none_or(|name| name == session.user_id.localpart());
+    if !is_own {
+        return Err(ApiError::forbidden("a guest keeps the name"));
+    }
+    Ok(Some(session))
 }
 
 /// An application service makes a user of its own, without more ado.
@@ -130,9 +163,15 @@ async fn register_by_oneself(
         .username
         .clone()
         .unwrap_or_else(registration::fresh_name);
-    let user = registration::user_id(app.ctx.server_name(), &name)?;
+    let guest = guest(app, request).await?;
+    let user = match &guest {
+        Some(guest) => guest.user_id.clone(),
+        None => registration::user_id(app.ctx.server_name(), &name)?,
+    };
     registration::check_reserved(&app.ctx, &user, None)?;
-    registration::check_available(&app.ctx, &user).await?;
+    if guest.is_none() {
+        registration::check_available(&app.ctx, &user).await?;
+    }
     let flows = match (config.require_token, config.require_email) {
         (true, true) => uia::TOKEN_AND_EMAIL,
         (true, false) => uia::TOKEN,
@@ -159,6 +198,10 @@ async fn register_by_oneself(
     }
     let address = facts.get("email").and_then(Value::as_str);
     let address = address.map(|it| (it, facts["email_ts"].as_i64().unwrap_or_default()));
+    if let Some(guest) = &guest {
+        registration::upgrade_guest(&app.ctx, guest, password, address).await?;
+        return Ok(user);
+    }
     let kind = (false, None);
     registration::create_account(&app.ctx, &user, Some(password), kind, address).await?;
     Ok(user)
@@ -193,7 +236,7 @@ async fn check_registration_token_validity(
 
 /// `GET /_matrix/client/v3/account/whoami`
 async fn whoami(Authenticated { session, .. }: Authenticated<whoami::v3::Request>) -> Object {
-    let mut body = json!({ "user_id": session.user_id, "is_guest": false });
+    let mut body = json!({ "user_id": session.user_id, "is_guest": session.guest });
     if !session.device_id.as_str().is_empty() {
         body["device_id"] = json!(session.device_id);
     }

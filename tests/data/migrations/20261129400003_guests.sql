@@ -1,0 +1,1 @@
+UPDATE account SET guest = true WHERE user_nid = 1;
