@@ -50,7 +50,6 @@ impl Txn {
         Self(Uuid::from_slice(&digest[..16]).unwrap_or_default())
     }
 
-    /// What it is known by.
     pub(super) fn id(self) -> Uuid {
         self.0
     }

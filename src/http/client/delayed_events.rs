@@ -168,8 +168,7 @@ async fn update_delayed_event(
     Path((delay_id, action)): Path<(String, String)>,
 ) -> Result<Object, ApiError> {
     app.limits.check_address(Kind::Delayed, address)?;
-    let action = Action::of(&action);
-    let action = action.ok_or_else(|| ApiError::unrecognized(http::StatusCode::NOT_FOUND))?;
+    let action = Action::of(&action).ok_or_else(|| ApiError::invalid_param("action"))?;
     delayed::manage(&app.rooms, &delay_id, action).await?;
     Ok(Object(json!({})))
 }

@@ -273,7 +273,7 @@ async fn who_has_nothing_to_be_told_at_one_node_is_told_what_is_written_at_the_o
         })
         .await;
 
-        let key = json!({ format!("signed_curve25519:{turn}"): { "key": "a" } });
+        let key = json!({ format!("signed_curve25519:{turn}"): { "key": "a", "signatures": {} } });
         let keys = json!({ "one_time_keys": key });
         assert_eq!(bob.post("/keys/upload", keys).await.0, 200);
         finds(&mut there, "another key", |answer| {

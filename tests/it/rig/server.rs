@@ -120,7 +120,9 @@ impl Server {
 
     async fn at(like: Like<'_>, tls: Option<&Tls>, inside: u16) -> Self {
         let mut server = Self::configured(like, tls, inside);
-        template::fill(&server.data()).await;
+        if !like.more.contains("[database]\nurl") {
+            template::fill(&server.data()).await;
+        }
         server.restart().await;
         server
     }
