@@ -64,6 +64,15 @@ pub struct Sent {
     pub pos: Option<i64>,
 }
 
+impl Sent {
+    fn before(event_id: OwnedEventId) -> Self {
+        Self {
+            event_id,
+            pos: None,
+        }
+    }
+}
+
 /// Whether an event is one that the user sent.
 pub async fn is_own(
     rooms: &Rooms,
@@ -100,10 +109,7 @@ pub async fn send(
             && let Some(txn) = txn
             && let Some(event_id) = find_repeated(rooms, txn).await?
         {
-            return Ok(Sent {
-                event_id,
-                pos: None,
-            });
+            return Ok(Sent::before(event_id));
         }
         let mut room = rooms.by_id(room_id).await?;
         if room.partial && is_of_others(sender, draft) {
@@ -113,10 +119,7 @@ pub async fn send(
         encryption::check_message(rooms, &room, draft).await?;
         guests::check_draft(rooms, &room, (sender, draft)).await?;
         if let Some(event_id) = same_state(rooms, &room, sender, draft).await? {
-            return Ok(Sent {
-                event_id,
-                pos: None,
-            });
+            return Ok(Sent::before(event_id));
         }
         if let Err(error) = relations::check(rooms, &room, sender, draft).await {
             // What is repeated is no second one.
@@ -125,10 +128,7 @@ pub async fn send(
                 None => None,
             };
             let event_id = event_id.ok_or(error)?;
-            return Ok(Sent {
-                event_id,
-                pos: None,
-            });
+            return Ok(Sent::before(event_id));
         }
         if !policy_server::is_exempt(&draft.kind, draft.state_key.as_deref())
             && let Some(policy) = policy_server::of(rooms, &room).await?
