@@ -9,7 +9,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
 use crate::rig::{
-    enc,
+    enc, eventually,
     links::Links,
     server::{Folder, Server},
     tls::Tls,
@@ -94,7 +94,12 @@ impl World {
         let via = &self.links.servers[creator % SERVERS].name;
         for (i, user) in self.users.iter().enumerate() {
             if i != creator {
-                user.join_via(&room, via).await;
+                // A link that has healed just now is left alone for a moment.
+                eventually("the join", async || {
+                    let (status, _) = user.try_join_via(&room, via).await;
+                    (status == 200).then_some(())
+                })
+                .await;
             }
         }
         self.story.push(format!(
