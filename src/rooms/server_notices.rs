@@ -12,11 +12,12 @@ use ruma::{
     serde::Raw,
 };
 use serde::Deserialize;
-use serde_json::{Map, Value, json, value::RawValue};
+use serde_json::{Map, json, value::RawValue};
 
 use super::{
     Error, Rooms, create, membership, persist, raw,
     send::{self, Txn},
+    succession,
 };
 use crate::{
     config::ServerNotices,
@@ -166,11 +167,8 @@ async fn tag(rooms: &Rooms, room_id: &RoomId, user: &UserId) -> Result<(), Error
     let mut conn = rooms.ctx().db.conn().await?;
     let stored = storage::account_data::find(&mut conn, user, room.0, TAGS).await?;
     drop(conn);
-    let stored = stored.and_then(|text| serde_json::from_str::<Value>(&text).ok());
-    let tags = stored.and_then(|content| content["tags"].as_object().cloned());
-    let mut tags = tags.unwrap_or_default();
-    tags.insert(TagName::ServerNotice.to_string(), json!({}));
-    let content = json!({ "tags": tags }).to_string();
+    let own = json!({ "tags": { TagName::ServerNotice.to_string(): {} } });
+    let content = succession::merged_tags(&own.to_string(), &stored.unwrap_or_default());
     account_data::store(rooms.ctx(), user, room.0, (TAGS, &content)).await?;
     Ok(())
 }

@@ -117,7 +117,7 @@ async fn move_room_data(rooms: &Rooms, old: &Room, new: &Room, user: UserNid) ->
 }
 
 /// Tags of both; of equal ones that of the new room.
-fn merged_tags(old: &str, new: &str) -> String {
+pub(super) fn merged_tags(old: &str, new: &str) -> String {
     let tags = |text: &str| -> Map<String, Value> {
         let content: Value = serde_json::from_str(text).unwrap_or_default();
         content["tags"].as_object().cloned().unwrap_or_default()

@@ -50,6 +50,28 @@ fn filter(limit: u32, include_leave: bool) -> FilterDefinition {
     filter
 }
 
+/// All that a sync would tell from the beginning.
+fn whole<'a>(
+    (rooms, hub, session): (&'a Rooms, &'a Hub, &'a Session),
+    mine: &'a Mine,
+    (filter, related): (&'a FilterDefinition, &'a Related),
+) -> Scope<'a> {
+    Scope {
+        rooms,
+        session,
+        memory: &hub.memory,
+        mine: &mine.known.rooms,
+        filter,
+        related,
+        ignored: &mine.known.wishes.ignored,
+        since: 0,
+        upto: mine.upto,
+        full_state: false,
+        state_after: None,
+        sticky: None,
+    }
+}
+
 /// Where a client is that says where it is; who does not is where everything is.
 async fn begin(rooms: &Rooms, from: Option<&str>) -> Result<Token, Error> {
     let stream = &rooms.ctx().db.stream;
@@ -97,18 +119,9 @@ pub async fn stream(
         waiter.watch(mine.joined());
         let upto = mine.upto;
         let scope = Scope {
-            rooms,
-            session,
-            memory: &hub.memory,
-            mine: &mine.known.rooms,
-            filter: &filter,
-            related: &related,
-            ignored: &mine.known.wishes.ignored,
             since: begin.pos.min(upto).max(1),
-            upto,
-            full_state: false,
-            state_after: None,
             sticky: begin.sticky,
+            ..whole((rooms, hub, session), &mine, (&filter, &related))
         };
         let typing = rooms.typing().serial();
         let answer = v3::look(scope, (begin.typing, typing)).await?;
@@ -255,18 +268,8 @@ pub async fn initial(
     let filter = filter(limit.unwrap_or(LIMIT_DEFAULT), archived);
     let related = Related::default();
     let scope = Scope {
-        rooms,
-        session,
-        memory: &hub.memory,
-        mine: &mine.known.rooms,
-        filter: &filter,
-        related: &related,
-        ignored: &mine.known.wishes.ignored,
-        since: 0,
-        upto: mine.upto,
-        full_state: false,
         state_after: Some(STATE_AFTER),
-        sticky: None,
+        ..whole((rooms, hub, session), &mine, (&filter, &related))
     };
     let typing = rooms.typing().serial();
     let answer = v3::look(scope, (typing, typing)).await?;

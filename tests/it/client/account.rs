@@ -145,14 +145,7 @@ pub(crate) async fn register_with_secret(
     use std::fmt::Write as _;
 
     use hmac::{Hmac, KeyInit, Mac};
-    let nonce: Value = http::client()
-        .get(server.url("/_synapse/admin/v1/register"))
-        .ask()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let nonce: Value = server.document("/_synapse/admin/v1/register").await;
     let nonce = nonce["nonce"].as_str().unwrap();
     let mut mac = Hmac::<sha1::Sha1>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(

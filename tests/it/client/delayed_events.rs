@@ -3,13 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::rig::{
-    enc, eventually,
-    http::{self, Ask as _},
-    operator::Operator,
-    server::Server,
-    user::User,
-};
+use crate::rig::{enc, eventually, operator::Operator, server::Server, user::User};
 
 const BASE: &str = "/../unstable/org.matrix.msc4140";
 const KIND: &str = "org.matrix.msc3401.call.member";
@@ -236,14 +230,7 @@ async fn clients_are_told_what_calls_go_through() {
     let path = "/../unstable/org.matrix.msc4143/rtc/transports";
     let answer = alice.get(path).await;
     assert_eq!(answer, (200, json!({ "rtc_transports": expected })));
-    let document: Value = http::client()
-        .get(server.url("/.well-known/matrix/client"))
-        .ask()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let document: Value = server.document("/.well-known/matrix/client").await;
     assert_eq!(document["org.matrix.msc4143.rtc_foci"], expected);
     let (_, versions) = alice.get("/../versions").await;
     assert_eq!(versions["unstable_features"]["org.matrix.msc4143"], true);

@@ -2,12 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rig::{
-    enc,
-    http::{self, Ask as _},
-    server::Server,
-    user::User,
-};
+use crate::rig::{enc, server::Server, user::User};
 
 async fn algorithm(user: &User, room: &str) -> Value {
     let path = format!("/rooms/{}/state/m.room.encryption/", enc(room));
@@ -33,14 +28,7 @@ const MEGOLM: &str = "m.megolm.v1.aes-sha2";
 async fn private_rooms_are_encrypted_where_that_is_the_default() {
     let server = Server::with(&config("encryption = \"private\"\n"), None).await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);
-    let document: Value = http::client()
-        .get(server.url("/.well-known/matrix/client"))
-        .ask()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let document: Value = server.document("/.well-known/matrix/client").await;
     assert_eq!(document["io.element.e2ee"]["default"], true, "{document}");
     let join_rule = |rule: &str| json!([{ "type": "m.room.join_rules", "state_key": "", "content": { "join_rule": rule } }]);
     for (options, expected) in [

@@ -5,17 +5,12 @@ use serde_json::{Value, json};
 use super::graph::shared_room;
 use crate::rig::{
     eventually,
-    http::{self, Ask as _},
     server::{Folder, Server},
     tls::Tls,
 };
 
 async fn keys(server: &Server) -> Value {
-    let answer = http::client()
-        .get(server.url("/_matrix/key/v2/server"))
-        .ask()
-        .await;
-    answer.unwrap().json().await.unwrap()
+    server.document("/_matrix/key/v2/server").await
 }
 
 /// Names of the keys in a part of the document.

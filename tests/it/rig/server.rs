@@ -343,6 +343,12 @@ impl Server {
         lines.filter(|line| line.contains(words)).count()
     }
 
+    /// A JSON document that anybody may read.
+    pub(crate) async fn document(&self, path: &str) -> serde_json::Value {
+        let answer = self.http.get(self.url(path)).ask().await.unwrap();
+        answer.json().await.unwrap()
+    }
+
     /// A figure from the metrics; 0 where there is none yet.
     pub(crate) async fn figure(&self, name: &str) -> u64 {
         let answer = self.http.get(self.url("/metrics")).ask().await.unwrap();
