@@ -327,6 +327,8 @@ pub struct Rtc {
 pub struct Unstable {
     /// Whether users subscribe to threads, and are told of no others (MSC4306, MSC4308).
     pub thread_subscriptions: bool,
+    /// Whether empty account data is none (MSC3391).
+    pub account_data_deletion: bool,
 }
 
 /// Logging.
@@ -434,6 +436,7 @@ impl Default for Config {
             email: None,
             unstable: Unstable {
                 thread_subscriptions: false,
+                account_data_deletion: false,
             },
             log: Log {
                 level: "info".to_owned(),

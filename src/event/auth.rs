@@ -14,6 +14,7 @@ use ruma::{
 use serde_json::value::RawValue;
 
 use super::{
+    owned_state,
     pdu::{Pdu, PduRef},
     version::RoomVersion,
 };
@@ -54,11 +55,32 @@ pub fn check(
     pdu: &Arc<Pdu>,
     state: impl Fn(&StateEventType, &str) -> Option<Arc<Pdu>>,
 ) -> Result<(), String> {
+    let pdu = owned_state::as_own(version, pdu, &state)?;
     check_state_dependent_auth_rules(
         &version.rules.authorization,
-        PduRef(pdu.clone()),
+        PduRef(pdu),
         |kind: &StateEventType, key: &str| state(kind, key).map(PduRef),
     )
+}
+
+/// Whether nobody could send this event: creators stand above the levels and have no place among them,
+/// and a state key that begins with an owner has to name one.
+pub fn is_never_valid(version: &RoomVersion, pdu: &Pdu, create: Option<&Arc<Pdu>>) -> bool {
+    let content: serde_json::Map<String, serde_json::Value> = pdu.content_as().unwrap_or_default();
+    let named = content.get("users").and_then(serde_json::Value::as_object);
+    let names_creators = pdu.kind == TimelineEventType::RoomPowerLevels
+        && version
+            .rules
+            .authorization
+            .explicitly_privilege_room_creators
+        && create.zip(named).is_some_and(|(create, named)| {
+            let power = Power::new(version, create, None);
+            let mut users = named
+                .keys()
+                .filter_map(|user| <&UserId>::try_from(user.as_str()).ok());
+            users.any(|user| power.of(user) == i64::MAX)
+        });
+    names_creators || owned_state::is_malformed(version, pdu)
 }
 
 /// Power of users in one state.

@@ -14,10 +14,12 @@ pub struct RoomVersion {
     pub id: RoomVersionId,
     /// What differs between versions.
     pub rules: Arc<RoomVersionRules>,
+    /// Whether state keys may begin with the id of their owner (MSC3757).
+    pub owned_state: bool,
 }
 
-/// Versions in which rooms can be created and joined, oldest first.
-pub const SUPPORTED: [RoomVersionId; 12] = [
+/// Versions of the specification in which rooms can be created and joined, oldest first.
+pub const STABLE: [RoomVersionId; 12] = [
     RoomVersionId::V1,
     RoomVersionId::V2,
     RoomVersionId::V3,
@@ -32,22 +34,39 @@ pub const SUPPORTED: [RoomVersionId; 12] = [
     RoomVersionId::V12,
 ];
 
+/// Other versions that work the same way, by the one that each changes: those of MSC3757.
+const UNSTABLE: [(&str, RoomVersionId); 2] = [
+    ("org.matrix.msc3757.10", RoomVersionId::V10),
+    ("org.matrix.msc3757.11", RoomVersionId::V11),
+];
+
+/// Versions that are not in the specification, in which rooms can be created and joined as well.
+pub fn unstable() -> impl Iterator<Item = RoomVersionId> {
+    UNSTABLE
+        .iter()
+        .filter_map(|(name, _)| RoomVersionId::try_from(*name).ok())
+}
+
+/// All versions in which rooms can be created and joined.
+pub fn supported() -> Vec<RoomVersionId> {
+    STABLE.into_iter().chain(unstable()).collect()
+}
+
 impl RoomVersion {
     /// The rules of a version; `None`: unknown.
     pub fn of(id: &RoomVersionId) -> Option<Self> {
+        let changed = UNSTABLE.iter().find(|(name, _)| id.as_str() == *name);
         Some(Self {
             id: id.clone(),
-            rules: Arc::new(id.rules()?),
+            rules: Arc::new(changed.map_or(id, |(_, base)| base).rules()?),
+            owned_state: changed.is_some(),
         })
     }
 
     /// The rules of a version in which we take part in rooms.
     pub fn supported(id: &RoomVersionId) -> Option<Self> {
-        if SUPPORTED.contains(id) {
-            Self::of(id)
-        } else {
-            None
-        }
+        let version = Self::of(id)?;
+        (version.owned_state || STABLE.contains(id)).then_some(version)
     }
 
     /// Whether the room id is the hash of the create event (v12 on).

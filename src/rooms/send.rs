@@ -349,7 +349,8 @@ pub(super) async fn authorize(rooms: &Rooms, room: &Room, built: &Built) -> Resu
         built.auth.get(kind, key)
     })
     .map_err(|why| {
-        if is_never_valid(room, built) {
+        let create = built.auth.get(&StateEventType::RoomCreate, "");
+        if auth::is_never_valid(&room.version, &built.pdu, create.as_ref()) {
             Error::Invalid(why)
         } else {
             Error::Forbidden(why)
@@ -364,24 +365,6 @@ pub(super) async fn authorize(rooms: &Rooms, room: &Room, built: &Built) -> Resu
         return Err(Error::Forbidden("you may not redact this event".to_owned()));
     }
     Ok(())
-}
-
-/// Whether nobody could send this: creators stand above the levels and have no place among them.
-fn is_never_valid(room: &Room, built: &Built) -> bool {
-    let create = built.auth.get(&StateEventType::RoomCreate, "");
-    let content: serde_json::Map<String, serde_json::Value> =
-        built.pdu.content_as().unwrap_or_default();
-    let named = content.get("users").and_then(serde_json::Value::as_object);
-    let rules = &room.version.rules.authorization;
-    built.pdu.kind == TimelineEventType::RoomPowerLevels
-        && rules.explicitly_privilege_room_creators
-        && create.zip(named).is_some_and(|(create, named)| {
-            let power = Power::new(&room.version, &create, None);
-            let users = named
-                .keys()
-                .filter_map(|user| <&UserId>::try_from(user.as_str()).ok());
-            users.into_iter().any(|user| power.of(user) == i64::MAX)
-        })
 }
 
 async fn may_redact(

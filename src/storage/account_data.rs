@@ -12,7 +12,8 @@ pub async fn find(
     kind: &str,
 ) -> Result<Option<String>, Error> {
     Ok(sqlx::query_scalar!(
-        "SELECT content FROM account_data WHERE user_nid = $1 AND room_nid = $2 AND type = $3",
+        "SELECT content FROM account_data
+         WHERE user_nid = $1 AND room_nid = $2 AND type = $3 AND NOT gone",
         user.0,
         room,
         kind
@@ -46,7 +47,8 @@ pub async fn list_of_room(
     room: i64,
 ) -> Result<Vec<(String, String)>, Error> {
     let rows = sqlx::query!(
-        "SELECT type, content FROM account_data WHERE user_nid = $1 AND room_nid = $2",
+        "SELECT type, content FROM account_data
+         WHERE user_nid = $1 AND room_nid = $2 AND NOT gone",
         user.0,
         room
     )
@@ -68,7 +70,8 @@ pub async fn upsert(
     sqlx::query!(
         "INSERT INTO account_data (user_nid, room_nid, type, content, pos)
          VALUES ($1, $2, $3, $4, 0)
-         ON CONFLICT ON CONSTRAINT account_data_pkey DO UPDATE SET content = EXCLUDED.content",
+         ON CONFLICT ON CONSTRAINT account_data_pkey
+           DO UPDATE SET content = EXCLUDED.content, gone = false",
         user.0,
         room,
         kind,
@@ -79,20 +82,40 @@ pub async fn upsert(
     Ok(())
 }
 
-/// Sets the position of a change.
+/// Deletes account data of some types; those that there were. What is left of it is for syncs, which
+/// tell that it is gone. Log it afterwards, then [`update_pos`].
+pub async fn delete(
+    conn: &mut PgConnection,
+    user: UserNid,
+    room: i64,
+    kinds: &[String],
+) -> Result<Vec<String>, Error> {
+    Ok(sqlx::query_scalar!(
+        "UPDATE account_data SET content = '{}', gone = true
+         WHERE user_nid = $1 AND room_nid = $2 AND type = ANY ($3) AND NOT gone
+         RETURNING type",
+        user.0,
+        room,
+        kinds
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+/// Sets the position of a change of some types.
 pub async fn update_pos(
     conn: &mut PgConnection,
     user: UserNid,
     room: i64,
-    kind: &str,
+    kinds: &[String],
     pos: i64,
 ) -> Result<(), Error> {
     sqlx::query!(
         "UPDATE account_data SET pos = $4
-         WHERE user_nid = $1 AND room_nid = $2 AND type = $3",
+         WHERE user_nid = $1 AND room_nid = $2 AND type = ANY ($3)",
         user.0,
         room,
-        kind,
+        kinds,
         pos
     )
     .execute(conn)
@@ -101,7 +124,7 @@ pub async fn update_pos(
 }
 
 /// Account data of a user that changed in `(since, upto]`: (room or 0, type, content).
-/// Push rules are among it, as stored.
+/// Push rules are among it, as stored; what was deleted is not in what is told from the beginning.
 pub async fn list_since(
     conn: &mut PgConnection,
     user: UserNid,
@@ -112,7 +135,7 @@ pub async fn list_since(
         r#"SELECT room_nid AS "room_nid!", type AS "type!", content AS "content!"
            FROM (
              SELECT room_nid, type, content, pos FROM account_data
-             WHERE user_nid = $1 AND pos > $2 AND pos <= $3
+             WHERE user_nid = $1 AND pos > $2 AND pos <= $3 AND ($2 > 0 OR NOT gone)
              UNION ALL
              SELECT 0, 'm.push_rules', body, pos FROM push_rule_set
              WHERE user_nid = $1 AND pos > $2 AND pos <= $3) AS a

@@ -97,7 +97,7 @@ pub async fn account_data(
         "SELECT a.room_nid, a.type, a.content
          FROM unnest($2::bigint[], $3::bigint[]) AS w (room, since)
          JOIN account_data a ON a.user_nid = $1 AND a.room_nid = w.room
-         WHERE a.pos > w.since AND a.pos <= $4
+         WHERE a.pos > w.since AND a.pos <= $4 AND (w.since > 0 OR NOT a.gone)
          ORDER BY a.pos",
         user.0,
         &nids,

@@ -362,12 +362,15 @@ async fn state_section(
             .map(|(_, event)| *event)
             .collect();
         let in_timeline: HashSet<i64> = timeline.iter().map(|event| event.stored.nid.0).collect();
-        nids.retain(|nid| !members.contains(nid));
+        // A client that is told the state after the timeline takes none from the timeline.
+        let is_after = scope.state_after.is_some();
+        let is_seen = |nid: &i64| in_timeline.contains(nid);
+        nids.retain(|nid| !members.contains(nid) || (is_after && is_seen(nid)));
         nids.extend(
             wanted
                 .iter()
                 .filter_map(|user| target.get(&-user).copied())
-                .filter(|nid| !in_timeline.contains(nid)),
+                .filter(|nid| is_after || !is_seen(nid)),
         );
         if room.partial {
             wanted.retain(|user| !target.contains_key(&-user));

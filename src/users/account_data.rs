@@ -6,9 +6,14 @@ use sha2::{Digest, Sha256};
 use super::{Error, push_rules, tokens::Session};
 use crate::{
     context::Context,
-    storage::{self, LogEntry, LogKind, UserNid},
+    storage::{self, LogEntry, LogKind, Tx, UserNid},
 };
 
+/// Types that go with a device, whose id follows a dot (MSC3890).
+const OF_DEVICES: [&str; 2] = [
+    "m.local_notification_settings",
+    "org.matrix.msc3890.local_notification_settings",
+];
 /// Bytes of a tag's name (specification, "Room tagging").
 const TAG_BYTES_MAX: usize = 255;
 
@@ -36,7 +41,60 @@ pub async fn set(
     if matches!(kind, "m.fully_read" | "m.push_rules") {
         return Err(Error::NotSettable(kind.to_owned()));
     }
+    let is_empty =
+        || serde_json::from_str(content).is_ok_and(|content: Map<_, Value>| content.is_empty());
+    if ctx.config.unstable.account_data_deletion && is_empty() {
+        return delete(ctx, session, room, kind).await;
+    }
     put(ctx, session, room, kind, content).await?;
+    follow(ctx, session, room, kind).await
+}
+
+/// Deletes account data, if there is some (MSC3391). Clients are told that its content is empty.
+pub async fn delete(ctx: &Context, session: &Session, room: i64, kind: &str) -> Result<(), Error> {
+    if matches!(kind, "m.fully_read" | "m.push_rules") {
+        return Err(Error::NotSettable(kind.to_owned()));
+    }
+    let mut tx = ctx.db.begin().await?;
+    forget(&mut tx, session.user_nid, room, &[kind.to_owned()]).await?;
+    tx.commit().await?;
+    follow(ctx, session, room, kind).await
+}
+
+/// Deletes what clients keep for devices of a user that are gone (MSC3890).
+pub(super) async fn forget_devices(
+    tx: &mut Tx,
+    user: UserNid,
+    devices: &[String],
+) -> Result<(), storage::Error> {
+    let kinds = devices
+        .iter()
+        .flat_map(|device| OF_DEVICES.map(|kind| format!("{kind}.{device}")));
+    forget(tx, user, 0, &kinds.collect::<Vec<_>>()).await
+}
+
+async fn forget(
+    tx: &mut Tx,
+    user: UserNid,
+    room: i64,
+    kinds: &[String],
+) -> Result<(), storage::Error> {
+    let gone = storage::account_data::delete(tx, user, room, kinds).await?;
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let entry = LogEntry {
+        kind: LogKind::AccountData,
+        room,
+        user: user.0,
+        reference: 0,
+    };
+    let pos = tx.log(entry).await?;
+    storage::account_data::update_pos(tx, user, room, &gone, pos).await
+}
+
+/// Does what follows from a change.
+async fn follow(ctx: &Context, session: &Session, room: i64, kind: &str) -> Result<(), Error> {
     if room == 0 && kind == push_rules::IGNORED {
         push_rules::follow_ignored(ctx, (&session.user_id, session.user_nid)).await?;
     }
@@ -73,7 +131,7 @@ pub async fn store(
         reference: 0,
     };
     let pos = tx.log(entry).await?;
-    storage::account_data::update_pos(&mut tx, user, room, kind, pos).await?;
+    storage::account_data::update_pos(&mut tx, user, room, &[kind.to_owned()], pos).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Names of devices, which their owner and everybody who shares a room with it see, and their end.
 
-use super::{Error, announce, tokens::Session};
+use super::{Error, account_data, announce, tokens::Session};
 use crate::{
     clock::now_ms,
     context::Context,
@@ -47,7 +47,7 @@ pub async fn rename(
     Ok(false)
 }
 
-/// Removes devices with their sessions, keys and queues; ids of those that there were. Whoever shares
+/// Removes devices with their sessions, keys, queues and settings; ids of those that there were. Whoever shares
 /// a room with their owner has to be told.
 pub async fn remove(
     tx: &mut Tx,
@@ -61,5 +61,6 @@ pub async fn remove(
     storage::devices::delete(tx, user, devices).await?;
     storage::device_keys::delete(tx, user, devices).await?;
     storage::device_keys::delete_signatures(tx, user, &removed).await?;
+    account_data::forget_devices(tx, user, &removed).await?;
     Ok(removed)
 }

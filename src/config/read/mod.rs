@@ -64,6 +64,10 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
                 "unstable.thread_subscriptions",
                 defaults.unstable.thread_subscriptions,
             ),
+            account_data_deletion: source_ref.flag(
+                "unstable.account_data_deletion",
+                defaults.unstable.account_data_deletion,
+            ),
         },
         log: log(source_ref, defaults.log),
         federation: federation::read(source_ref),

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::{Router, extract::State};
+use axum::{Router, extract::State, routing::delete};
 use ruma::{
-    RoomId, UserId,
+    OwnedRoomId, OwnedUserId, RoomId, UserId,
     api::client::config::{
         get_global_account_data, get_room_account_data, set_global_account_data,
         set_room_account_data,
@@ -13,9 +13,19 @@ use ruma::{
 use serde_json::{Value, json};
 
 use crate::{
-    http::{App, error::ApiError, mount, reply::Object, request::Authenticated},
+    http::{
+        App,
+        error::ApiError,
+        mount,
+        path::Path,
+        reply::Object,
+        request::{Asking, Authenticated},
+    },
     users::{account_data, push_rules, tokens::Session},
 };
+
+/// Deletion of account data (MSC3391).
+const DELETION: &str = "/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}";
 
 pub(super) fn routes() -> Router<App> {
     let router =
@@ -24,6 +34,14 @@ pub(super) fn routes() -> Router<App> {
         mount::<set_global_account_data::v3::Request, _, _>(router, set_global_account_data);
     let router = mount::<get_room_account_data::v3::Request, _, _>(router, get_room_account_data);
     mount::<set_room_account_data::v3::Request, _, _>(router, set_room_account_data)
+        .route(
+            &format!("{DELETION}/account_data/{{type}}"),
+            delete(delete_global_account_data),
+        )
+        .route(
+            &format!("{DELETION}/rooms/{{room_id}}/account_data/{{type}}"),
+            delete(delete_room_account_data),
+        )
 }
 
 /// Account data is its owner's alone.
@@ -97,5 +115,28 @@ async fn set_room_account_data(
     let room = room_nid(&app, &request.room_id).await?;
     let kind = request.event_type.to_string();
     account_data::set(&app.ctx, &session, room, &kind, request.data.json().get()).await?;
+    Ok(Object(json!({})))
+}
+
+/// `DELETE /_matrix/client/unstable/org.matrix.msc3391/user/{userId}/account_data/{type}`
+async fn delete_global_account_data(
+    Asking(session): Asking,
+    State(app): State<App>,
+    Path((user, kind)): Path<(OwnedUserId, String)>,
+) -> Result<Object, ApiError> {
+    require_own(&session, &user)?;
+    account_data::delete(&app.ctx, &session, 0, &kind).await?;
+    Ok(Object(json!({})))
+}
+
+/// `DELETE /_matrix/client/unstable/org.matrix.msc3391/user/{userId}/rooms/{roomId}/account_data/{type}`
+async fn delete_room_account_data(
+    Asking(session): Asking,
+    State(app): State<App>,
+    Path((user, room, kind)): Path<(OwnedUserId, OwnedRoomId, String)>,
+) -> Result<Object, ApiError> {
+    require_own(&session, &user)?;
+    let room = room_nid(&app, &room).await?;
+    account_data::delete(&app.ctx, &session, room, &kind).await?;
     Ok(Object(json!({})))
 }

@@ -5,6 +5,7 @@ use axum::{
     extract::{Query, State, rejection::QueryRejection},
     routing::{get, post, put},
 };
+use http::StatusCode;
 use ruma::{OwnedRoomId, events::TimelineEventType};
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
@@ -168,7 +169,8 @@ async fn update_delayed_event(
     Path((delay_id, action)): Path<(String, String)>,
 ) -> Result<Object, ApiError> {
     app.limits.check_address(Kind::Delayed, address)?;
-    let action = Action::of(&action).ok_or_else(|| ApiError::invalid_param("action"))?;
+    let action =
+        Action::of(&action).ok_or_else(|| ApiError::unrecognized(StatusCode::NOT_FOUND))?;
     delayed::manage(&app.rooms, &delay_id, action).await?;
     Ok(Object(json!({})))
 }

@@ -1,12 +1,14 @@
 //! What this server is and can do.
 
+use std::collections::BTreeMap;
+
 use axum::{Router, extract::State};
 use ruma::api::client::discovery::{get_capabilities, get_supported_versions};
-use serde_json::{Map, json};
+use serde_json::json;
 
 use crate::{
     context::Context,
-    event::version::SUPPORTED,
+    event::version::{STABLE, unstable},
     http::{
         App,
         error::ApiError,
@@ -17,9 +19,10 @@ use crate::{
 };
 
 /// Versions of the specification whose clients we serve.
-const VERSIONS: [&str; 14] = [
+const VERSIONS: [&str; 22] = [
     "r0.5.0", "r0.6.0", "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8",
-    "v1.9", "v1.10", "v1.11",
+    "v1.9", "v1.10", "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18",
+    "v1.19",
 ];
 
 pub(super) fn routes() -> Router<App> {
@@ -36,9 +39,12 @@ async fn get_supported_versions(
     let mut body = json!({
         "versions": VERSIONS,
         "unstable_features": {
+            "org.matrix.msc3391": ctx.config.unstable.account_data_deletion,
+            "org.matrix.msc3757": true,
             "org.matrix.msc3814": true,
             "org.matrix.msc3874": true,
             "org.matrix.msc3881": true,
+            "org.matrix.msc3890": true,
             "org.matrix.msc3912": true,
             "org.matrix.msc4140": ctx.config.delayed_events.max_delay_s > 0,
             "org.matrix.msc4143": !ctx.config.rtc.livekit_service_urls.is_empty(),
@@ -67,10 +73,9 @@ async fn get_capabilities(
     State(ctx): State<Context>,
     Authenticated { session, .. }: Authenticated<get_capabilities::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let available: Map<_, _> = SUPPORTED
-        .iter()
-        .map(|version| (version.to_string(), json!("stable")))
-        .collect();
+    let stable = STABLE.iter().map(|version| (version.to_string(), "stable"));
+    let unstable = unstable().map(|version| (version.to_string(), "unstable"));
+    let available: BTreeMap<_, _> = stable.chain(unstable).collect();
     let mut capabilities = json!({
 
             "m.change_password": { "enabled": true },

@@ -28,7 +28,7 @@ use crate::{
         build::Draft,
         chain::{self, Events},
         pdu::Pdu,
-        version::{RoomVersion, SUPPORTED},
+        version::{self, RoomVersion},
     },
     rooms::{
         Error, Rooms, backfill, membership,
@@ -81,7 +81,7 @@ async fn attempt(
 ) -> Result<(), Error> {
     let federation = &rooms.ctx().federation;
     let mut request = prepare_join_event::v1::Request::new(room_id.to_owned(), user.to_owned());
-    request.ver = SUPPORTED.to_vec();
+    request.ver = version::supported();
     let template = federation
         .request(server, request)
         .await

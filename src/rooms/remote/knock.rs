@@ -13,7 +13,7 @@ use crate::{
     event::{
         build::Draft,
         client::{Shape, to_client},
-        version::{RoomVersion, SUPPORTED},
+        version::{self, RoomVersion},
     },
     rooms::{Error, Rooms, membership},
     storage,
@@ -33,7 +33,7 @@ pub async fn knock(
         let attempt = async {
             let mut request =
                 prepare_knock_event::v1::Request::new(room_id.to_owned(), user.to_owned());
-            request.ver = SUPPORTED.to_vec();
+            request.ver = version::supported();
             let template = federation
                 .request(server, request)
                 .await

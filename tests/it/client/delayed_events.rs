@@ -88,6 +88,11 @@ async fn events_are_sent_when_their_time_comes_unless_somebody_says_otherwise() 
     assert_eq!(manage(&server, &two, "send").await.0, 200);
     assert_eq!(manage(&server, &two, "cancel").await.0, 409);
     assert_eq!(manage(&server, "nothing", "cancel").await.0, 404);
+    let (status, answer) = manage(&server, "nothing", "something").await;
+    assert_eq!(
+        (status, &answer["errcode"]),
+        (404, &json!("M_UNRECOGNIZED"))
+    );
 
     // Cancelled, restarted, sent at once; the newer path and the older form.
     let later_on = format!("{BASE}/rooms/{}/delayed_event/{KIND}/3", enc(&room));

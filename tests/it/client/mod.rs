@@ -1,6 +1,7 @@
 //! The client-server API, as a client sees it.
 
 pub(crate) mod account;
+mod account_data;
 mod admin_rooms;
 mod bad_input;
 mod dehydrated;
@@ -12,6 +13,7 @@ pub(crate) mod keys;
 pub(crate) mod media;
 mod moderation;
 mod notifications;
+mod owned_state;
 mod peeking;
 pub(crate) mod presence;
 mod previews;

@@ -26,7 +26,7 @@ async fn keys(user: &User) -> Vec<String> {
 }
 
 /// Another session of a user.
-async fn login(server: &Server, user: &User, name: &str) -> (User, String) {
+pub(super) async fn login(server: &Server, user: &User, name: &str) -> (User, String) {
     let body = json!({
         "type": "m.login.password",
         "identifier": { "type": "m.id.user", "user": name },

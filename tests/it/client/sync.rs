@@ -291,3 +291,55 @@ async fn whom_one_ignores_is_not_heard_and_events_tell_whether_one_was_there() {
     let (status, answer) = alice.post(&path, json!({})).await;
     assert_eq!((status, &answer["errcode"]), (400, &json!("M_UNKNOWN")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_after_a_timeline_holds_the_members_that_the_timeline_changes() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let carol = server.user("carol").await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    carol.join(&room).await;
+    let filter = enc(r#"{"room":{"timeline":{"limit":20},"state":{"lazy_load_members":true}}}"#);
+    let look = async |since: &str| {
+        let path = format!("/sync?use_state_after=true&filter={filter}{since}");
+        let (status, body) = alice.get(&path).await;
+        assert_eq!(status, 200, "{body}");
+        let state = body["rooms"]["join"][&room]["state_after"]["events"].clone();
+        let mut members: Vec<(String, String)> = state
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|event| event["type"] == "m.room.member")
+            .map(|event| {
+                (
+                    event["state_key"].as_str().unwrap().to_owned(),
+                    event["content"]["membership"].as_str().unwrap().to_owned(),
+                )
+            })
+            .collect();
+        members.sort();
+        (
+            members,
+            format!("&since={}", body["next_batch"].as_str().unwrap()),
+        )
+    };
+    let is = |user: &User, membership: &str| (user.id.clone(), membership.to_owned());
+    let (members, since) = look("").await;
+    assert_eq!(
+        members,
+        [is(&alice, "join"), is(&bob, "join"), is(&carol, "join")]
+    );
+
+    // Carol has said nothing: that she is out is told all the same.
+    let kick = json!({ "user_id": carol.id });
+    assert_eq!(
+        alice
+            .post(&format!("/rooms/{}/kick", enc(&room)), kick)
+            .await
+            .0,
+        200
+    );
+    let (members, _) = look(&since).await;
+    assert!(members.contains(&is(&carol, "leave")), "{members:?}");
+}

@@ -1,0 +1,1 @@
+UPDATE account_data SET gone = true, content = '{}' WHERE type = 'nothing';
