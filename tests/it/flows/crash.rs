@@ -114,6 +114,11 @@ async fn a_stopped_server_ends_in_good_order() {
     let room = alice.create_room(json!({})).await;
     alice.say(&room, "before").await;
     server.stop();
+    // An operator who reads of a problem looks for one.
+    let log = server.log();
+    let mut problems = log.lines();
+    let problem = problems.find(|line| line.contains(" WARN ") || line.contains(" ERROR "));
+    assert_eq!(problem, None, "{log}");
     server.restart().await;
     assert_eq!(alice.history(&room).await, ["before"]);
 }
