@@ -19,9 +19,12 @@ pub(super) fn serve(file: &ConfigFile, config: &Config) -> anyhow::Result<()> {
         let stop_without_database = stop.clone();
         let lost = gone.clone();
         tokio::spawn(async move {
-            lost.cancelled().await;
-            tracing::error!("the private PostgreSQL has ended");
-            stop_without_database.cancel();
+            // After a stop it is meant to end.
+            let lost = stop_without_database.run_until_cancelled(lost.cancelled());
+            if lost.await.is_some() {
+                tracing::error!("the private PostgreSQL has ended");
+                stop_without_database.cancel();
+            }
         });
         for listener in &config.listeners {
             let scheme = if listener.tls.is_some() {

@@ -96,7 +96,7 @@ pub(super) async fn create_with(
     )?);
     drafts.append(&mut more);
     for user in local {
-        drafts.push(membership::draft("invite", user, request.is_direct, None)?);
+        drafts.push(membership::invitation(rooms, user, request.is_direct, None).await?);
     }
     write(rooms, &room, creator, pdu, &drafts).await?;
     publish(rooms, &room, creator, request, alias.as_deref()).await?;

@@ -85,7 +85,7 @@ impl Shares {
         self.bits.fetch_and(!bits, Ordering::AcqRel);
     }
 
-    /// Keeps a fair part of the shares, until the process ends. `take` prepares for those that were
+    /// Keeps a fair part of the shares, until the server stops. `take` prepares for those that were
     /// free, and [`gain`](Self::gain)s them.
     pub async fn keep<F>(&self, db: &Db, take: impl Fn(u64) -> F)
     where
@@ -94,11 +94,13 @@ impl Shares {
         let mut clock = tokio::time::interval(LOOK_EVERY);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut conn = None;
-        loop {
-            clock.tick().await;
+        let stopping = db.stream.stopping();
+        while stopping.run_until_cancelled(clock.tick()).await.is_some() {
             let look = tokio::time::timeout(LOST_AFTER, self.look(db, &mut conn, &take));
             let problem = match look.await {
                 Ok(Ok(())) => continue,
+                // The database may be gone before us, and nothing is wrong with that then.
+                Ok(Err(_)) | Err(_) if stopping.is_cancelled() => return,
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer".to_owned(),
             };

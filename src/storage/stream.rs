@@ -264,6 +264,11 @@ impl StreamClock {
         self.0.stop.cancel();
     }
 
+    /// Cancelled when this process lets go of the database.
+    pub(super) fn stopping(&self) -> &CancellationToken {
+        &self.0.stop
+    }
+
     /// Keeps rows until the horizon passes them; what they are about is known from now on.
     fn hear_of(&self, state: &mut State, rows: Vec<LogRow>) {
         let mut recent = self

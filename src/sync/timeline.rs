@@ -109,7 +109,7 @@ pub(super) struct Timeline {
     pub(super) room: Arc<Room>,
     /// Newest first, one more than the limit where there are more.
     pub(super) events: Vec<Event>,
-    /// Below them our copy of the timeline has a hole.
+    /// Below them our copy of the timeline has a hole, or does not begin with the room.
     pub(super) cut: bool,
     /// State that was told; `None`: nothing was.
     pub(super) told: Option<Entries>,
@@ -181,14 +181,14 @@ pub(super) async fn read(
         by_room.entry(event.room).or_default().push(event);
     }
     let mut timelines = Vec::with_capacity(spans.len());
-    for nid in nids {
-        let Some(room) = found.get(&nid).cloned() else {
+    for span in spans {
+        let Some(room) = found.get(&span.room).cloned() else {
             continue;
         };
-        let events = by_room.remove(&nid).unwrap_or_default();
+        let events = by_room.remove(&span.room).unwrap_or_default();
         let mut events = rooms.parse(&room, events)?;
-        let cut = cut_at_hole(&mut events);
-        let told = told.remove(&nid);
+        let cut = cut_at_hole(&mut events) || lacks_beginning(span, &events);
+        let told = told.remove(&span.room);
         timelines.push(Timeline {
             room,
             events,
@@ -266,6 +266,13 @@ fn cut_at_hole(events: &mut Vec<Event>) -> bool {
         events.truncate(at + 1);
     }
     hole.is_some()
+}
+
+/// Whether a timeline from the beginning on does not begin with the room: who joins by a peer is told
+/// that there is more before, which comes when it is asked for.
+fn lacks_beginning(span: &Span, events: &[Event]) -> bool {
+    let oldest = events.last().map(|event| &event.pdu.kind);
+    span.since == 0 && oldest.is_some_and(|kind| *kind != TimelineEventType::RoomCreate)
 }
 
 /// What is known of the members of rooms.

@@ -18,7 +18,7 @@ use super::{
         send::{Built, auth_slice, authorize, position, send},
         server_notices,
     },
-    draft, require_joined,
+    invitation, require_joined,
 };
 use crate::{
     clock::now_ms,
@@ -43,18 +43,19 @@ pub async fn invite(
 ) -> Result<(), Error> {
     blocks::check(rooms, room_id).await?;
     require_joined(rooms, room_id, sender).await?;
-    let draft = draft("invite", target, is_direct, reason)?;
     if persist::is_local(rooms, target) {
         // One of an application service comes into being now, if at all.
         if rooms.ctx().appservices.has_user(target) {
             registration::exists(rooms.ctx(), target).await?;
         }
+        let draft = invitation(rooms, target, is_direct, reason).await?;
         let sent = send(rooms, room_id, sender, &draft, None).await?;
         if let Some(pos) = sent.pos {
             rooms.ctx().db.stream.reached(pos).await;
         }
         return Ok(());
     }
+    let draft = invitation(rooms, target, is_direct, reason).await?;
     of_peer(rooms, room_id, sender, target, &draft).await
 }
 
@@ -160,12 +161,14 @@ pub async fn preview(
     Ok(slice.iter().map(|(_, pdu)| pdu.clone()).collect())
 }
 
-/// Stripped state as clients get it: a JSON array. `last` is the user's own membership event.
+/// Stripped state as clients get it: a JSON array. `last` is the user's own membership event, which is
+/// told with its id and time: clients say when somebody was invited, and sort by it.
 pub fn stripped(events: &[Arc<Pdu>], last: Option<&Pdu>) -> String {
-    let events = events.iter().map(AsRef::as_ref).chain(last);
-    let parts: Vec<String> = events
-        .map(|pdu| {
-            to_client(pdu, Shape::Stripped, serde_json::Map::new())
+    let events = events.iter().map(|pdu| (pdu.as_ref(), Shape::Stripped));
+    let shown = events.chain(last.map(|pdu| (pdu, Shape::Sync)));
+    let parts: Vec<String> = shown
+        .map(|(pdu, shape)| {
+            to_client(pdu, shape, serde_json::Map::new())
                 .get()
                 .to_owned()
         })

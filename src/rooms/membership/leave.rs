@@ -39,14 +39,7 @@ pub async fn leave(
         Some(MembershipState::Join | MembershipState::Invite | MembershipState::Knock)
     );
     if ours && in_graph {
-        let sent = send(
-            rooms,
-            room_id,
-            user,
-            &draft("leave", user, false, reason)?,
-            None,
-        )
-        .await?;
+        let sent = send(rooms, room_id, user, &draft("leave", user, reason)?, None).await?;
         if let Some(pos) = sent.pos {
             rooms.ctx().db.stream.reached(pos).await;
         }

@@ -13,7 +13,9 @@ use ruma::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    Error, Rooms, purge, raw,
+    Error, Rooms,
+    persist::is_local,
+    purge, raw,
     send::{Sent, send},
 };
 use crate::{event::build::Draft, storage};
@@ -22,18 +24,37 @@ use crate::{event::build::Draft, storage};
 pub(super) fn draft(
     membership: &str,
     target: &UserId,
-    is_direct: bool,
     reason: Option<&str>,
 ) -> Result<Draft, Error> {
+    with_content(target, content(membership, reason))
+}
+
+fn content(membership: &str, reason: Option<&str>) -> Map<String, Value> {
     let mut content = Map::new();
     content.insert("membership".to_owned(), json!(membership));
-    if is_direct {
-        content.insert("is_direct".to_owned(), json!(true));
-    }
     if let Some(reason) = reason {
         content.insert("reason".to_owned(), json!(reason));
     }
-    with_content(target, content)
+    content
+}
+
+/// An invitation. Of a user of ours it shows the profile: clients name a direct chat after who is
+/// invited, and would name it by an id until they come (as Synapse does).
+pub(super) async fn invitation(
+    rooms: &Rooms,
+    target: &UserId,
+    is_direct: bool,
+    reason: Option<&str>,
+) -> Result<Draft, Error> {
+    let mut content = content("invite", reason);
+    if is_direct {
+        content.insert("is_direct".to_owned(), json!(true));
+    }
+    if is_local(rooms, target) {
+        draft_with_profile(rooms, target, content).await
+    } else {
+        with_content(target, content)
+    }
 }
 
 fn with_content(target: &UserId, content: Map<String, Value>) -> Result<Draft, Error> {
@@ -50,7 +71,9 @@ pub(super) async fn draft_with_profile(
     user: &UserId,
     mut content: Map<String, Value>,
 ) -> Result<Draft, Error> {
-    let nid = rooms.ctx().db.ids.user(user).await?;
+    let Some(nid) = rooms.ctx().db.ids.find_user(user).await? else {
+        return with_content(user, content);
+    };
     let mut conn = rooms.ctx().db.conn().await?;
     let (display_name, avatar_url) = storage::memberships::profile(&mut conn, nid).await?;
     drop(conn);
@@ -140,13 +163,7 @@ pub async fn kick(
     // A kick of someone who is banned would be an unban.
     match current(rooms, room_id, target).await? {
         Some(MembershipState::Join | MembershipState::Invite | MembershipState::Knock) => {
-            put(
-                rooms,
-                room_id,
-                sender,
-                draft("leave", target, false, reason)?,
-            )
-            .await
+            put(rooms, room_id, sender, draft("leave", target, reason)?).await
         }
         _ => Err(Error::Forbidden(format!("{target} is not in the room"))),
     }
@@ -160,7 +177,7 @@ pub async fn ban(
     target: &UserId,
     reason: Option<&str>,
 ) -> Result<Sent, Error> {
-    put(rooms, room_id, sender, draft("ban", target, false, reason)?).await
+    put(rooms, room_id, sender, draft("ban", target, reason)?).await
 }
 
 /// Lifts a ban (`POST /unban`).
@@ -173,13 +190,7 @@ pub async fn unban(
 ) -> Result<Sent, Error> {
     match current(rooms, room_id, target).await? {
         Some(MembershipState::Ban) => {
-            put(
-                rooms,
-                room_id,
-                sender,
-                draft("leave", target, false, reason)?,
-            )
-            .await
+            put(rooms, room_id, sender, draft("leave", target, reason)?).await
         }
         _ => Err(Error::Forbidden(format!("{target} is not banned"))),
     }

@@ -58,7 +58,7 @@ pub async fn knock(
                 .map_err(super::refused)?;
             let named = super::servers_of(&answer.knock_room_state);
             super::stay_clear(rooms, (room_id, server), user, named.iter()).await?;
-            let own = to_client(&knock, Shape::Stripped, serde_json::Map::new());
+            let own = to_client(&knock, Shape::Sync, serde_json::Map::new());
             let state = strip(
                 (rooms, server),
                 &answer.knock_room_state,
@@ -93,7 +93,7 @@ pub async fn knock(
 }
 
 /// Stripped state for clients out of what a peer gives: full events that verify, or stripped ones
-/// cut down to the four fields. `own` is the user's own membership event, stripped.
+/// cut down to the four fields. `own` is the user's own membership event, as it is told.
 pub(in crate::rooms) async fn strip(
     (rooms, via): (&Rooms, &ServerName),
     state: &[RawStrippedState],

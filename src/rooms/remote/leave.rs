@@ -20,7 +20,7 @@ pub async fn leave(
     via: &[OwnedServerName],
     reason: Option<&str>,
 ) -> Result<Pdu, Error> {
-    let draft = membership::draft("leave", user, false, reason)?;
+    let draft = membership::draft("leave", user, reason)?;
     let federation = &rooms.ctx().federation;
     let mut last = Error::Remote("no server to tell".to_owned());
     for server in via {

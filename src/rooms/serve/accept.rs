@@ -332,7 +332,7 @@ pub async fn invite(
     let mut conn = rooms.ctx().db.conn().await?;
     let room = storage::rooms::intern(&mut conn, offer.room_id, &version.id, now_ms()).await?;
     drop(conn);
-    let own = to_client(&pdu, Shape::Stripped, serde_json::Map::new());
+    let own = to_client(&pdu, Shape::Sync, serde_json::Map::new());
     let stripped = strip((rooms, offer.origin), preview, &version, own.get()).await;
     let sender = ids.user(&pdu.sender).await?;
     feed::keep_invite(rooms, (room, user), (&target, &pdu), &stripped).await?;

@@ -71,6 +71,53 @@ async fn an_invitation_can_be_refused_when_nobody_is_left_and_forgetting_is_told
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_invitation_says_when_it_came_and_shows_who_is_invited() {
+    let server = Server::start().await;
+    let alice = server.user("alice").await;
+    let mut bob = server.user("bob").await;
+    let path = format!("/profile/{}/displayname", enc(&bob.id));
+    let name = json!({ "displayname": "Bob vom Amt" });
+    assert_eq!(bob.put(&path, name).await.0, 200);
+
+    // With the creation of a room, and afterwards.
+    let direct = json!({ "invite": [bob.id], "is_direct": true, "preset": "private_chat" });
+    let with_creation = alice.create_room(direct).await;
+    let later = alice.create_room(json!({ "preset": "private_chat" })).await;
+    let invite = format!("/rooms/{}/invite", enc(&later));
+    let body = json!({ "user_id": bob.id, "reason": "please" });
+    assert_eq!(alice.post(&invite, body).await.0, 200);
+    for (room, is_direct, reason) in [
+        (&with_creation, json!(true), Value::Null),
+        (&later, Value::Null, json!("please")),
+    ] {
+        let path = format!("/rooms/{}/state", enc(room));
+        let (_, state) = alice.get(&path).await;
+        let id = bob.id.clone();
+        let is_own = |event: &&Value| event["state_key"] == id.as_str();
+        let sent = state.as_array().unwrap().iter().find(is_own).unwrap();
+        let content = &sent["content"];
+        assert_eq!(content["membership"], "invite", "{sent}");
+        assert_eq!(content["displayname"], "Bob vom Amt", "{sent}");
+        assert_eq!(
+            (&content["is_direct"], &content["reason"]),
+            (&is_direct, &reason)
+        );
+        let told = bob.is_invited(room).await;
+        let told = told["invite_state"]["events"].as_array().unwrap();
+        let told = told.iter().find(is_own).unwrap();
+        for field in ["content", "event_id", "origin_server_ts", "sender"] {
+            assert_eq!(told[field], sent[field], "{told}");
+        }
+        bob.since = None;
+    }
+    // Nobody is made by an invitation.
+    let nobody = format!("@nobody:{}", server.name);
+    let status = alice.post(&invite, json!({ "user_id": nobody })).await.0;
+    assert_eq!(status, 200);
+    assert_eq!(bob.get(&format!("/profile/{}", enc(&nobody))).await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn knocking_asks_to_be_let_in() {
     let server = Server::start().await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);

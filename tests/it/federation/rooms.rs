@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::rig::{
-    enc,
+    enc, eventually,
     server::{Folder, Server},
     tls::Tls,
     user::User,
@@ -76,6 +76,43 @@ pub(crate) async fn a_life_together(
             event["state_key"] == bob_id.as_str() && event["content"]["membership"] == "leave"
         })
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_joins_by_a_peer_is_told_that_there_is_more_before() {
+    let (_folder, one, other) = two_servers().await;
+    let (alice, mut bob) = (one.user("alice").await, other.user("bob").await);
+    for version in ["11", "12"] {
+        let room = alice
+            .create_room(json!({ "room_version": version, "invite": [bob.id] }))
+            .await;
+        // A client that knows the room already, from the invitation, asks for no more unless it is told.
+        bob.is_invited(&room).await;
+        alice.say(&room, "before you came").await;
+        bob.join(&room).await;
+        let timeline = eventually("the joined room", async || {
+            let (_, sync) = bob.get("/sync").await;
+            let joined = &sync["rooms"]["join"][&room];
+            joined.is_object().then(|| joined["timeline"].clone())
+        })
+        .await;
+        assert_eq!(timeline["limited"], true, "{timeline}");
+        let since = bob.since.clone().unwrap();
+        let (_, sync) = bob.get(&format!("/sync?since={since}")).await;
+        let known = &sync["rooms"]["join"][&room]["timeline"];
+        assert_eq!(known["limited"], true, "{known}");
+        let history = bob.history(&room).await;
+        assert!(history.iter().any(|text| text == "before you came"));
+
+        // What came since is told to the beginning, and then there is no more.
+        let filter = json!({ "room": { "timeline": { "limit": 50 } } });
+        let (_, sync) = bob
+            .get(&format!("/sync?filter={}", enc(&filter.to_string())))
+            .await;
+        let timeline = &sync["rooms"]["join"][&room]["timeline"];
+        assert_eq!(timeline["events"][0]["type"], "m.room.create", "{timeline}");
+        assert_eq!(timeline["limited"], false, "{timeline}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -100,6 +100,9 @@ async fn old_servers_invite_in_the_first_version_of_the_api() {
                 .iter()
                 .any(|event| event["type"] == "m.room.join_rules")
         );
+        // When one was invited is told, of a room of a peer as well.
+        let own = shown.iter().find(|event| event["state_key"] == *alice.id);
+        assert!(own.unwrap()["origin_server_ts"].is_i64(), "{invited}");
         alice.join_via(&room.id, &peer.name).await;
         // Which version it is we remember from the join.
         server.kill();

@@ -114,6 +114,11 @@ async fn a_stopped_server_ends_in_good_order() {
     let room = alice.create_room(json!({})).await;
     alice.say(&room, "before").await;
     server.stop();
+    // An operator who reads of a problem looks for one, and that the database ends then is none.
+    let log = server.log();
+    for problem in ["does nothing of it for now", "PostgreSQL has ended"] {
+        assert!(!log.contains(problem), "{log}");
+    }
     server.restart().await;
     assert_eq!(alice.history(&room).await, ["before"]);
 }
