@@ -25,7 +25,7 @@ impl Client {
         };
         let (status, answer) = self.ask_provider(url, request).await?;
         if status != 200 {
-            return Err(refusal(status, &answer));
+            return Err(refusal(status, answer.as_ref()));
         }
         answer.ok_or_else(|| nonsense(url))
     }
@@ -50,7 +50,7 @@ impl Client {
         };
         let (status, answer) = self.ask_provider(url, request).await?;
         if status != 200 {
-            return Err(refusal(status, &answer));
+            return Err(refusal(status, answer.as_ref()));
         }
         answer.ok_or_else(|| nonsense(url))
     }
@@ -80,8 +80,8 @@ impl Client {
 }
 
 /// An error as OAuth tells it (RFC 6749, section 5.2); its code has few characters.
-fn refusal(status: u16, answer: &Option<Value>) -> Error {
-    let code = answer.as_ref().and_then(|answer| answer["error"].as_str());
+fn refusal(status: u16, answer: Option<&Value>) -> Error {
+    let code = answer.and_then(|answer| answer["error"].as_str());
     let is_code = |code: &&str| {
         code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
     };

@@ -38,8 +38,8 @@ pub async fn issue_for(ctx: &Context, session: &Session) -> Result<String, Error
 /// Whose token it is, and of which session at an identity provider it comes. It is used up by that.
 pub async fn redeem(ctx: &Context, token: &str) -> Result<(OwnedUserId, Option<Origin>), Error> {
     let mut conn = ctx.db.conn().await?;
-    let taken = storage::login_tokens::take(&mut conn, &hash(token), now_ms()).await?;
+    let found = storage::login_tokens::take(&mut conn, &hash(token), now_ms()).await?;
     drop(conn);
-    let (user, origin) = taken.ok_or(Error::Forbidden("the login token is not valid"))?;
+    let (user, origin) = found.ok_or(Error::Forbidden("the login token is not valid"))?;
     Ok((ctx.db.ids.user_id(user).await?, origin))
 }

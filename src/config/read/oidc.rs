@@ -89,7 +89,7 @@ fn provider(layer: &mut Source) -> Option<IdentityProvider> {
         client_secret,
         client_auth: client_auth.unwrap_or_default(),
         scopes,
-        endpoints: endpoints?,
+        endpoints: endpoints.ok()?,
         userinfo,
         user_mapping,
         requirements,
@@ -154,12 +154,12 @@ fn issuer(layer: &mut Source) -> Option<(String, Url)> {
     Some((text, url))
 }
 
-/// `None`: something is wrong; `Some(None)`: they are discovered.
+/// `None`: they are discovered. What is wrong is noted.
 fn endpoints(
     layer: &mut Source,
     issuer: Option<&Url>,
     is_discovered: bool,
-) -> Option<Option<Endpoints>> {
+) -> Result<Option<Endpoints>, ()> {
     let mut read = |key: &'static str| {
         let text = layer.text(key)?;
         let url = Url::parse(&text).ok();
@@ -181,15 +181,15 @@ fn endpoints(
                           give false";
             layer.problem("discover", None, remedy);
         }
-        return Some(None);
+        return Ok(None);
     }
     let (Some(authorization), Some(token), Some(jwks)) = (authorization, token, jwks) else {
         let remedy = "is false, so that authorization_endpoint, token_endpoint and jwks_uri are \
                       needed";
         layer.problem("discover", None, remedy);
-        return None;
+        return Err(());
     };
-    Some(Some(Endpoints {
+    Ok(Some(Endpoints {
         authorization,
         token,
         jwks,

@@ -41,8 +41,8 @@ use crate::{
 const CHOICE_PATH: &str = "/_synapse/client/pick_idp";
 /// Where people prove once more who they are.
 const STAGE_PATH: &str = "/_matrix/client/v3/auth/m.login.sso/fallback/web";
-/// Characters of what a query holds, of which nothing is long.
-const PARAMETER_CHARS_MAX: usize = 2_048;
+/// Bytes of the address of a client.
+const PARAMETER_BYTES_MAX: usize = 2_048;
 
 pub(super) fn routes() -> Router<App> {
     let router = mount::<sso_login::v3::Request, _, _>(Router::new(), sso_login);
@@ -76,16 +76,11 @@ struct Wanted {
 
 type Asked<T> = Result<Query<T>, QueryRejection>;
 
-/// The address at which a client waits, or the page that says that it is none.
-fn wanted(asked: Asked<Wanted>) -> Result<String, Response> {
-    let text = asked
-        .map(|Query(wanted)| wanted.redirect_url)
-        .unwrap_or_default();
-    let url = (text.len() <= PARAMETER_CHARS_MAX).then(|| redirect_url(&text));
-    match url.flatten() {
-        Some(_) => Ok(text),
-        None => Err(page::bad_client()),
-    }
+/// The address at which a client waits; `None`: it names none that can be.
+fn wanted(asked: Asked<Wanted>) -> Option<String> {
+    let text = asked.ok()?.0.redirect_url;
+    let is_good = text.len() <= PARAMETER_BYTES_MAX && redirect_url(&text).is_some();
+    is_good.then_some(text)
 }
 
 /// `GET /_matrix/client/v3/login/sso/redirect`
@@ -96,22 +91,19 @@ async fn sso_login(
 ) -> Result<Response, ApiError> {
     check_any(&app)?;
     app.limits.check_address(Kind::Sso, address)?;
-    let redirect_url = match wanted(asked) {
-        Ok(redirect_url) => redirect_url,
-        Err(page) => return Ok(page),
+    let Some(redirect_url) = wanted(asked) else {
+        return Ok(page::bad_client());
     };
-    let goal = Goal::Session {
-        redirect_url: &redirect_url,
-    };
-    match app.ctx.providers.all() {
-        [only] => Ok(begin(&app, only, goal).await),
-        _ => {
-            let mut query = url::form_urlencoded::Serializer::new(String::new());
-            query.append_pair("redirectUrl", &redirect_url);
-            let location = format!("{CHOICE_PATH}?{}", query.finish());
-            Ok(page::redirection(&location, &[]))
-        }
+    if let [only] = app.ctx.providers.all() {
+        let goal = Goal::Session {
+            redirect_url: &redirect_url,
+        };
+        return Ok(begin(&app, only, goal).await);
     }
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("redirectUrl", &redirect_url);
+    let location = format!("{CHOICE_PATH}?{}", query.finish());
+    Ok(page::redirection(&location, &[]))
 }
 
 /// `GET /_matrix/client/v3/login/sso/redirect/{idpId}`
@@ -126,23 +118,20 @@ async fn sso_login_with_provider(
     let Some(provider) = app.ctx.providers.find(&id) else {
         return Ok(page::unknown_provider());
     };
-    match wanted(asked) {
-        Ok(redirect_url) => {
-            let goal = Goal::Session {
-                redirect_url: &redirect_url,
-            };
-            Ok(begin(&app, provider, goal).await)
-        }
-        Err(page) => Ok(page),
-    }
+    let Some(redirect_url) = wanted(asked) else {
+        return Ok(page::bad_client());
+    };
+    let goal = Goal::Session {
+        redirect_url: &redirect_url,
+    };
+    Ok(begin(&app, provider, goal).await)
 }
 
 /// `GET /_synapse/client/pick_idp`
 async fn choice(State(app): State<App>, asked: Asked<Wanted>) -> Result<Response, ApiError> {
     check_any(&app)?;
-    let redirect_url = match wanted(asked) {
-        Ok(redirect_url) => redirect_url,
-        Err(page) => return Ok(page),
+    let Some(redirect_url) = wanted(asked) else {
+        return Ok(page::bad_client());
     };
     let links = app.ctx.providers.all().iter().map(|provider| {
         let mut query = url::form_urlencoded::Serializer::new(String::new());

@@ -150,8 +150,8 @@ pub async fn begin(ctx: &Context, provider: &Provider, goal: Goal<'_>) -> Result
         redirect_url,
         uia_session,
     };
-    let redirect_uri = redirect_uri(ctx);
-    let way = way(&redirect_uri, &login);
+    let callback = redirect_uri(ctx);
+    let way = way(&callback, &login);
     // Who is logged in there already has proved nothing anew.
     let again = login.uia_session.is_some();
     let location = provider.authorization(way, &state, again).await?;
@@ -202,9 +202,9 @@ pub async fn finish(ctx: &Context, back: Back<'_>) -> Result<Done, Error> {
     if let Some(error) = back.error {
         return Err(Error::Denied(error.chars().take(64).collect()));
     }
-    let redirect_uri = redirect_uri(ctx);
+    let callback = redirect_uri(ctx);
     let code = back.code.unwrap_or_default();
-    let identity = provider.redeem(code, way(&redirect_uri, &login)).await?;
+    let identity = provider.redeem(code, way(&callback, &login)).await?;
     if !provider.admits(&identity.claims) {
         return Err(Error::Unmet);
     }
