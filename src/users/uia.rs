@@ -157,6 +157,10 @@ pub async fn authenticate(
 
 /// The operation that a session is good for, and who asks; `None`: there is no such session.
 pub async fn find(ctx: &Context, session: &str) -> Result<Option<(String, UserNid)>, Error> {
+    // What no database can hold is none.
+    if session.contains('\0') {
+        return Ok(None);
+    }
     let mut conn = ctx.db.conn().await?;
     let found = storage::users::find_uia(&mut conn, session, now_ms() - LIFE_MS).await?;
     Ok(found.map(|found| (found.path, UserNid(found.user_nid))))

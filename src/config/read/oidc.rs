@@ -163,7 +163,7 @@ fn endpoints(
     let mut read = |key: &'static str| {
         let text = layer.text(key)?;
         let url = Url::parse(&text).ok();
-        let url = url.filter(|url| issuer.is_none_or(|issuer| may_be_at(issuer, url)));
+        let url = url.filter(|url| may_be_at(issuer.unwrap_or(url), url));
         if url.is_none() {
             let remedy = "is not an address with TLS; write it as https://…";
             layer.problem(key, Some(format!("{text:?}")), remedy);

@@ -200,7 +200,9 @@ pub async fn finish(ctx: &Context, back: Back<'_>) -> Result<Done, Error> {
         return Err(oidc::Error::Nonsense("another one answers in its place").into());
     }
     if let Some(error) = back.error {
-        return Err(Error::Denied(error.chars().take(64).collect()));
+        // A code of a few letters (RFC 6749, section 4.1.2.1), from anybody, for the log.
+        let code = error.chars().filter(char::is_ascii_graphic).take(64);
+        return Err(Error::Denied(code.collect()));
     }
     let callback = redirect_uri(ctx);
     let code = back.code.unwrap_or_default();

@@ -559,6 +559,7 @@ async fn who_has_no_password_proves_at_the_provider_who_they_are() {
         "",
         "?session=x",
         "?session=%FF",
+        "?session=%00",
         &format!("?session={session}"),
     ] {
         let path = format!("/_matrix/client/v3/auth/m.login.sso/fallback/web{bad}");

@@ -555,7 +555,7 @@ pub(crate) async fn redeem(server: &Server, seen: &Seen) -> (u16, Value) {
 /// Claims without those that are named.
 pub(crate) fn without(person: Value, names: &[&str]) -> Value {
     let taken = names.iter().map(|name| ((*name).to_owned(), Value::Null));
-    merged(person, Value::Object(Map::from_iter(taken)))
+    merged(person, Value::Object(taken.collect::<Map<_, _>>()))
 }
 
 /// Claims with others.
