@@ -6,7 +6,7 @@ use ruma::ServerName;
 
 use crate::{
     appservices::Services, config::Config, event::keys::SigningKeys, federation, mail::Mailer,
-    storage::Db,
+    oidc::Providers, storage::Db,
 };
 
 /// Infrastructure handles. Cheap to clone.
@@ -28,6 +28,8 @@ pub struct Inner {
     pub appservices: Services,
     /// Sends mails; `None`: there is no e-mail.
     pub mail: Option<Mailer>,
+    /// Identity providers.
+    pub providers: Providers,
 }
 
 impl Context {
@@ -41,6 +43,7 @@ impl Context {
         let appservices = Services::new(&config)?;
         let mail = Mailer::new(&config);
         let mail = mail.map_err(|error| federation::Error::Setup(error.to_string()))?;
+        let providers = Providers::new(&config, &federation);
         Ok(Self(Arc::new(Inner {
             config,
             db,
@@ -48,6 +51,7 @@ impl Context {
             federation,
             appservices,
             mail,
+            providers,
         })))
     }
 

@@ -16,6 +16,7 @@ pub mod http;
 pub mod jobs;
 pub mod mail;
 pub mod media;
+pub mod oidc;
 pub mod postgres;
 pub mod rooms;
 pub mod server;

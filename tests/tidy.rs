@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 15] = [
     &["event", "telemetry", "postgres", "blobs"],
     &["storage"],
     &["federation", "mail"],
-    &["appservices"],
+    &["appservices", "oidc"],
     &["context"],
     &["users"],
     &["devices"],

@@ -7,6 +7,7 @@ pub mod appservice;
 pub mod email;
 pub mod federation;
 pub mod media;
+pub mod oidc;
 
 mod problem;
 mod read;
@@ -25,6 +26,7 @@ pub use self::{
     email::{Email, EmailTls},
     federation::{Federation, ServerRule, UnlistedInRoom},
     media::Media,
+    oidc::{IdentityProvider, Sso},
     problem::{Error, Problem},
 };
 
@@ -108,6 +110,10 @@ pub struct Config {
     pub rtc: Rtc,
     /// E-mail; `None`: there is none.
     pub email: Option<Email>,
+    /// Login by single sign-on.
+    pub sso: Sso,
+    /// Identity providers that do it; empty: there is none.
+    pub oidc: Vec<Arc<IdentityProvider>>,
     /// What is not in the specification yet, and changes what everybody sees.
     pub unstable: Unstable,
     /// Logging.
@@ -434,6 +440,8 @@ impl Default for Config {
                 livekit_service_urls: Vec::new(),
             },
             email: None,
+            sso: Sso::default(),
+            oidc: Vec::new(),
             unstable: Unstable {
                 thread_subscriptions: false,
                 account_data_deletion: false,

@@ -8,6 +8,7 @@ pub mod gateway;
 pub mod guard;
 pub mod keys;
 pub mod notary;
+pub mod provider;
 pub mod resolve;
 pub mod rules;
 pub mod sender;

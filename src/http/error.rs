@@ -280,6 +280,7 @@ impl From<users::Error> for ApiError {
             Error::Invalid(_) | Error::NoGateway(_) | Error::Parameter(_) => bad("M_INVALID_PARAM"),
             Error::UnknownAddress => bad("M_THREEPID_NOT_FOUND"),
             Error::AddressInUse => bad("M_THREEPID_IN_USE"),
+            Error::ExternalIdInUse => Self::new(StatusCode::CONFLICT, "M_UNKNOWN", &text),
             Error::AddressNotSupported => bad("M_THREEPID_MEDIUM_NOT_SUPPORTED"),
             Error::AddressDenied => forbidden("M_THREEPID_DENIED"),
             Error::AddressUnproved => bad("M_THREEPID_AUTH_FAILED"),

@@ -51,6 +51,8 @@ pub enum Kind {
     /// What an address does to delayed events: a server of calls restarts those of all who are in
     /// them.
     Delayed,
+    /// Steps of logins through identity providers from an address, which may be that of a whole agency.
+    Sso,
 }
 
 impl Kind {
@@ -70,6 +72,7 @@ impl Kind {
             // A room full of links shows many at once.
             Self::Binding | Self::UrlPreview => (1.0, 50.0),
             Self::Delayed => (100.0, 1_000.0),
+            Self::Sso => (5.0, 200.0),
         }
     }
 }

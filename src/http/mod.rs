@@ -13,6 +13,7 @@ pub mod limits;
 pub mod path;
 pub mod reply;
 pub mod request;
+pub mod sso;
 pub mod standing;
 mod well_known;
 
@@ -82,6 +83,7 @@ pub fn router(app: App, serve: &[Serve]) -> Router {
         router = router
             .merge(client::routes())
             .merge(email::routes())
+            .merge(sso::routes())
             .merge(admin::client_routes())
             .merge(well_known::client_routes());
     }

@@ -161,7 +161,8 @@ pub async fn forget_seen(conn: &mut PgConnection, ts: i64, limit: i64) -> Result
 pub async fn delete(conn: &mut PgConnection, user: UserNid, devices: &[i32]) -> Result<(), Error> {
     sqlx::query!(
         "WITH told AS (DELETE FROM sliding_connection WHERE user_nid = $1 AND device_no = ANY ($2)),
-           pushers AS (DELETE FROM pusher WHERE user_nid = $1 AND device_no = ANY ($2))
+           pushers AS (DELETE FROM pusher WHERE user_nid = $1 AND device_no = ANY ($2)),
+           origins AS (DELETE FROM sso_session WHERE user_nid = $1 AND device_no = ANY ($2))
          DELETE FROM to_device WHERE user_nid = $1 AND device_no = ANY ($2)",
         user.0,
         devices

@@ -2,43 +2,57 @@
 
 use sqlx::PgConnection;
 
-use super::{Error, UserNid};
+use super::{Error, UserNid, sso::Origin};
 
-/// Keeps a token, by its hash.
+/// Keeps a token, by its hash; `origin`: the session at an identity provider that it comes of.
 pub async fn insert(
     conn: &mut PgConnection,
     hash: &[u8],
     user: UserNid,
     expires_ts: i64,
+    origin: Option<&Origin>,
 ) -> Result<(), Error> {
     sqlx::query!(
-        "INSERT INTO login_token (token_hash, user_nid, expires_ts) VALUES ($1, $2, $3)",
+        "INSERT INTO login_token
+           (token_hash, user_nid, expires_ts, sso_provider, sso_subject, sso_sid)
+         VALUES ($1, $2, $3, $4, $5, $6)",
         hash,
         user.0,
-        expires_ts
+        expires_ts,
+        origin.map(|origin| &*origin.provider),
+        origin.map(|origin| &*origin.subject),
+        origin.and_then(|origin| origin.sid.as_deref())
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// Takes a token out; whose it was, if it was good and the account is not closed.
+/// Takes a token out; whose it was and what it comes of, if it was good and the account is not closed.
 pub async fn take(
     conn: &mut PgConnection,
     hash: &[u8],
     now: i64,
-) -> Result<Option<UserNid>, Error> {
-    let user = sqlx::query_scalar!(
+) -> Result<Option<(UserNid, Option<Origin>)>, Error> {
+    let row = sqlx::query!(
         "DELETE FROM login_token t USING account a
          WHERE t.token_hash = $1 AND t.expires_ts > $2 AND a.user_nid = t.user_nid
            AND NOT a.deactivated
-         RETURNING t.user_nid",
+         RETURNING t.user_nid, t.sso_provider, t.sso_subject, t.sso_sid",
         hash,
         now
     )
     .fetch_optional(conn)
     .await?;
-    Ok(user.map(UserNid))
+    Ok(row.map(|row| {
+        let origin = row.sso_provider.zip(row.sso_subject);
+        let origin = origin.map(|(provider, subject)| Origin {
+            provider,
+            subject,
+            sid: row.sso_sid,
+        });
+        (UserNid(row.user_nid), origin)
+    }))
 }
 
 /// Deletes tokens that ended before a time; returns how many.

@@ -57,6 +57,7 @@ pub mod server_rules;
 pub mod shares;
 pub mod sliding;
 pub mod spaces;
+pub mod sso;
 pub mod state;
 pub mod sticky;
 pub mod stream;

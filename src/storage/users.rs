@@ -33,6 +33,61 @@ pub async fn find(conn: &mut PgConnection, user: UserNid) -> Result<Option<Accou
     .await?)
 }
 
+/// What administrators are shown of an account.
+#[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "columns, each for itself")]
+pub struct Shown {
+    /// Server administrator.
+    pub admin: bool,
+    /// Closed for good.
+    pub deactivated: bool,
+    /// Its user asked for erasure.
+    pub erased: bool,
+    /// One of a guest.
+    pub guest: bool,
+    /// Its sessions are refused.
+    pub locked: bool,
+    /// It may read and not act.
+    pub suspended: bool,
+    /// As in the admin API.
+    pub user_type: Option<String>,
+    /// When it was made.
+    pub created_ts: i64,
+    /// When a device of it was used last.
+    pub last_seen_ts: Option<i64>,
+}
+
+/// An account for administrators.
+pub async fn find_shown(conn: &mut PgConnection, user: UserNid) -> Result<Option<Shown>, Error> {
+    Ok(sqlx::query_as!(
+        Shown,
+        r#"SELECT a.admin, a.deactivated, a.erased, a.guest, a.user_type, a.created_ts,
+             a.locked_ts IS NOT NULL AS "locked!", a.suspended_ts IS NOT NULL AS "suspended!",
+             (SELECT max(d.last_seen_ts) FROM device d WHERE d.user_nid = a.user_nid)
+               AS "last_seen_ts?"
+           FROM account a WHERE a.user_nid = $1"#,
+        user.0
+    )
+    .fetch_optional(conn)
+    .await?)
+}
+
+/// Makes a user an administrator, or makes one none.
+pub async fn update_admin(
+    conn: &mut PgConnection,
+    user: UserNid,
+    admin: bool,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE account SET admin = $2 WHERE user_nid = $1",
+        user.0,
+        admin
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Whether a name is taken, in any case of letters.
 pub async fn is_taken(conn: &mut PgConnection, localpart: &str) -> Result<bool, Error> {
     let found = sqlx::query_scalar!(

@@ -90,6 +90,10 @@ pub async fn deactivate(ctx: &Context, user: &UserId, erase: bool) -> Result<(),
     storage::users::deactivate(&mut tx, nid, erase).await?;
     storage::pushers::delete_of_user(&mut tx, nid).await?;
     storage::threepids::delete_of_user(&mut tx, nid).await?;
+    if erase {
+        // Who they are elsewhere is not known any more. Their name stays taken.
+        storage::sso::delete_ids(&mut tx, nid).await?;
+    }
     storage::device_keys::delete_cross_signing(&mut tx, nid).await?;
     storage::key_backup::delete_all(&mut tx, nid).await?;
     tx.commit().await?;

@@ -1,6 +1,7 @@
 //! Accounts: who may log in, with what, and what belongs to them.
 
 pub mod account_data;
+pub mod administration;
 pub mod announce;
 pub mod devices;
 pub mod invite_permission;
@@ -15,6 +16,7 @@ pub mod pushers;
 pub mod registration;
 pub mod rendezvous;
 pub mod seen;
+pub mod sso;
 pub mod threepids;
 pub mod tokens;
 pub mod uia;
@@ -94,6 +96,9 @@ pub enum Error {
     /// Another account has that address.
     #[error("the e-mail address belongs to an account already")]
     AddressInUse,
+    /// Another account is that person at the identity provider.
+    #[error("the external id belongs to another account")]
+    ExternalIdInUse,
     /// Nothing of that kind here.
     #[error("this server does not do that with such addresses")]
     AddressNotSupported,

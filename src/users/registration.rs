@@ -160,23 +160,44 @@ pub async fn create_account(
     };
     let nid = ctx.db.ids.user(user).await?;
     let mut tx = ctx.db.begin().await?;
-    let made = storage::users::insert(
-        &mut tx,
-        nid,
-        user.localpart(),
-        hash.as_deref(),
-        kind,
-        now_ms(),
-    );
-    match made.await {
-        Err(error) if error.violates("account_localpart_key") || error.violates("account_pkey") => {
-            return Err(Error::NameTaken);
-        }
-        made => made?,
-    }
+    insert(&mut tx, (nid, user), hash.as_deref(), kind).await?;
     add_address(&mut tx, nid, address).await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// Makes an account without a password of somebody whom an identity provider knows (its id, and theirs
+/// there), with an e-mail address and when that was proved, if there is one.
+pub async fn create_external(
+    ctx: &Context,
+    user: &UserId,
+    address: Option<(&str, i64)>,
+    external: (&str, &str),
+) -> Result<UserNid, Error> {
+    let nid = ctx.db.ids.user(user).await?;
+    let mut tx = ctx.db.begin().await?;
+    insert(&mut tx, (nid, user), None, (false, None)).await?;
+    add_address(&mut tx, nid, address).await?;
+    match storage::sso::insert_id(&mut tx, nid, external, now_ms()).await {
+        Err(error) if error.violates("external_id_pkey") => return Err(Error::NameTaken),
+        added => added?,
+    }
+    tx.commit().await?;
+    Ok(nid)
+}
+
+async fn insert(
+    tx: &mut Tx,
+    (nid, user): (UserNid, &UserId),
+    hash: Option<&str>,
+    kind: (bool, Option<&str>),
+) -> Result<(), Error> {
+    match storage::users::insert(tx, nid, user.localpart(), hash, kind, now_ms()).await {
+        Err(error) if error.violates("account_localpart_key") || error.violates("account_pkey") => {
+            Err(Error::NameTaken)
+        }
+        made => Ok(made?),
+    }
 }
 
 async fn add_address(

@@ -20,7 +20,7 @@ use crate::{
     clock::now_ms,
     config::Appservice,
     context::Context,
-    storage::{self, LogEntry, LogKind, UserNid},
+    storage::{self, LogEntry, LogKind, UserNid, sso::Origin},
 };
 
 /// How long an access token lives that comes with a refresh token.
@@ -281,6 +281,19 @@ impl Tokens {
         display_name: Option<&str>,
         with_refresh: bool,
     ) -> Result<Granted, Error> {
+        self.grant_of(user, device_id, display_name, with_refresh, None)
+            .await
+    }
+
+    /// [`Self::grant`] with the session at an identity provider that the new one comes of.
+    pub async fn grant_of(
+        &self,
+        user: &UserId,
+        device_id: Option<&DeviceId>,
+        display_name: Option<&str>,
+        with_refresh: bool,
+        origin: Option<&Origin>,
+    ) -> Result<Granted, Error> {
         let user_nid = self.ctx.db.ids.user(user).await?;
         let device_id = device_id.map_or_else(fresh_device_id, ToOwned::to_owned);
         let mut tx = self.ctx.db.begin().await?;
@@ -296,6 +309,7 @@ impl Tokens {
             return Err(Error::Invalid("nobody logs in with a dehydrated device"));
         }
         storage::tokens::delete_of_devices(&mut tx, user_nid, &[no]).await?;
+        storage::sso::update_session(&mut tx, (user_nid, no), origin).await?;
         let granted = issue(&mut tx, (user_nid, no), device_id, with_refresh).await?;
         tx.log(invalid_entry(user_nid)).await?;
         tx.commit().await?;

@@ -29,6 +29,13 @@ pub const EMAIL: Flows = &[&[EMAIL_STAGE]];
 /// A registration token and an e-mail address.
 pub const TOKEN_AND_EMAIL: Flows = &[&["m.login.registration_token", EMAIL_STAGE]];
 
+/// A login at an identity provider.
+pub const SSO: Flows = &[&[SSO_STAGE]];
+/// The password, or a login at an identity provider.
+pub const PASSWORD_OR_SSO: Flows = &[&["m.login.password"], &[SSO_STAGE]];
+
+/// An identity provider says who it is.
+pub const SSO_STAGE: &str = "m.login.sso";
 /// Whoever registers, or asks for a new password, reads an e-mail address.
 pub const EMAIL_STAGE: &str = "m.login.email.identity";
 /// The operation in which an e-mail address is that of a new account.
@@ -115,7 +122,7 @@ pub async fn authenticate(
     if let Some(auth) = auth
         && let Some(stage) = auth.get("type").and_then(Value::as_str)
         // A proof is good once, and clients ask again.
-        && !(stage == EMAIL_STAGE && completed.iter().any(|done| done == stage))
+        && !([EMAIL_STAGE, SSO_STAGE].contains(&stage) && completed.iter().any(|done| done == stage))
     {
         match run(ctx, &operation, stage, auth).await? {
             Ok(fact) => {
@@ -146,6 +153,29 @@ pub async fn authenticate(
         session: id,
         error,
     })))
+}
+
+/// The operation that a session is good for, and who asks; `None`: there is no such session.
+pub async fn find(ctx: &Context, session: &str) -> Result<Option<(String, UserNid)>, Error> {
+    // What no database can hold is none.
+    if session.contains('\0') {
+        return Ok(None);
+    }
+    let mut conn = ctx.db.conn().await?;
+    let found = storage::users::find_uia(&mut conn, session, now_ms() - LIFE_MS).await?;
+    Ok(found.map(|found| (found.path, UserNid(found.user_nid))))
+}
+
+/// Notes that an identity provider has said who it is; `false`: somebody else than who asks, or nobody
+/// asks any more.
+pub async fn prove_person(ctx: &Context, session: &str, user: UserNid) -> Result<bool, Error> {
+    let asking = find(ctx, session).await?;
+    if asking.is_none_or(|(_, asking)| asking != user) {
+        return Ok(false);
+    }
+    let mut conn = ctx.db.conn().await?;
+    storage::users::update_uia(&mut conn, session, SSO_STAGE, &json!({})).await?;
+    Ok(true)
 }
 
 async fn open(ctx: &Context, path: &str, user: i64) -> Result<String, Error> {
@@ -181,6 +211,11 @@ async fn run(
             }
         }
         EMAIL_STAGE => prove_address(ctx, operation, auth).await,
+        // It is done elsewhere, by a browser.
+        SSO_STAGE => Ok(Err((
+            "M_UNAUTHORIZED",
+            "the identity provider has not said yet who you are",
+        ))),
         "m.login.password" => {
             let Some((user, _)) = operation.user else {
                 return Ok(Err(("M_UNKNOWN", "nobody to check a password of")));

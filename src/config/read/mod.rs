@@ -4,6 +4,7 @@ mod appservice;
 mod email;
 mod federation;
 mod media;
+mod oidc;
 mod outbound;
 mod push;
 mod rooms;
@@ -59,6 +60,8 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         server_notices: server_notices::read(source_ref),
         rtc: turn::rtc(source_ref),
         email,
+        sso: oidc::sso(source_ref),
+        oidc: oidc::read(source_ref, &well_known),
         unstable: Unstable {
             thread_subscriptions: source_ref.flag(
                 "unstable.thread_subscriptions",

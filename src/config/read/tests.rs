@@ -264,3 +264,62 @@ fn email_that_cannot_work_is_told_and_its_password_is_not() {
     assert!(!shown.contains("geheim"));
     assert_eq!(config.email.unwrap().smtp_port, 587);
 }
+
+#[test]
+fn identity_providers_that_cannot_work_are_told_and_their_secrets_are_not() {
+    let head = "server_name = \"a.example\"\n";
+    let bad = r#"
+        [sso]
+        client_whitelist = ["chat.example", "data:x"]
+        [[oidc]]
+        id = "a b"
+        issuer = "http://login.example"
+        client_secret = "geheim"
+        client_auth_method = "none"
+        scopes = ["profile"]
+        discover = false
+        token_endpoint = "ftp://x"
+        user_mapping.localpart_claim = ""
+        attribute_requirements = [{ value = "x", one_of = ["y"] }, { claim = "z", one_of = [] }]
+        localpart_claim = "x"
+        [[oidc]]
+        id = "idp"
+        issuer = "https://login.example"
+        client_id = "x"
+        jwks_uri = "https://login.example/keys"
+        [[oidc]]
+        id = "idp"
+        issuer = "https://login.example"
+        client_id = "x"
+    "#;
+    let text = load(&format!("{head}{bad}"), &[]).unwrap_err().to_string();
+    assert!(!text.contains("geheim"), "{text}");
+    for wrong in [
+        "sso.client_whitelist = \"chat.example\"",
+        "sso.client_whitelist = \"data:x\"",
+        "oidc[0].id = \"a b\"",
+        "oidc[0].issuer = \"http://login.example\"",
+        "oidc[0].client_id: is missing",
+        "oidc[0].client_auth_method = \"none\"",
+        "oidc[0].scopes = ",
+        "oidc[0].discover: is false",
+        "oidc[0].token_endpoint = \"ftp://x\"",
+        "oidc[0].user_mapping.localpart_claim: is empty",
+        "oidc[0].attribute_requirements[0].claim: is missing",
+        "oidc[0].attribute_requirements[0].value: is given with one_of",
+        "oidc[0].attribute_requirements[1].one_of: is empty",
+        "oidc[0].localpart_claim: there is no such key",
+        "oidc[1].discover: is true",
+        "oidc[2].id = \"idp\": another provider has this id",
+        "well_known.client: is missing",
+    ] {
+        assert!(text.contains(wrong), "{wrong}\n{text}");
+    }
+    let good = "[well_known]\nclient = \"https://m.example\"\n[[oidc]]\nid = \"idp\"\n\
+                issuer = \"http://localhost:8080/realms/x\"\nclient_id = \"x\"\n\
+                client_secret = \"geheim\"\n";
+    let config = load(&format!("{head}{good}"), &[]).unwrap().config;
+    assert!(!format!("{config:?}").contains("geheim"));
+    let provider = &config.oidc[0];
+    assert_eq!((&*provider.name, provider.scopes.len()), ("idp", 3));
+}

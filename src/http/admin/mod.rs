@@ -10,6 +10,7 @@ mod registration_tokens;
 mod room_deletion;
 mod rooms;
 mod server_notices;
+mod users;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ pub(super) fn routes() -> Router<App> {
         .merge(rooms::routes())
         .merge(room_deletion::routes())
         .merge(server_notices::routes())
+        .merge(users::routes())
 }
 
 /// `GET /_synapse/admin/v1/server_version`

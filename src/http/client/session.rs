@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 
 use super::account::ask_password;
 use crate::{
+    config::oidc::IdentityProvider,
+    context::Context,
     http::{
         App,
         error::ApiError,
@@ -40,12 +42,31 @@ pub(super) fn routes() -> Router<App> {
 }
 
 /// `GET /_matrix/client/v3/login`
-async fn get_login_types(_: Public<get_login_types::v3::Request>) -> Object {
-    Object(json!({ "flows": [
-        { "type": "m.login.password" },
-        { "type": "m.login.token", "get_login_token": true },
-        { "type": "m.login.application_service" },
-    ] }))
+async fn get_login_types(
+    State(ctx): State<Context>,
+    _: Public<get_login_types::v3::Request>,
+) -> Object {
+    let mut flows = vec![
+        json!({ "type": "m.login.password" }),
+        json!({ "type": "m.login.token", "get_login_token": true }),
+        json!({ "type": "m.login.application_service" }),
+    ];
+    let providers: Vec<Value> = ctx.config.oidc.iter().map(|it| shown(it)).collect();
+    if !providers.is_empty() {
+        flows.push(json!({ "type": "m.login.sso", "identity_providers": providers }));
+    }
+    Object(json!({ "flows": flows }))
+}
+
+/// A provider as clients show it.
+fn shown(provider: &IdentityProvider) -> Value {
+    let mut shown = json!({ "id": provider.id, "name": provider.name });
+    for (key, value) in [("icon", &provider.icon), ("brand", &provider.brand)] {
+        if let Some(value) = value {
+            shown[key] = json!(value);
+        }
+    }
+    shown
 }
 
 /// A login that says of which kind it is: ruma's type takes that for granted, and panics.
@@ -77,6 +98,7 @@ async fn login(
         ..
     }): Login,
 ) -> Result<Object, ApiError> {
+    let mut origin = None;
     let user = match &request.login_info {
         LoginInfo::Password(password) => {
             app.limits.check_address(Kind::Login, address)?;
@@ -101,17 +123,20 @@ async fn login(
         }
         LoginInfo::Token(login) => {
             app.limits.check_address(Kind::Login, address)?;
-            login_token::redeem(&app.ctx, &login.token).await?
+            let (user, from) = login_token::redeem(&app.ctx, &login.token).await?;
+            origin = from;
+            user
         }
         _ => return Err(users::Error::UnknownLogin.into()),
     };
     let granted = app
         .tokens
-        .grant(
+        .grant_of(
             &user,
             request.device_id.as_deref(),
             request.initial_device_display_name.as_deref(),
             request.refresh_token,
+            origin.as_ref(),
         )
         .await?;
     Ok(Object(granted_body(&user, &granted)))
@@ -123,7 +148,7 @@ async fn get_login_token(
     Authenticated { session, auth, .. }: Authenticated<get_login_token::v1::Request>,
 ) -> Result<Object, ApiError> {
     ask_password(&app, &session, "POST /login/get_token", auth.as_ref()).await?;
-    let token = login_token::issue(&app.ctx, session.user_nid).await?;
+    let token = login_token::issue_for(&app.ctx, &session).await?;
     Ok(Object(
         json!({ "login_token": token, "expires_in_ms": login_token::LIFE_MS }),
     ))

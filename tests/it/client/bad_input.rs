@@ -165,7 +165,9 @@ const EVERYTHING: &str = "[registration]\nopen = true\nshared_secret = \"test se
                           [unstable]\nthread_subscriptions = true\n\
                           [rendezvous]\nenabled = true\n\
                           [server_notices]\nlocalpart = \"notices\"\n\
-                          [well_known]\nclient = \"https://localhost\"\n";
+                          [well_known]\nclient = \"https://localhost\"\n\
+                          [[oidc]]\nid = \"idp\"\nissuer = \"http://127.0.0.1:9\"\n\
+                          client_id = \"a\"\nbackchannel_logout = true\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_endpoint_that_is_listed_is_served() {

@@ -30,6 +30,7 @@ mod server_notices;
 mod signatures;
 mod sliding;
 pub(crate) mod spaces;
+mod sso;
 pub(crate) mod sticky;
 mod sync;
 pub(crate) mod threads;

@@ -63,6 +63,10 @@ async fn checked(operation: &Operation, answer: Response) -> reqwest::Result<Res
         return Ok(answer);
     }
     let kind = header(CONTENT_TYPE).unwrap_or_default().to_owned();
+    // There a browser looks, and people are told what is wrong in a page.
+    if operation.is_for_browsers() && kind.starts_with("text/html") {
+        return Ok(answer);
+    }
     let mut again = http::Response::builder()
         .status(status)
         .version(answer.version());

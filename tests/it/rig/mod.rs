@@ -4,6 +4,7 @@ pub(crate) mod appservice;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod identity;
+pub(crate) mod idp;
 pub(crate) mod links;
 pub(crate) mod mailbox;
 mod openapi;

@@ -151,6 +151,12 @@ impl Operation {
         kinds.is_some_and(|kinds| !kinds.is_empty() && !kinds.contains_key("application/json"))
     }
 
+    /// Whether browsers are sent there, and not clients.
+    pub(super) fn is_for_browsers(&self) -> bool {
+        self.path
+            .starts_with("/_matrix/client/v3/login/sso/redirect")
+    }
+
     /// Fails where a response is not what the specification promises.
     pub(super) fn check(&self, status: u16, content_type: &str, body: &[u8]) {
         if let Err(problem) = self.problem(status, content_type, body) {

@@ -28,7 +28,7 @@ use crate::{
     rooms::membership,
     storage,
     users::{
-        self, login, openid, passwords, registration,
+        self, login, openid, passwords, registration, sso,
         tokens::{Found, Session},
         uia::{self, Operation},
     },
@@ -243,7 +243,7 @@ async fn whoami(Authenticated { session, .. }: Authenticated<whoami::v3::Request
     Object(body)
 }
 
-/// Asks for the password again, but for application services, which have none (specification,
+/// Asks for the password again, or for a login at an identity provider, but for application services, which have none (specification,
 /// v1.17).
 pub(super) async fn reauthenticate(
     app: &App,
@@ -267,7 +267,7 @@ pub(super) async fn ask_password(
     let operation = Operation {
         path,
         user,
-        flows: uia::PASSWORD,
+        flows: sso::flows(&app.ctx, session.user_nid).await?,
     };
     uia::authenticate(&app.ctx, operation, auth).await?;
     Ok(())
