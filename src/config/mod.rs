@@ -7,6 +7,8 @@ pub mod appservice;
 pub mod email;
 pub mod federation;
 pub mod media;
+pub mod terms;
+pub mod validity;
 
 mod problem;
 mod read;
@@ -26,6 +28,8 @@ pub use self::{
     federation::{Federation, ServerRule, UnlistedInRoom},
     media::Media,
     problem::{Error, Problem},
+    terms::Terms,
+    validity::AccountValidity,
 };
 
 /// The room version of new rooms where nothing else is said.
@@ -108,6 +112,10 @@ pub struct Config {
     pub rtc: Rtc,
     /// E-mail; `None`: there is none.
     pub email: Option<Email>,
+    /// What users accept; `None`: nothing.
+    pub terms: Option<Terms>,
+    /// For how long accounts are good; `None`: for ever.
+    pub account_validity: Option<AccountValidity>,
     /// What is not in the specification yet, and changes what everybody sees.
     pub unstable: Unstable,
     /// Logging.
@@ -432,6 +440,8 @@ impl Default for Config {
                 livekit_service_urls: Vec::new(),
             },
             email: None,
+            terms: None,
+            account_validity: None,
             unstable: Unstable {
                 thread_subscriptions: false,
             },

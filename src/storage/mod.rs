@@ -61,6 +61,7 @@ pub mod state;
 pub mod sticky;
 pub mod stream;
 pub mod sync;
+pub mod terms;
 pub mod thread_subscriptions;
 pub mod threepids;
 pub mod to_device;
@@ -70,6 +71,7 @@ pub mod unread;
 pub mod user_directory;
 pub mod users;
 pub mod validations;
+pub mod validity;
 
 use std::{sync::Arc, time::Duration};
 

@@ -18,6 +18,8 @@ pub struct Account {
     pub locked: bool,
     /// It may read and not act.
     pub suspended: bool,
+    /// When it ends, in milliseconds; `None`: never, or not counted yet.
+    pub valid_until_ts: Option<i64>,
 }
 
 /// An account.
@@ -25,7 +27,7 @@ pub async fn find(conn: &mut PgConnection, user: UserNid) -> Result<Option<Accou
     Ok(sqlx::query_as!(
         Account,
         r#"SELECT password_hash, admin, deactivated, locked_ts IS NOT NULL AS "locked!",
-             suspended_ts IS NOT NULL AS "suspended!"
+             suspended_ts IS NOT NULL AS "suspended!", valid_until_ts
            FROM account WHERE user_nid = $1"#,
         user.0
     )
@@ -110,8 +112,11 @@ pub async fn deactivate(conn: &mut PgConnection, user: UserNid, erase: bool) -> 
         .execute(&mut *conn)
         .await?;
     sqlx::query!("DELETE FROM presence WHERE user_nid = $1", user.0)
-        .execute(conn)
+        .execute(&mut *conn)
         .await?;
+    if erase {
+        super::terms::delete(conn, user).await?;
+    }
     Ok(())
 }
 

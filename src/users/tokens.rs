@@ -15,7 +15,7 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, broadcast::error::RecvError};
 
-use super::{Error, announce, moderation::Standing};
+use super::{Error, announce, moderation::Standing, terms};
 use crate::{
     clock::now_ms,
     config::Appservice,
@@ -49,6 +49,10 @@ pub struct Session {
     pub standing: Standing,
     /// A guest.
     pub guest: bool,
+    /// Whether the user has not accepted the terms, where somebody has to know that.
+    pub owes_terms: bool,
+    /// When the account ends, in milliseconds; `None`: never.
+    pub valid_until_ts: Option<i64>,
     /// The application service that speaks for the user. Where it names no device, `device_id` is
     /// empty and `device_no` 0, which is none.
     pub appservice: Option<Arc<Appservice>>,
@@ -158,8 +162,10 @@ impl Tokens {
         if row.expires_ts.is_some() {
             storage::tokens::update_used(&mut conn, &key).await?;
         }
-        drop(conn);
         let user_nid = UserNid(row.user_nid);
+        let owes_terms = terms::is_owed(&self.ctx, &mut conn, user_nid).await?;
+        drop(conn);
+        let has_end = self.ctx.config.account_validity.is_some();
         let session = Arc::new(Session {
             user_id: self.ctx.db.ids.user_id(user_nid).await?,
             user_nid,
@@ -168,6 +174,8 @@ impl Tokens {
             admin: row.admin,
             standing: Standing::of(row.locked, row.suspended),
             guest: row.guest,
+            owes_terms,
+            valid_until_ts: row.valid_until_ts.filter(|_| has_end),
             appservice: None,
             expires_ts: row.expires_ts,
         });
@@ -219,6 +227,8 @@ impl Tokens {
             admin: account.admin,
             standing: Standing::of(account.locked, account.suspended),
             guest: false,
+            owes_terms: false,
+            valid_until_ts: None,
             appservice: Some(service.clone()),
             expires_ts: None,
         });
@@ -251,7 +261,9 @@ impl Tokens {
                 turn = now;
                 let mut conn = self.ctx.db.conn().await?;
                 let device = (session.user_nid, session.device_no);
-                if !storage::tokens::is_open(&mut conn, device).await? {
+                let validity = self.ctx.config.account_validity;
+                let now_ms = validity.map(|_| now_ms());
+                if !storage::tokens::is_open(&mut conn, device, now_ms).await? {
                     return Ok(());
                 }
             }

@@ -8,7 +8,9 @@ mod outbound;
 mod push;
 mod rooms;
 mod server_notices;
+mod terms;
 mod turn;
+mod validity;
 
 use std::{
     collections::HashSet,
@@ -34,6 +36,7 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
     let server_name = server_name(source_ref, from_file).unwrap_or(defaults.server_name);
     let well_known = well_known(source_ref);
     let email = email::read(source_ref, &well_known);
+    let server_notices = server_notices::read(source_ref);
     let config = Config {
         signing_key_file: source_ref
             .text("signing_key_file")
@@ -56,7 +59,9 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         media: media::read(source_ref, &defaults.media),
         push: push::read(source_ref, defaults.push),
         turn: turn::read(source_ref, &defaults.turn),
-        server_notices: server_notices::read(source_ref),
+        terms: terms::read(source_ref, &well_known, server_notices.is_some()),
+        account_validity: validity::read(source_ref, email.is_some()),
+        server_notices,
         rtc: turn::rtc(source_ref),
         email,
         unstable: Unstable {

@@ -1,5 +1,6 @@
 //! Operators of the agency: Synapse's admin API, as far as operators' tools use it.
 
+mod accounts;
 mod destinations;
 mod federation;
 mod media;
@@ -25,6 +26,7 @@ use crate::users::tokens::Session;
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/_synapse/admin/v1/server_version", get(version))
+        .merge(accounts::routes())
         .merge(destinations::routes())
         .merge(federation::routes())
         .merge(media::routes())

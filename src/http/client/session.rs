@@ -144,7 +144,7 @@ fn named<'a>(
 }
 
 /// What a login or a registration answers.
-pub(super) fn granted_body(user: &UserId, granted: &Granted) -> Value {
+pub(in crate::http) fn granted_body(user: &UserId, granted: &Granted) -> Value {
     let mut body = json!({
         "user_id": user,
         "access_token": granted.access_token,
