@@ -7,6 +7,7 @@ pub mod appservice;
 pub mod email;
 pub mod federation;
 pub mod media;
+pub mod rates;
 pub mod terms;
 pub mod validity;
 
@@ -28,6 +29,7 @@ pub use self::{
     federation::{Federation, ServerRule, UnlistedInRoom},
     media::Media,
     problem::{Error, Problem},
+    rates::RateLimits,
     terms::Terms,
     validity::AccountValidity,
 };
@@ -219,13 +221,6 @@ pub struct Registration {
     pub password_length_min: usize,
 }
 
-/// Rate limits.
-#[derive(Clone, Debug)]
-pub struct RateLimits {
-    /// Whether there are any.
-    pub enabled: bool,
-}
-
 /// Rooms.
 #[derive(Clone, Debug)]
 pub struct Rooms {
@@ -407,7 +402,7 @@ impl Default for Config {
                 shared_secret: None,
                 password_length_min: 8,
             },
-            rate_limits: RateLimits { enabled: true },
+            rate_limits: RateLimits::default(),
             rooms: Rooms {
                 default_version: ROOM_VERSION,
                 encryption: Encryption::Off,

@@ -40,7 +40,7 @@ pub(super) fn routes() -> Router<App> {
 }
 
 /// Query of a page.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 struct Which {
     #[serde(default)]
     session: String,
@@ -150,7 +150,8 @@ async fn submit(
     }
     let user = stage.pending.user.as_ref().map(|(id, _)| id);
     if let Some(user) = user.filter(|_| name == uia::PASSWORD_STAGE) {
-        app.limits.check(Kind::Login, user.as_str())?;
+        app.limits.check(Kind::LoginAccount, user.as_str())?;
+        app.limits.look(Kind::LoginFailed, user.as_str())?;
     }
     let is_read = name != terms::STAGE || stage.has_read(&given);
     let auth = json!({
@@ -164,6 +165,9 @@ async fn submit(
     } else {
         Some(())
     };
+    if let (Some(()), Some(user), uia::PASSWORD_STAGE) = (wrong, user, &*name) {
+        app.limits.note(Kind::LoginFailed, user.as_str());
+    }
     Ok(match wrong {
         None => stage.done(),
         Some(()) if name == uia::EMAIL_STAGE => stage.ask_again(&given.sid, &given.client_secret),
@@ -175,8 +179,8 @@ impl Stage<'_> {
     /// What of the address that asks is limited.
     fn kind(&self, given: &Given) -> Kind {
         match self.name {
-            uia::PASSWORD_STAGE => Kind::Login,
-            uia::TOKEN_STAGE => Kind::Registration,
+            uia::PASSWORD_STAGE => Kind::LoginAddress,
+            uia::TOKEN_STAGE => Kind::RegistrationToken,
             uia::EMAIL_STAGE if given.sid.is_empty() => Kind::Mail,
             _ => Kind::MailLink,
         }

@@ -8,7 +8,7 @@ use axum::{
     routing::get,
 };
 use http::StatusCode;
-use ruma::OwnedDeviceId;
+use ruma::{OwnedDeviceId, UserId};
 use serde::Deserialize;
 
 use super::{
@@ -91,12 +91,12 @@ async fn submit(
     Query(device): Query<Device>,
     Form(given): Form<Given>,
 ) -> Result<Response, ApiError> {
-    app.limits.check_address(Kind::Login, address)?;
+    app.limits.check_address(Kind::LoginAddress, address)?;
     let user = if let Ok(mailbox) = threepids::canonical(&given.user) {
-        app.limits.check(Kind::Login, &mailbox)?;
+        app.limits.check(Kind::LoginAccount, &mailbox)?;
         login::find_by_address(&app.ctx, &mailbox).await?
     } else {
-        app.limits.check(Kind::Login, &given.user)?;
+        app.limits.check(Kind::LoginAccount, &given.user)?;
         login::parse_user(&app.ctx, &given.user)
     };
     let name = device.initial_device_display_name.as_deref();
@@ -109,6 +109,10 @@ async fn submit(
     {
         return Err(ApiError::invalid_param("device_id or its name is too long"));
     }
+    let who = user.as_deref().map(UserId::as_str);
+    if let Some(who) = who {
+        app.limits.look(Kind::LoginFailed, who)?;
+    }
     match login::check_password(&app.ctx, user.as_deref(), &given.password).await {
         Ok(user) => {
             let id = device.device_id.as_deref();
@@ -116,6 +120,9 @@ async fn submit(
             Ok(done(language, &granted_body(&user, &granted).to_string()))
         }
         Err(users::Error::WrongCredentials) => {
+            if let Some(who) = who {
+                app.limits.note(Kind::LoginFailed, who);
+            }
             let text = language.pick(
                 "Name oder Passwort sind falsch.",
                 "The name or the password is wrong.",

@@ -110,7 +110,7 @@ pub(super) fn choice(language: Language) -> String {
 }
 
 /// What a link holds, and what the form sends.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Deserialize)]
 struct Link {
     /// Localpart of the user.
     #[serde(default)]
@@ -236,6 +236,7 @@ async fn consent(
         return Ok(form(terms, language, &link, told));
     }
     terms::accept(&app.ctx, user).await?;
+    app.tokens.forget(user);
     let text = (
         "Vielen Dank. Sie können diese Seite schließen und dort weitermachen, wo Sie begonnen haben.",
         "Thank you. You can close this page and go on where you began.",

@@ -116,7 +116,8 @@ async fn renew(
     check(&app)?;
     app.limits.check_address(Kind::MailLink, address)?;
     let (status, text) = match validity::renew(&app.ctx, &link.token).await {
-        Ok(_) => {
+        Ok(user) => {
+            app.tokens.forget(user);
             let text = (
                 "Ihr Konto ist verlängert. Sie können diese Seite schließen.",
                 "Your account is renewed. You can close this page.",

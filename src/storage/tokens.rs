@@ -26,6 +26,10 @@ pub struct Session {
     pub guest: bool,
     /// When the account ends, in milliseconds; `None`: never, or not counted yet.
     pub valid_until_ts: Option<i64>,
+    /// Events a second that it may send, where that is not as for everybody.
+    pub limit_per_second: Option<i32>,
+    /// Events that it may send at once.
+    pub limit_burst: Option<i32>,
 }
 
 /// The session of an access token, if its account is open.
@@ -33,6 +37,7 @@ pub async fn find(conn: &mut PgConnection, hash: &[u8]) -> Result<Option<Session
     Ok(sqlx::query_as!(
         Session,
         r#"SELECT t.user_nid, t.device_no, d.device_id, t.expires_ts, a.admin, a.guest, a.valid_until_ts,
+           a.limit_per_second, a.limit_burst,
            a.locked_ts IS NOT NULL AS "locked!", a.suspended_ts IS NOT NULL AS "suspended!"
          FROM access_token t
          JOIN device d ON d.user_nid = t.user_nid AND d.device_no = t.device_no

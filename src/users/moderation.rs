@@ -95,6 +95,28 @@ pub async fn set(
     Ok(())
 }
 
+/// Events a second and at once that a user may send, where that is not as for everybody.
+pub async fn limit(ctx: &Context, user: &UserId) -> Result<Option<(i32, i32)>, Error> {
+    let (nid, _) = account(ctx, user).await?;
+    let mut conn = ctx.db.conn().await?;
+    Ok(storage::users::find_limit(&mut conn, nid).await?)
+}
+
+/// Sets them (`None`: as for everybody). Who may send 0 a second is held to no limits (Synapse).
+/// Returns whose they are.
+pub async fn set_limit(
+    ctx: &Context,
+    user: &UserId,
+    limit: Option<(i32, i32)>,
+) -> Result<UserNid, Error> {
+    let (nid, _) = account(ctx, user).await?;
+    let mut tx = ctx.db.begin().await?;
+    storage::users::update_limit(&mut tx, nid, limit).await?;
+    tx.log(super::tokens::invalid_entry(nid)).await?;
+    tx.commit().await?;
+    Ok(nid)
+}
+
 /// An account of ours that is open. Who asks was checked before: nobody else learns who exists.
 async fn account(ctx: &Context, user: &UserId) -> Result<(UserNid, Account), Error> {
     if user.server_name() != ctx.server_name() {

@@ -53,6 +53,9 @@ pub struct Session {
     pub owes_terms: bool,
     /// When the account ends, in milliseconds; `None`: never.
     pub valid_until_ts: Option<i64>,
+    /// Events a second and at once that it may send, where an administrator said so; 0 a second: it is
+    /// held to no limits.
+    pub limit: Option<(i32, i32)>,
     /// The application service that speaks for the user. Where it names no device, `device_id` is
     /// empty and `device_no` 0, which is none.
     pub appservice: Option<Arc<Appservice>>,
@@ -176,6 +179,7 @@ impl Tokens {
             guest: row.guest,
             owes_terms,
             valid_until_ts: row.valid_until_ts.filter(|_| has_end),
+            limit: row.limit_per_second.zip(row.limit_burst),
             appservice: None,
             expires_ts: row.expires_ts,
         });
@@ -229,6 +233,7 @@ impl Tokens {
             guest: false,
             owes_terms: false,
             valid_until_ts: None,
+            limit: None,
             appservice: Some(service.clone()),
             expires_ts: None,
         });
@@ -358,8 +363,9 @@ impl Tokens {
         Ok(())
     }
 
-    /// Drops what this node knows of a user's tokens.
-    fn forget(&self, user: UserNid) {
+    /// Drops what this node knows of a user's tokens, and looks again for those who wait; other nodes
+    /// do by the log.
+    pub fn forget(&self, user: UserNid) {
         self.turn.fetch_add(1, Ordering::AcqRel);
         // Fails only where invalidation closures are not supported, which the builder sets.
         let _ = self

@@ -243,6 +243,15 @@ pub async fn complete(
     }
 }
 
+/// Whether somebody gave a wrong password.
+pub fn is_wrong(error: &Error) -> bool {
+    match error {
+        Error::WrongCredentials => true,
+        Error::Interactive(challenge) => challenge.error.is_some(),
+        _ => false,
+    }
+}
+
 type Stage = Result<Value, (&'static str, &'static str)>;
 
 async fn run(

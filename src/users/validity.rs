@@ -30,25 +30,25 @@ fn mail_of(ctx: &Context) -> Result<(&Mailer, &Email), Error> {
     both.ok_or(Error::AddressNotSupported)
 }
 
-/// Renews the account that a token of a mail is for; until when, in milliseconds.
-pub async fn renew(ctx: &Context, token: &str) -> Result<i64, Error> {
+/// Renews the account that a token of a mail is for; whose it is.
+pub async fn renew(ctx: &Context, token: &str) -> Result<UserNid, Error> {
     let until = now_ms() + of(ctx)?.period_ms;
     let mut tx = ctx.db.begin().await?;
     let user = storage::validity::renew(&mut tx, &tokens::hash(token), until).await?;
     let user = user.ok_or(Error::WrongToken)?;
     tx.log(tokens::invalid_entry(user)).await?;
     tx.commit().await?;
-    Ok(until)
+    Ok(user)
 }
 
 /// Sets the end of an account of ours (`None`: a period from now), and whether it is mailed when that
-/// comes near; until when, in milliseconds.
+/// comes near; whose it is, and until when, in milliseconds.
 pub async fn set(
     ctx: &Context,
     user: &UserId,
     until: Option<i64>,
     is_mailed: bool,
-) -> Result<i64, Error> {
+) -> Result<(UserNid, i64), Error> {
     let until = until.unwrap_or(now_ms() + of(ctx)?.period_ms);
     let nid = ctx.db.ids.find_user(user).await?;
     let nid = nid.ok_or(Error::NotFound("user"))?;
@@ -60,7 +60,7 @@ pub async fn set(
     storage::validity::update_until(&mut tx, nid, until, is_mailed).await?;
     tx.log(tokens::invalid_entry(nid)).await?;
     tx.commit().await?;
-    Ok(until)
+    Ok((nid, until))
 }
 
 /// Mails a link to the addresses of an account.

@@ -6,6 +6,7 @@ mod federation;
 mod media;
 mod outbound;
 mod push;
+mod rates;
 mod rooms;
 mod server_notices;
 mod terms;
@@ -23,7 +24,7 @@ use ruma::OwnedServerName;
 
 use super::{
     ClientCertificate, Config, EmailTls, Error, Listener, Loaded, Log, Presence, PrivateDatabase,
-    RateLimits, Registration, Secret, Serve, Tls, Unstable, WellKnown, source::Source,
+    Registration, Secret, Serve, Tls, Unstable, WellKnown, source::Source,
 };
 
 /// Reads every key. `from_file`: a file is given, so that the server name must be said.
@@ -46,9 +47,7 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         database_url: database_url(source_ref),
         private_database: private_database(source_ref),
         registration: registration(source_ref, email.is_some()),
-        rate_limits: RateLimits {
-            enabled: source_ref.flag("rate_limits.enabled", defaults.rate_limits.enabled),
-        },
+        rate_limits: rates::read(source_ref),
         rooms: rooms::read(source_ref, defaults.rooms),
         delayed_events: rooms::delayed_events(source_ref, defaults.delayed_events),
         rendezvous: rooms::rendezvous(source_ref, defaults.rendezvous),

@@ -4,6 +4,7 @@ mod accounts;
 mod destinations;
 mod federation;
 mod media;
+mod media_use;
 mod moderation;
 mod pushers;
 mod register;
@@ -30,6 +31,7 @@ pub(super) fn routes() -> Router<App> {
         .merge(destinations::routes())
         .merge(federation::routes())
         .merge(media::routes())
+        .merge(media_use::routes())
         .merge(moderation::routes())
         .merge(pushers::routes())
         .merge(register::routes())

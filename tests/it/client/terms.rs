@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::rig::{
-    enc,
+    enc, eventually,
     http::{self, Ask as _},
     operator::Operator,
     pages,
@@ -142,6 +142,7 @@ async fn who_has_not_accepted_the_terms_reads_and_leaves_only() {
     );
 
     server.reconfigure(NONE, &policy(&folder, "required = true\n"));
+    server.stop();
     server.restart().await;
     let link = path(&try_say(&anna, &room, "1").await);
     let of_room = |what: &str| format!("/rooms/{}/{what}", enc(&room));
@@ -208,6 +209,7 @@ async fn who_has_not_accepted_the_terms_reads_and_leaves_only() {
 
     // A new version is accepted anew; the old acceptance stays on record.
     server.reconfigure("version = \"1\"", "version = \"2\"");
+    server.stop();
     server.restart().await;
     assert_eq!(path(&try_say(&anna, &room, "3").await), link);
     let base = server.url("/_amtsbote/admin");
@@ -230,10 +232,17 @@ async fn who_has_not_accepted_the_terms_is_told_so_once() {
     let mut anna = server.user("anna").await;
     anna.sync(0).await;
     server.reconfigure(NONE, &policy(&folder, "required = true\nnotice = true\n"));
+    server.stop();
     server.restart().await;
-    let body = anna.sync(0).await;
-    let invited = body["rooms"]["invite"].as_object().unwrap();
-    let room = invited.keys().next().unwrap().clone();
+    let room = {
+        let anna = tokio::sync::Mutex::new(&mut anna);
+        let invited = eventually("an invitation", async || {
+            let body = anna.lock().await.sync(1_000).await;
+            let invited = body["rooms"]["invite"].as_object()?;
+            invited.keys().next().cloned()
+        });
+        invited.await
+    };
     anna.join(&room).await;
     let told = anna.wait_for("a notice", |event| event["type"] == "m.room.message");
     let told = told.await;
@@ -245,6 +254,7 @@ async fn who_has_not_accepted_the_terms_is_told_so_once() {
         format!("{BASE}{}", path(&try_say(&anna, &room, "1").await))
     );
     let before = anna.history(&room).await;
+    server.stop();
     server.restart().await;
     anna.sync(0).await;
     assert_eq!(anna.history(&room).await, before);

@@ -135,7 +135,11 @@ async fn an_account_that_has_ended_does_nothing_until_it_is_renewed() {
     assert_eq!(renew(&page.hidden("token")).await, 200);
     assert_eq!(renew(&page.hidden("token")).await, 404);
     assert_eq!(anna.get("/account/whoami").await.0, 200);
-    assert_eq!(anna.at(&node).get("/account/whoami").await.0, 200);
+    let there = anna.at(&node);
+    eventually("the other node to know", async || {
+        (there.get("/account/whoami").await.0 == 200).then_some(())
+    })
+    .await;
 
     // Who has no address gets no mail, and may log out.
     set(&admin, &bert, Some(1_000), true).await;
@@ -172,19 +176,17 @@ async fn who_will_end_soon_is_mailed_once() {
     set(&admin, anna, Some(soon), true).await;
     set(&admin, bert, Some(soon), false).await;
     set(&admin, carl, Some(now_ms() + 8 * DAY_MS), true).await;
+    server.stop();
     server.restart().await;
     let mail = mailbox.get("anna@amt.example", 2).await;
-    let page = pages::open(
-        &server,
-        at(&server, &link(&mail))
-            .strip_prefix(&server.url(""))
-            .unwrap(),
-        "de",
-    );
-    assert!(page.await.html.contains("<html lang=\"de\">"));
+    let url = at(&server, &link(&mail));
+    let path = url.strip_prefix(&server.url("")).unwrap();
+    let page = pages::open(&server, path, "de").await;
+    assert!(page.html.contains("<html lang=\"de\">"), "{}", page.html);
 
     // The next run mails another, and nobody twice.
     set(&admin, dora, Some(soon + 1), true).await;
+    server.stop();
     server.restart().await;
     mailbox.get("dora@amt.example", 2).await;
     for (name, mails) in [("anna", 2), ("bert", 1), ("carl", 1)] {
@@ -210,6 +212,7 @@ async fn accounts_of_before_end_on_different_days() {
     drop(db);
     let on = "[account_validity]\nperiod_days = 100\n[rate_limits]";
     server.reconfigure("[rate_limits]", on);
+    server.stop();
     server.restart().await;
     let mut db = server.database().await;
     let ends = eventually("ends of accounts", async || {

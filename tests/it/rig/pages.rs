@@ -95,7 +95,8 @@ fn is_for_everybody(html: &str) {
 
 /// What an attribute of every element of a kind says.
 fn attributes(html: &str, element: &str, name: &str) -> Vec<String> {
-    let elements = html.split(&format!("<{element} ")).skip(1);
+    let begin = format!("<{element} ");
+    let elements = html.split(&begin).skip(1);
     let elements = elements.map(|element| element.split('>').next().unwrap());
     let start = format!("{name}=\"");
     elements

@@ -232,8 +232,11 @@ async fn get_username_availability(
 /// `GET /_matrix/client/v1/register/m.login.registration_token/validity`
 async fn check_registration_token_validity(
     State(app): State<App>,
-    Public { request, .. }: Public<check_registration_token_validity::v1::Request>,
+    Public {
+        request, address, ..
+    }: Public<check_registration_token_validity::v1::Request>,
 ) -> Result<Object, ApiError> {
+    app.limits.check_address(Kind::RegistrationToken, address)?;
     if !app.ctx.config.registration.require_token {
         return Err(users::Error::RegistrationClosed.into());
     }
@@ -272,8 +275,17 @@ pub(super) async fn ask_password(
 ) -> Result<(), ApiError> {
     let user = Some((&*session.user_id, session.user_nid));
     let operation = Operation { path, user };
-    uia::authenticate(&app.ctx, operation, auth).await?;
-    Ok(())
+    let who = session.user_id.as_str();
+    app.limits.look(Kind::LoginFailed, who)?;
+    match uia::authenticate(&app.ctx, operation, auth).await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            if uia::is_wrong(&error) {
+                app.limits.note(Kind::LoginFailed, who);
+            }
+            Err(error.into())
+        }
+    }
 }
 
 /// `POST /_matrix/client/v3/account/password`
