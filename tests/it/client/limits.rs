@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::rig::{
     enc,
     http::{self, Ask as _},
+    mailbox::password,
     operator::Operator,
     server::Server,
     user::User,
@@ -134,7 +135,7 @@ async fn wrong_passwords_and_invitations_and_joins_are_counted() {
     let answer = login(&server, "bert", "password of bert").await;
     assert_eq!(answer.status(), 200);
     // Nor is it asked for again where it was guessed at.
-    let wish = json!({ "auth": { "type": "m.login.password", "password": "password of anna" } });
+    let wish = json!({ "auth": password(&anna) });
     is_limited(&anna.post("/account/deactivate", wish).await);
 
     let join = |room: &str| format!("/rooms/{}/join", enc(room));
