@@ -39,7 +39,14 @@ impl Bucket {
     }
 
     /// Takes a token, or says when there will be one. It fills with so many a second, up to `most`.
-    pub fn take(&mut self, (per_second, most): (f64, f64)) -> Result<(), Duration> {
+    pub fn take(&mut self, rate: (f64, f64)) -> Result<(), Duration> {
+        self.look(rate)?;
+        self.tokens -= 1.0;
+        Ok(())
+    }
+
+    /// Says when there will be a token, where there is none, and takes none.
+    pub fn look(&mut self, (per_second, most): (f64, f64)) -> Result<(), Duration> {
         let now = Instant::now();
         let passed = now.saturating_duration_since(self.since).as_secs_f64();
         self.tokens = (self.tokens + passed * per_second).min(most);
@@ -47,7 +54,6 @@ impl Bucket {
         if self.tokens < 1.0 {
             return Err(Duration::from_secs_f64((1.0 - self.tokens) / per_second));
         }
-        self.tokens -= 1.0;
         Ok(())
     }
 }

@@ -8,6 +8,9 @@ pub mod email;
 pub mod federation;
 pub mod media;
 pub mod oidc;
+pub mod rates;
+pub mod terms;
+pub mod validity;
 
 mod problem;
 mod read;
@@ -28,6 +31,9 @@ pub use self::{
     media::Media,
     oidc::{IdentityProvider, Sso},
     problem::{Error, Problem},
+    rates::RateLimits,
+    terms::Terms,
+    validity::AccountValidity,
 };
 
 /// The room version of new rooms where nothing else is said.
@@ -114,6 +120,10 @@ pub struct Config {
     pub sso: Sso,
     /// Identity providers that do it; empty: there is none.
     pub oidc: Vec<Arc<IdentityProvider>>,
+    /// What users accept; `None`: nothing.
+    pub terms: Option<Terms>,
+    /// For how long accounts are good; `None`: for ever.
+    pub account_validity: Option<AccountValidity>,
     /// What is not in the specification yet, and changes what everybody sees.
     pub unstable: Unstable,
     /// Logging.
@@ -215,13 +225,6 @@ pub struct Registration {
     pub shared_secret: Option<Secret>,
     /// Characters that a new password has at least.
     pub password_length_min: usize,
-}
-
-/// Rate limits.
-#[derive(Clone, Debug)]
-pub struct RateLimits {
-    /// Whether there are any.
-    pub enabled: bool,
 }
 
 /// Rooms.
@@ -407,7 +410,7 @@ impl Default for Config {
                 shared_secret: None,
                 password_length_min: 8,
             },
-            rate_limits: RateLimits { enabled: true },
+            rate_limits: RateLimits::default(),
             rooms: Rooms {
                 default_version: ROOM_VERSION,
                 encryption: Encryption::Off,
@@ -442,6 +445,8 @@ impl Default for Config {
             email: None,
             sso: Sso::default(),
             oidc: Vec::new(),
+            terms: None,
+            account_validity: None,
             unstable: Unstable {
                 thread_subscriptions: false,
                 account_data_deletion: false,

@@ -265,6 +265,12 @@ impl From<users::Error> for ApiError {
             Error::Deactivated => forbidden("M_USER_DEACTIVATED"),
             Error::Suspended => forbidden("M_USER_SUSPENDED"),
             Error::NotForGuests => forbidden("M_GUEST_ACCESS_FORBIDDEN"),
+            Error::TermsOwed(link) => {
+                let mut error = forbidden("M_CONSENT_NOT_GIVEN");
+                error.body["consent_uri"] = json!(link);
+                error
+            }
+            Error::Expired => forbidden("ORG_MATRIX_EXPIRED_ACCOUNT"),
             Error::Locked => {
                 let mut error = Self::new(StatusCode::UNAUTHORIZED, "M_USER_LOCKED", &text);
                 error.body["soft_logout"] = json!(true);

@@ -11,71 +11,12 @@ use http::request::Parts;
 use moka::sync::Cache;
 
 use super::{App, error::ApiError, request::address};
-use crate::{clock::Bucket, users::tokens::Session};
-
-/// What is limited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// Logins from an address, or to an account.
-    Login,
-    /// Registrations from an address.
-    Registration,
-    /// Events of a user.
-    Message,
-    /// Rooms that a user makes.
-    RoomCreation,
-    /// Invitations of a user.
-    Invite,
-    /// Uploads of a user.
-    Media,
-    /// Presence that a user sets.
-    Presence,
-    /// OpenID tokens of a user.
-    OpenId,
-    /// Pushers that a user sets, and pages of what notified a user.
-    Push,
-    /// Reports of a user.
-    Report,
-    /// What an address tells of bound third-party identifiers: peers are called for it.
-    Binding,
-    /// Mails that an address of the network asks for, or that go to a mailbox.
-    Mail,
-    /// Links in mails that somebody opens.
-    MailLink,
-    /// Summaries of rooms that somebody asks for without a session: peers may be called for them.
-    Preview,
-    /// Previews of web pages that a user asks for.
-    UrlPreview,
-    /// Rendezvous of devices that an address makes.
-    Rendezvous,
-    /// What an address does to delayed events: a server of calls restarts those of all who are in
-    /// them.
-    Delayed,
-    /// Steps of logins through identity providers from an address, which may be that of a whole agency.
-    Sso,
-}
-
-impl Kind {
-    /// Tokens a second and at most; defaults that operators know from elsewhere, a little more
-    /// generous where people would meet them.
-    fn rate(self) -> (f64, f64) {
-        match self {
-            Self::Login => (0.1, 10.0),
-            Self::Registration => (0.17, 5.0),
-            Self::Message => (5.0, 50.0),
-            Self::RoomCreation => (0.05, 10.0),
-            Self::Invite => (0.3, 20.0),
-            Self::Media => (10.0, 50.0),
-            Self::OpenId | Self::Preview | Self::Rendezvous => (0.5, 20.0),
-            Self::Mail => (0.02, 10.0),
-            Self::Presence | Self::Push | Self::MailLink | Self::Report => (1.0, 20.0),
-            // A room full of links shows many at once.
-            Self::Binding | Self::UrlPreview => (1.0, 50.0),
-            Self::Delayed => (100.0, 1_000.0),
-            Self::Sso => (5.0, 200.0),
-        }
-    }
-}
+pub use crate::config::rates::Kind;
+use crate::{
+    clock::Bucket,
+    config::{RateLimits, rates::Rate},
+    users::tokens::Session,
+};
 
 /// Where a request came from, as far as that is known.
 #[derive(Clone, Copy, Debug)]
@@ -91,30 +32,51 @@ impl FromRequestParts<App> for Whence {
 
 /// Buckets that are kept.
 const BUCKETS_MAX: u64 = 200_000;
+/// Characters by which who asks is told from others: names are as long as somebody likes.
+const WHO_CHARS_MAX: usize = 300;
 
 /// The buckets. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    enabled: bool,
+    config: Arc<RateLimits>,
     buckets: Cache<(Kind, String), Arc<Mutex<Bucket>>>,
 }
 
 impl Limits {
-    /// Off: everything passes.
-    pub fn new(enabled: bool) -> Self {
+    /// With full buckets.
+    pub fn new(config: RateLimits) -> Self {
         let buckets = Cache::builder()
             .max_capacity(BUCKETS_MAX)
             .time_to_idle(Duration::from_hours(1))
             .build();
-        Self { enabled, buckets }
+        Self {
+            config: Arc::new(config),
+            buckets,
+        }
     }
 
-    /// [`Limits::check`] of a user, unless an application service speaks for it that has none.
+    /// [`Limits::check`] of a user, unless an application service speaks for it that has none, or an
+    /// administrator said otherwise.
     pub fn check_user(&self, kind: Kind, session: &Session) -> Result<(), ApiError> {
+        self.check_by(session, kind, session.user_id.as_str())
+    }
+
+    /// [`Limits::check`] of something that a user does to others, such as a room or another user.
+    pub fn check_by(&self, session: &Session, kind: Kind, whom: &str) -> Result<(), ApiError> {
         if !session.is_limited() {
             return Ok(());
         }
-        self.check(kind, session.user_id.as_str())
+        match session.limit {
+            Some((0, _)) => Ok(()),
+            Some((per_second, burst)) if kind == Kind::Message => {
+                let rate = Rate {
+                    per_second: per_second.into(),
+                    burst: burst.max(1).into(),
+                };
+                self.take((kind, whom), rate)
+            }
+            Some(_) | None => self.check(kind, whom),
+        }
     }
 
     /// [`Limits::check`] of where a request came from, as far as that is known.
@@ -127,19 +89,44 @@ impl Limits {
 
     /// Takes a token of `who`, or says when there will be one.
     pub fn check(&self, kind: Kind, who: &str) -> Result<(), ApiError> {
-        if !self.enabled {
+        self.take((kind, who), self.config.of(kind))
+    }
+
+    /// Says when there will be a token of `who`, where there is none, and takes none.
+    pub fn look(&self, kind: Kind, who: &str) -> Result<(), ApiError> {
+        let rate = self.config.of(kind);
+        self.on((kind, who), rate, |bucket, rate| bucket.look(rate))
+    }
+
+    /// Takes a token of `who` for what has happened already.
+    pub fn note(&self, kind: Kind, who: &str) {
+        // Who has none is told so the next time.
+        let _ = self.check(kind, who);
+    }
+
+    fn take(&self, of: (Kind, &str), rate: Rate) -> Result<(), ApiError> {
+        self.on(of, rate, Bucket::take)
+    }
+
+    fn on(
+        &self,
+        (kind, who): (Kind, &str),
+        Rate { per_second, burst }: Rate,
+        act: impl FnOnce(&mut Bucket, (f64, f64)) -> Result<(), Duration>,
+    ) -> Result<(), ApiError> {
+        if !self.config.enabled {
             return Ok(());
         }
-        let rate = kind.rate();
-        let key = (kind, who.to_owned());
-        let full = || Arc::new(Mutex::new(Bucket::new(rate.1)));
+        let who: String = who.chars().take(WHO_CHARS_MAX).collect();
+        let key = (kind, who);
+        let full = || Arc::new(Mutex::new(Bucket::new(burst)));
         let bucket = self.buckets.get_with(key, full);
         let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        let Err(wait) = bucket.take(rate) else {
+        let Err(wait) = act(&mut bucket, (per_second, burst)) else {
             return Ok(());
         };
         Err(ApiError::limited(
-            u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            u64::try_from(wait.as_millis()).map_or(u64::MAX, |wait| wait.max(1)),
         ))
     }
 }

@@ -6,15 +6,20 @@ pub mod download;
 pub mod email;
 pub mod error;
 pub mod fair;
+mod fallback;
 pub mod federation;
 pub mod health;
 pub mod layers;
 pub mod limits;
+mod login_page;
+mod page;
 pub mod path;
 pub mod reply;
 pub mod request;
 pub mod sso;
 pub mod standing;
+mod terms;
+mod validity;
 mod well_known;
 
 use axum::{Router, extract::FromRef, handler::Handler, routing::MethodFilter};
@@ -84,6 +89,11 @@ pub fn router(app: App, serve: &[Serve]) -> Router {
             .merge(client::routes())
             .merge(email::routes())
             .merge(sso::routes())
+            .merge(fallback::routes())
+            .merge(login_page::routes())
+            .merge(page::routes())
+            .merge(terms::routes())
+            .merge(validity::routes())
             .merge(admin::client_routes())
             .merge(well_known::client_routes());
     }

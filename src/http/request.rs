@@ -367,7 +367,7 @@ pub(crate) async fn session(parts: &Parts, app: &App) -> Result<Arc<Session>, Ap
     }
     match app.tokens.find(&token).await? {
         Found::Valid(session) => {
-            admit(parts, &session, app.ctx.config.registration.guests)?;
+            admit(parts, &session, app).await?;
             let agent = parts.headers.get(http::header::USER_AGENT);
             let agent = agent.and_then(|agent| agent.to_str().ok());
             let address = address(parts).map(|address| address.ip());
@@ -407,7 +407,7 @@ async fn asserted(
         .tokens
         .of_appservice(service, user.as_deref(), device.as_deref());
     let session = found.await?;
-    admit(parts, &session, app.ctx.config.registration.guests)?;
+    admit(parts, &session, app).await?;
     Ok(session)
 }
 

@@ -1,22 +1,32 @@
 //! What locked and suspended accounts and guests may do (specification, "Account locking", "Account suspension",
-//! "Guest access"). Locked
+//! "Guest access"), and what is over. Locked
 //! ones log out. Suspended ones read, log in and out, leave rooms, take back what they said, and look after
 //! their keys and devices.
 
 use http::{Method, request::Parts};
 
-use super::error::ApiError;
-use crate::users::{self, moderation::Standing, tokens::Session};
+use super::{App, error::ApiError, terms, validity};
+use crate::{
+    clock::now_ms,
+    users::{self, moderation::Standing, tokens::Session},
+};
 
-/// Refuses a request that the account may not make. `guests`: whether there are any here.
-pub(super) fn admit(parts: &Parts, session: &Session, guests: bool) -> Result<(), ApiError> {
+/// Refuses a request that the account may not make.
+pub(super) async fn admit(parts: &Parts, session: &Session, app: &App) -> Result<(), ApiError> {
     let path = parts.uri.path();
+    let guests = app.ctx.config.registration.guests;
+    let has_ended = session
+        .valid_until_ts
+        .is_some_and(|until| until <= now_ms());
+    if has_ended && !is_end(path) && !validity::is_renewal(path) {
+        return Err(users::Error::Expired.into());
+    }
     if session.guest && !(is_for_guests(&parts.method, path) && (guests || is_end(path))) {
         return Err(users::Error::NotForGuests.into());
     }
     match session.standing {
         Standing::Suspended if is_act(&parts.method, path) => Err(users::Error::Suspended.into()),
-        Standing::Open | Standing::Suspended => Ok(()),
+        Standing::Open | Standing::Suspended => terms::admit(parts, session, app).await,
         Standing::Locked if is_end(path) => Ok(()),
         Standing::Locked => Err(users::Error::Locked.into()),
     }
@@ -28,7 +38,7 @@ fn is_end(path: &str) -> bool {
 }
 
 /// What of the client API a path names, in parts; empty: nothing of it.
-fn named(path: &str) -> Vec<&str> {
+pub(super) fn named(path: &str) -> Vec<&str> {
     let mut segments = path.split('/').filter(|segment| !segment.is_empty());
     if segments.next() != Some("_matrix") || segments.next() != Some("client") {
         return Vec::new();

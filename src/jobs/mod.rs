@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::now_ms,
+    context::Context,
     devices,
     federation::sender::Sender,
     media::{Media, freeing},
@@ -18,8 +19,10 @@ use crate::{
         search, user_directory,
     },
     storage::{self, LogKind, LogRow},
-    users::seen::{self, Seen},
-    users::validation,
+    users::{
+        seen::{self, Seen},
+        validation, validity,
+    },
 };
 
 /// How long it is known what became of delayed events.
@@ -74,6 +77,7 @@ pub fn start(
     spawn(Box::pin(owe_sticky(rooms.clone())));
     spawn(Box::pin(delayed::run(rooms.clone())));
     spawn(Box::pin(guests::run(rooms.clone())));
+    spawn(Box::pin(mail_ending(rooms.ctx().clone())));
     spawn(Box::pin(feed::run(rooms.clone())));
     spawn(Box::pin(push::run(rooms.clone())));
 }
@@ -95,6 +99,22 @@ async fn write_seen(rooms: Rooms, seen: Seen) {
         if let Err(error) = seen.write(rooms.ctx()).await {
             tracing::warn!(%error, "when devices were last used was not written");
         }
+    }
+}
+
+/// How often it is looked whose account ends soon.
+const VALIDITY_EVERY: Duration = Duration::from_mins(5);
+
+/// Mails those whose accounts end soon.
+async fn mail_ending(ctx: Context) {
+    if ctx.config.account_validity.is_none() {
+        return;
+    }
+    loop {
+        if let Err(error) = validity::advance(&ctx).await {
+            tracing::warn!(%error, "nobody is mailed whose account ends");
+        }
+        tokio::time::sleep(VALIDITY_EVERY).await;
     }
 }
 

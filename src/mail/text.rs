@@ -23,7 +23,45 @@ impl Language {
             Self::English
         }
     }
+
+    /// The first language of a header `Accept-Language` (RFC 9110) that is one of these; German where
+    /// there is none, for that is what an agency speaks.
+    pub fn accepted(header: &str) -> Self {
+        let mut best = (0.0, Self::German);
+        for range in header.split(',').take(RANGES_MAX) {
+            let mut parts = range.split(';').map(str::trim);
+            let tag = parts.next().unwrap_or_default();
+            let first = tag.split('-').next().unwrap_or_default();
+            let language = match first.to_ascii_lowercase().as_str() {
+                "de" => Self::German,
+                "en" => Self::English,
+                _ => continue,
+            };
+            let weight = parts.find_map(|part| part.strip_prefix("q="));
+            let weight = weight.map_or(Ok(1.0), str::parse::<f32>).unwrap_or(0.0);
+            if weight > best.0 {
+                best = (weight, language);
+            }
+        }
+        best.1
+    }
+
+    /// Its language tag.
+    pub fn tag(self) -> &'static str {
+        self.pick("de", "en")
+    }
+
+    /// The text that is in it.
+    pub fn pick<'a>(self, german: &'a str, english: &'a str) -> &'a str {
+        match self {
+            Self::German => german,
+            Self::English => english,
+        }
+    }
 }
+
+/// Languages of a header that are looked at.
+const RANGES_MAX: usize = 20;
 
 /// What a mail asks its reader to confirm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +103,40 @@ pub fn confirmation(to: &str, app: &str, what: Confirmation, link: &str) -> Lett
     let german_end =
         "Der Link gilt eine Stunde. Wenn Sie das nicht waren, brauchen Sie nichts zu tun.";
     let english_end = "The link is good for an hour. If it was not you, there is nothing to do.";
+    let (german, english) = ((german, german_end), (english, english_end));
+    bilingual((to, app, subject), link, german, english)
+}
+
+/// A mail with a link by which the reader renews an account that ends at a time (milliseconds). Nobody
+/// knows the language of the reader: it is in both.
+pub fn renewal(to: &str, app: &str, until_ms: i64, link: &str) -> Letter {
+    let day = jiff::Timestamp::from_millisecond(until_ms).unwrap_or_default();
+    let day = day.to_zoned(jiff::tz::TimeZone::UTC);
+    let german = format!(
+        "Ihr Konto gilt bis zum {}. Wenn Sie es weiter brauchen, verlängern Sie es bitte über diesen \
+         Link:",
+        day.strftime("%d.%m.%Y")
+    );
+    let english = format!(
+        "Your account is good until {}. If you need it any longer, please renew it by this link:",
+        day.strftime("%Y-%m-%d")
+    );
+    let german_end = "Sonst können Sie es danach nicht mehr benutzen. Der Link verlängert das Konto, \
+         geben Sie ihn nicht weiter.";
+    let english_end = "Otherwise you cannot use it after that. The link renews the account, do not \
+         pass it on.";
+    let subject = "Konto verlängern / Renew your account";
+    let (german, english) = ((&*german, german_end), (&*english, english_end));
+    bilingual((to, app, subject), link, german, english)
+}
+
+/// What stands before the link and after it, in both languages.
+fn bilingual(
+    (to, app, subject): (&str, &str, &str),
+    link: &str,
+    (german, german_end): (&str, &str),
+    (english, english_end): (&str, &str),
+) -> Letter {
     let text = format!(
         "{german}\n\n{link}\n\n{german_end}\n\n--\n\n{english}\n\n{link}\n\n{english_end}\n"
     );
@@ -262,6 +334,21 @@ mod tests {
             of(Language::English, &unread),
             "Bote: 1 new message in 1 room, 1 invitation"
         );
+    }
+
+    #[test]
+    fn pages_speak_what_the_browser_asks_for() {
+        for (header, tag) in [
+            ("", "de"),
+            ("fr", "de"),
+            ("en", "en"),
+            ("en-GB,en;q=0.9,de;q=0.8", "en"),
+            ("de;q=0.3, EN;q=0.4", "en"),
+            ("fr, de-AT;q=0.5, en;q=0.5", "de"),
+            ("en;q=0, de;q=x", "de"),
+        ] {
+            assert_eq!(Language::accepted(header).tag(), tag, "{header}");
+        }
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::{Error, Media, quarantine};
-use crate::{clock::now_ms, storage};
+use crate::{
+    clock::now_ms,
+    storage::{self, media_use::Old},
+};
 
 /// How often it is looked for when nothing is known to be over.
 const EVERY: Duration = Duration::from_mins(1);
@@ -35,6 +38,29 @@ pub async fn sweep(media: &Media) -> Result<(), Error> {
     }
     while delete_files(media, now - LOOSE_MS).await? {}
     Ok(())
+}
+
+/// Uploads that one request deletes, at most.
+const OLD_MAX: usize = 10_000;
+
+/// Deletes uploads as an administrator wants, so many at most; returns their ids.
+pub async fn delete_old(media: &Media, old: Old) -> Result<Vec<String>, Error> {
+    let own = (media.own_nid().await?, media.ctx().server_name().as_str());
+    let mut deleted = Vec::new();
+    while deleted.len() < OLD_MAX {
+        let mut conn = media.ctx().db.planning().await?;
+        let rows = storage::media_use::list_old(&mut conn, own, old, ROWS).await?;
+        drop(conn);
+        if rows.is_empty() {
+            break;
+        }
+        let (nids, ids): (Vec<i64>, Vec<String>) = rows.into_iter().unzip();
+        let mut conn = media.ctx().db.conn().await?;
+        storage::media::delete(&mut conn, &nids).await?;
+        deleted.extend(ids);
+        media.0.freed.notify_one();
+    }
+    Ok(deleted)
 }
 
 /// Deletes files that have been loose since before then; whether there may be more. A file goes

@@ -62,6 +62,17 @@ fn entry(room: &Listed) -> Value {
     })
 }
 
+/// Makes the summaries of all changed rooms anew; an error where that takes longer.
+pub async fn refresh_all(rooms: &Rooms) -> Result<(), Error> {
+    refresh(rooms).await?;
+    let mut conn = rooms.ctx().db.planning().await?;
+    if room_list::list_stale(&mut conn, 1).await?.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Busy)
+    }
+}
+
 /// Makes the summaries of changed rooms anew.
 async fn refresh(rooms: &Rooms) -> Result<(), Error> {
     let until = tokio::time::Instant::now() + REFRESH_TIME;
@@ -135,6 +146,7 @@ fn summary(room: &Room, slice: &StateSlice) -> Summary {
         creator: named.or_else(sender).unwrap_or_default(),
         encryption: field(slice, &StateEventType::RoomEncryption, "algorithm"),
         federatable: content.get("m.federate") != Some(&Value::Bool(false)),
+        avatar_url: field(slice, &StateEventType::RoomAvatar, "url"),
         join_rules: field(slice, &StateEventType::RoomJoinRules, "join_rule"),
         guest_access: field(slice, &StateEventType::RoomGuestAccess, "guest_access"),
         history_visibility: field(

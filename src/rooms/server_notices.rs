@@ -23,8 +23,8 @@ use crate::{
     config::ServerNotices,
     context::Context,
     event::build::Draft,
-    storage,
-    users::{account_data, profile, registration},
+    storage::{self, UserNid},
+    users::{self, account_data, profile, registration, terms, tokens::Session},
 };
 
 /// Power in the room: nobody but the sender of the notices says anything.
@@ -110,6 +110,59 @@ pub async fn send(rooms: &Rooms, notice: &Notice, txn: Option<Txn>) -> Result<Ow
     };
     let sent = send::send(rooms, &room_id, &from, &draft, txn).await?;
     Ok(sent.event_id)
+}
+
+/// Whether that is the room for a user.
+pub async fn is_room_of(rooms: &Rooms, room_id: &str, user: UserNid) -> Result<bool, Error> {
+    let Some(from) = sender(rooms.ctx()) else {
+        return Ok(false);
+    };
+    let ids = &rooms.ctx().db.ids;
+    let from = ids.user(&from).await?;
+    let mut conn = rooms.ctx().db.conn().await?;
+    let found = storage::memberships::find_shared(&mut conn, from, user).await?;
+    drop(conn);
+    match found {
+        Some(nid) => Ok(ids.room_id(nid).await? == room_id),
+        None => Ok(false),
+    }
+}
+
+/// Tells a user once of terms that are to be accepted, where the operator wants it.
+pub async fn tell_terms(rooms: &Rooms, session: &Session) -> Result<(), Error> {
+    let ctx = rooms.ctx();
+    let terms = ctx.config.terms.as_ref().filter(|terms| terms.notice);
+    let (Some(terms), true, Some(from)) = (terms, session.owes_terms, sender(ctx)) else {
+        return Ok(());
+    };
+    let version = terms::version(terms);
+    let mut conn = ctx.db.conn().await?;
+    let user = session.user_nid;
+    if storage::terms::is_told(&mut conn, user, &version).await? {
+        return Ok(());
+    }
+    drop(conn);
+    let link = match terms::link(ctx, &session.user_id).await {
+        Ok(link) => link,
+        Err(users::Error::Storage(error)) => return Err(error.into()),
+        Err(_) => return Err(Error::SwitchedOff),
+    };
+    let text = format!(
+        "Bitte lesen Sie, was für diesen Dienst gilt, und stimmen Sie zu: {link}\n\n\
+         Please read what holds for this service, and agree: {link}"
+    );
+    let notice = Notice {
+        user_id: session.user_id.clone(),
+        kind: None,
+        state_key: None,
+        content: raw(&json!({ "msgtype": "m.text", "body": text }))?,
+    };
+    // One notice, however many syncs and nodes ask at once.
+    let txn = Txn::new(&from, session.user_id.as_str(), "terms", &version);
+    send(rooms, &notice, Some(txn)).await?;
+    let mut conn = ctx.db.conn().await?;
+    storage::terms::update_told(&mut conn, user, &version).await?;
+    Ok(())
 }
 
 /// The room for a user, who is invited to it at least.

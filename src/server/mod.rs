@@ -47,7 +47,7 @@ pub async fn run(
     let read = federation.gate().start().await;
     read.context("the rules about other servers could not be read")?;
     let listeners = config.listeners.clone();
-    let limited = config.rate_limits.enabled;
+    let limited = config.rate_limits.clone();
     let ctx = Context::new(config, db, keys, federation)?;
     let made = crate::users::registration::create_senders(&ctx).await;
     made.context("the users of application services could not be made")?;

@@ -23,6 +23,7 @@ pub mod locks;
 pub mod login_tokens;
 pub mod mail_rooms;
 pub mod media;
+pub mod media_use;
 pub mod memberships;
 pub mod moderation;
 pub mod names;
@@ -62,6 +63,7 @@ pub mod state;
 pub mod sticky;
 pub mod stream;
 pub mod sync;
+pub mod terms;
 pub mod thread_subscriptions;
 pub mod threepids;
 pub mod to_device;
@@ -71,6 +73,7 @@ pub mod unread;
 pub mod user_directory;
 pub mod users;
 pub mod validations;
+pub mod validity;
 
 use std::{sync::Arc, time::Duration};
 

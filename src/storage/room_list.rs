@@ -19,6 +19,8 @@ pub struct Summary {
     pub encryption: Option<String>,
     /// Whether users of other servers may join.
     pub federatable: bool,
+    /// `url` of `m.room.avatar`
+    pub avatar_url: Option<String>,
     /// `m.room.join_rules`
     pub join_rules: Option<String>,
     /// `m.room.guest_access`
@@ -90,8 +92,9 @@ pub async fn upsert(
     // Of a room whose head is gone nothing is kept.
     sqlx::query!(
         "INSERT INTO room_summary (room_nid, snap_nid, name, canonical_alias, creator, encryption,
-           federatable, join_rules, guest_access, history_visibility, room_type, state_events)
-         SELECT room_nid, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12
+           federatable, join_rules, guest_access, history_visibility, room_type, state_events,
+           avatar_url)
+         SELECT room_nid, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13
          FROM room_head WHERE room_nid = $1
          ON CONFLICT ON CONSTRAINT room_summary_pkey DO UPDATE SET snap_nid = EXCLUDED.snap_nid,
            name = EXCLUDED.name, canonical_alias = EXCLUDED.canonical_alias,
@@ -99,7 +102,7 @@ pub async fn upsert(
            federatable = EXCLUDED.federatable, join_rules = EXCLUDED.join_rules,
            guest_access = EXCLUDED.guest_access,
            history_visibility = EXCLUDED.history_visibility, room_type = EXCLUDED.room_type,
-           state_events = EXCLUDED.state_events",
+           state_events = EXCLUDED.state_events, avatar_url = EXCLUDED.avatar_url",
         room.0,
         summary.snap,
         summary.name,
@@ -111,7 +114,8 @@ pub async fn upsert(
         summary.guest_access,
         summary.history_visibility,
         summary.room_type,
-        summary.state_events
+        summary.state_events,
+        summary.avatar_url
     )
     .execute(conn)
     .await?;
@@ -189,7 +193,7 @@ pub async fn page(
            )
            SELECT room_id AS "room_id!", version AS "version!", listed AS "listed!",
              name, canonical_alias, creator AS "creator!", encryption,
-             federatable AS "federatable!", join_rules, guest_access, history_visibility,
+             federatable AS "federatable!", avatar_url, join_rules, guest_access, history_visibility,
              room_type, state_events AS "state_events!", snap_nid AS "snap_nid!",
              joined AS "joined!", joined_local AS "joined_local!"
            FROM fitting
@@ -222,6 +226,7 @@ pub async fn page(
             creator: row.creator,
             encryption: row.encryption,
             federatable: row.federatable,
+            avatar_url: row.avatar_url,
             join_rules: row.join_rules,
             guest_access: row.guest_access,
             history_visibility: row.history_visibility,

@@ -24,13 +24,20 @@ pub struct Session {
     pub suspended: bool,
     /// The account is one of a guest.
     pub guest: bool,
+    /// When the account ends, in milliseconds; `None`: never, or not counted yet.
+    pub valid_until_ts: Option<i64>,
+    /// Events a second that it may send, where that is not as for everybody.
+    pub limit_per_second: Option<i32>,
+    /// Events that it may send at once.
+    pub limit_burst: Option<i32>,
 }
 
 /// The session of an access token, if its account is open.
 pub async fn find(conn: &mut PgConnection, hash: &[u8]) -> Result<Option<Session>, Error> {
     Ok(sqlx::query_as!(
         Session,
-        r#"SELECT t.user_nid, t.device_no, d.device_id, t.expires_ts, a.admin, a.guest,
+        r#"SELECT t.user_nid, t.device_no, d.device_id, t.expires_ts, a.admin, a.guest, a.valid_until_ts,
+           a.limit_per_second, a.limit_burst,
            a.locked_ts IS NOT NULL AS "locked!", a.suspended_ts IS NOT NULL AS "suspended!"
          FROM access_token t
          JOIN device d ON d.user_nid = t.user_nid AND d.device_no = t.device_no
@@ -42,19 +49,24 @@ pub async fn find(conn: &mut PgConnection, hash: &[u8]) -> Result<Option<Session
     .await?)
 }
 
-/// Whether a device still has a session, and its account may use it.
+/// Whether a device still has a session, and its account may use it; with `now`, also whether the
+/// account has not ended by then (milliseconds).
 pub async fn is_open(
     conn: &mut PgConnection,
     (user, device_no): (UserNid, i32),
+    now: Option<i64>,
 ) -> Result<bool, Error> {
     let found = sqlx::query_scalar!(
         r#"SELECT EXISTS (
              SELECT 1 FROM access_token t
              JOIN account a ON a.user_nid = t.user_nid
              WHERE t.user_nid = $1 AND t.device_no = $2 AND NOT a.deactivated
-               AND a.locked_ts IS NULL) AS "found!""#,
+               AND a.locked_ts IS NULL
+               AND ($3::bigint IS NULL OR a.valid_until_ts IS NULL OR a.valid_until_ts > $3))
+           AS "found!""#,
         user.0,
-        device_no
+        device_no,
+        now
     );
     Ok(found.fetch_one(conn).await?)
 }

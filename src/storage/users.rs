@@ -18,6 +18,8 @@ pub struct Account {
     pub locked: bool,
     /// It may read and not act.
     pub suspended: bool,
+    /// When it ends, in milliseconds; `None`: never, or not counted yet.
+    pub valid_until_ts: Option<i64>,
 }
 
 /// An account.
@@ -25,7 +27,7 @@ pub async fn find(conn: &mut PgConnection, user: UserNid) -> Result<Option<Accou
     Ok(sqlx::query_as!(
         Account,
         r#"SELECT password_hash, admin, deactivated, locked_ts IS NOT NULL AS "locked!",
-             suspended_ts IS NOT NULL AS "suspended!"
+             suspended_ts IS NOT NULL AS "suspended!", valid_until_ts
            FROM account WHERE user_nid = $1"#,
         user.0
     )
@@ -145,6 +147,37 @@ pub async fn update_password(
     Ok(())
 }
 
+/// Events a second and at once that an account may send, where that is not as for everybody.
+pub async fn find_limit(
+    conn: &mut PgConnection,
+    user: UserNid,
+) -> Result<Option<(i32, i32)>, Error> {
+    let row = sqlx::query!(
+        "SELECT limit_per_second, limit_burst FROM account WHERE user_nid = $1",
+        user.0
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.and_then(|row| row.limit_per_second.zip(row.limit_burst)))
+}
+
+/// Sets them; `None`: as for everybody.
+pub async fn update_limit(
+    conn: &mut PgConnection,
+    user: UserNid,
+    limit: Option<(i32, i32)>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE account SET limit_per_second = $2, limit_burst = $3 WHERE user_nid = $1",
+        user.0,
+        limit.map(|(per_second, _)| per_second),
+        limit.map(|(_, burst)| burst)
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Closes an account: its password, profile, presence and subscriptions go.
 pub async fn deactivate(conn: &mut PgConnection, user: UserNid, erase: bool) -> Result<(), Error> {
     sqlx::query!(
@@ -165,8 +198,11 @@ pub async fn deactivate(conn: &mut PgConnection, user: UserNid, erase: bool) -> 
         .execute(&mut *conn)
         .await?;
     sqlx::query!("DELETE FROM presence WHERE user_nid = $1", user.0)
-        .execute(conn)
+        .execute(&mut *conn)
         .await?;
+    if erase {
+        super::terms::delete(conn, user).await?;
+    }
     Ok(())
 }
 

@@ -17,10 +17,12 @@ pub mod registration;
 pub mod rendezvous;
 pub mod seen;
 pub mod sso;
+pub mod terms;
 pub mod threepids;
 pub mod tokens;
 pub mod uia;
 pub mod validation;
+pub mod validity;
 
 use crate::storage;
 
@@ -48,6 +50,12 @@ pub enum Error {
     /// The account is suspended, and this is not for such ones.
     #[error("this account is suspended: it may read, and leave rooms")]
     Suspended,
+    /// The account has to accept something first, by that link.
+    #[error("terms have to be accepted first: {0}")]
+    TermsOwed(String),
+    /// The account is over, and was not renewed.
+    #[error("this account has expired; renew it by the link in an e-mail")]
+    Expired,
     /// Not for guests, or there are none here.
     #[error("this is not for guests")]
     NotForGuests,

@@ -61,13 +61,14 @@ pub async fn find(ctx: &Context, by: &Session, user: &UserId, it: Measure) -> Re
     Ok(it.is_in_force(&account))
 }
 
-/// Takes a measure or (`false`) ends it. Every node knows at once, and waiting requests of the user end.
+/// Takes a measure or (`false`) ends it. Every node hears of it, and waiting requests of the user end;
+/// returns whose account it is.
 pub async fn set(
     ctx: &Context,
     by: &Session,
     user: &UserId,
     (it, on): (Measure, bool),
-) -> Result<(), Error> {
+) -> Result<UserNid, Error> {
     let (nid, account) = account(ctx, user).await?;
     if nid == by.user_nid {
         return Err(Error::Forbidden("nobody does that to themselves"));
@@ -76,7 +77,7 @@ pub async fn set(
         return Err(Error::Forbidden("the user is an administrator as well"));
     }
     if it.is_in_force(&account) == on {
-        return Ok(());
+        return Ok(nid);
     }
     let ts = on.then(now_ms);
     let mut tx = ctx.db.begin().await?;
@@ -92,7 +93,29 @@ pub async fn set(
     tx.log(super::tokens::invalid_entry(nid)).await?;
     tx.commit().await?;
     tracing::info!(user = %user, by = %by.user_id, measure = ?it, on, "an account was moderated");
-    Ok(())
+    Ok(nid)
+}
+
+/// Events a second and at once that a user may send, where that is not as for everybody.
+pub async fn limit(ctx: &Context, user: &UserId) -> Result<Option<(i32, i32)>, Error> {
+    let (nid, _) = account(ctx, user).await?;
+    let mut conn = ctx.db.conn().await?;
+    Ok(storage::users::find_limit(&mut conn, nid).await?)
+}
+
+/// Sets them (`None`: as for everybody). Who may send 0 a second is held to no limits (Synapse).
+/// Returns whose they are.
+pub async fn set_limit(
+    ctx: &Context,
+    user: &UserId,
+    limit: Option<(i32, i32)>,
+) -> Result<UserNid, Error> {
+    let (nid, _) = account(ctx, user).await?;
+    let mut tx = ctx.db.begin().await?;
+    storage::users::update_limit(&mut tx, nid, limit).await?;
+    tx.log(super::tokens::invalid_entry(nid)).await?;
+    tx.commit().await?;
+    Ok(nid)
 }
 
 /// An account of ours that is open. Who asks was checked before: nobody else learns who exists.

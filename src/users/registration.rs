@@ -261,7 +261,8 @@ pub fn check_limits(uses_allowed: Option<i32>, expires_ts: Option<i64>) -> Resul
     Ok(())
 }
 
-fn random_token(length: usize) -> String {
+/// A token of letters and digits that nobody guesses.
+pub fn random_token(length: usize) -> String {
     use rand::distr::{Alphanumeric, SampleString};
     Alphanumeric.sample_string(&mut rand::rng(), length)
 }

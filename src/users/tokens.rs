@@ -15,7 +15,7 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, broadcast::error::RecvError};
 
-use super::{Error, announce, moderation::Standing};
+use super::{Error, announce, moderation::Standing, terms};
 use crate::{
     clock::now_ms,
     config::Appservice,
@@ -49,6 +49,13 @@ pub struct Session {
     pub standing: Standing,
     /// A guest.
     pub guest: bool,
+    /// Whether the user has not accepted the terms, where somebody has to know that.
+    pub owes_terms: bool,
+    /// When the account ends, in milliseconds; `None`: never.
+    pub valid_until_ts: Option<i64>,
+    /// Events a second and at once that it may send, where an administrator said so; 0 a second: it is
+    /// held to no limits.
+    pub limit: Option<(i32, i32)>,
     /// The application service that speaks for the user. Where it names no device, `device_id` is
     /// empty and `device_no` 0, which is none.
     pub appservice: Option<Arc<Appservice>>,
@@ -158,8 +165,10 @@ impl Tokens {
         if row.expires_ts.is_some() {
             storage::tokens::update_used(&mut conn, &key).await?;
         }
-        drop(conn);
         let user_nid = UserNid(row.user_nid);
+        let owes_terms = terms::is_owed(&self.ctx, &mut conn, user_nid).await?;
+        drop(conn);
+        let has_end = self.ctx.config.account_validity.is_some();
         let session = Arc::new(Session {
             user_id: self.ctx.db.ids.user_id(user_nid).await?,
             user_nid,
@@ -168,6 +177,9 @@ impl Tokens {
             admin: row.admin,
             standing: Standing::of(row.locked, row.suspended),
             guest: row.guest,
+            owes_terms,
+            valid_until_ts: row.valid_until_ts.filter(|_| has_end),
+            limit: row.limit_per_second.zip(row.limit_burst),
             appservice: None,
             expires_ts: row.expires_ts,
         });
@@ -219,6 +231,9 @@ impl Tokens {
             admin: account.admin,
             standing: Standing::of(account.locked, account.suspended),
             guest: false,
+            owes_terms: false,
+            valid_until_ts: None,
+            limit: None,
             appservice: Some(service.clone()),
             expires_ts: None,
         });
@@ -251,7 +266,9 @@ impl Tokens {
                 turn = now;
                 let mut conn = self.ctx.db.conn().await?;
                 let device = (session.user_nid, session.device_no);
-                if !storage::tokens::is_open(&mut conn, device).await? {
+                let validity = self.ctx.config.account_validity;
+                let now_ms = validity.map(|_| now_ms());
+                if !storage::tokens::is_open(&mut conn, device, now_ms).await? {
                     return Ok(());
                 }
             }
@@ -360,8 +377,9 @@ impl Tokens {
         Ok(())
     }
 
-    /// Drops what this node knows of a user's tokens.
-    fn forget(&self, user: UserNid) {
+    /// Drops what this node knows of a user's tokens, and looks again for those who wait; other nodes
+    /// do by the log.
+    pub fn forget(&self, user: UserNid) {
         self.turn.fetch_add(1, Ordering::AcqRel);
         // Fails only where invalidation closures are not supported, which the builder sets.
         let _ = self

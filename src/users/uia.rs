@@ -1,9 +1,10 @@
 //! User-interactive authentication: stages that a client goes through before a weighty request.
 
+use ruma::{OwnedUserId, UserId};
 use serde_json::{Value, json};
 
 use super::{
-    Error, login, registration,
+    Error, login, registration, sso, terms,
     validation::{self, Purpose},
 };
 use crate::{
@@ -12,40 +13,34 @@ use crate::{
     storage::{self, UserNid},
 };
 
+/// Ways through: one of these lists of stages, in any order.
+pub type Flows = Vec<Vec<&'static str>>;
+
 /// How long a client may take.
 const LIFE_MS: i64 = 3_600_000;
 
-/// Ways through: one of these lists of stages, in any order.
-pub type Flows = &'static [&'static [&'static str]];
-
 /// The password of the account.
-pub const PASSWORD: Flows = &[&["m.login.password"]];
+pub const PASSWORD_STAGE: &str = "m.login.password";
 /// Nothing but the request itself.
-pub const DUMMY: Flows = &[&["m.login.dummy"]];
-/// A registration token.
-pub const TOKEN: Flows = &[&["m.login.registration_token"]];
-/// An e-mail address.
-pub const EMAIL: Flows = &[&[EMAIL_STAGE]];
-/// A registration token and an e-mail address.
-pub const TOKEN_AND_EMAIL: Flows = &[&["m.login.registration_token", EMAIL_STAGE]];
-
-/// A login at an identity provider.
-pub const SSO: Flows = &[&[SSO_STAGE]];
-/// The password, or a login at an identity provider.
-pub const PASSWORD_OR_SSO: Flows = &[&["m.login.password"], &[SSO_STAGE]];
-
+pub const DUMMY_STAGE: &str = "m.login.dummy";
 /// An identity provider says who it is.
 pub const SSO_STAGE: &str = "m.login.sso";
+/// A registration token.
+pub const TOKEN_STAGE: &str = "m.login.registration_token";
 /// Whoever registers, or asks for a new password, reads an e-mail address.
 pub const EMAIL_STAGE: &str = "m.login.email.identity";
 /// The operation in which an e-mail address is that of a new account.
 pub const REGISTER: &str = "POST /register";
+/// The operation that may be one of somebody without a session, who reads an e-mail address.
+pub const CHANGE_PASSWORD: &str = "POST /account/password";
 
 /// What a client is told when stages are missing.
 #[derive(Clone, Debug)]
 pub struct Challenge {
     /// Ways through.
     pub flows: Flows,
+    /// What clients need to know for stages, by stage.
+    pub params: Value,
     /// Stages done.
     pub completed: Vec<String>,
     /// Session id.
@@ -57,15 +52,12 @@ pub struct Challenge {
 impl Challenge {
     /// As the answer's body.
     pub fn body(&self) -> Value {
-        let flows: Vec<Value> = self
-            .flows
-            .iter()
-            .map(|flow| json!({ "stages": flow }))
-            .collect();
+        let flows = self.flows.iter();
+        let flows: Vec<Value> = flows.map(|flow| json!({ "stages": flow })).collect();
         let mut body = json!({
             "flows": flows,
             "completed": self.completed,
-            "params": {},
+            "params": self.params,
             "session": self.session,
         });
         if let Some((errcode, error)) = self.error {
@@ -81,13 +73,45 @@ impl Challenge {
 pub struct Operation<'a> {
     /// Method and path: a session is good for one operation only.
     pub path: &'a str,
-    /// Who asks; `None` in registration.
-    pub user: Option<(&'a ruma::UserId, UserNid)>,
-    /// Ways through.
-    pub flows: Flows,
+    /// Who asks; `None` without a session.
+    pub user: Option<(&'a UserId, UserNid)>,
 }
 
-/// Passes when all stages of a flow are done; else fails with the challenge. `auth` is the `auth`
+/// Ways through an operation of a user, or of somebody without a session (`None`).
+async fn flows(ctx: &Context, path: &str, user: Option<UserNid>) -> Result<Flows, Error> {
+    match (path, user) {
+        (REGISTER, _) => {
+            let config = &ctx.config.registration;
+            let asked = [
+                (ctx.config.terms.is_some(), terms::STAGE),
+                (config.require_token, TOKEN_STAGE),
+                (config.require_email, EMAIL_STAGE),
+            ];
+            let asked = asked.into_iter().filter(|(is_asked, _)| *is_asked);
+            let stages: Vec<&str> = asked.map(|(_, stage)| stage).collect();
+            Ok(vec![if stages.is_empty() {
+                vec![DUMMY_STAGE]
+            } else {
+                stages
+            }])
+        }
+        (CHANGE_PASSWORD, None) => Ok(vec![vec![EMAIL_STAGE]]),
+        (_, None) => Ok(vec![vec![PASSWORD_STAGE]]),
+        (_, Some(user)) => sso::flows(ctx, user).await,
+    }
+}
+
+/// What clients need to know for stages.
+fn params(ctx: &Context, stages: &[&str]) -> Value {
+    match &ctx.config.terms {
+        Some(terms) if stages.contains(&terms::STAGE) => {
+            json!({ terms::STAGE: terms::params(terms) })
+        }
+        Some(_) | None => json!({}),
+    }
+}
+
+/// Passes when all stages are done; else fails with the challenge. `auth` is the `auth`
 /// object of the request. Returns the facts that stages proved.
 pub async fn authenticate(
     ctx: &Context,
@@ -118,13 +142,15 @@ pub async fn authenticate(
             json!({}),
         ),
     };
+    let flows = flows(ctx, operation.path, operation.user.map(|(_, nid)| nid)).await?;
+    let stages = flows.concat();
     let mut error = None;
     if let Some(auth) = auth
         && let Some(stage) = auth.get("type").and_then(Value::as_str)
         // A proof is good once, and clients ask again.
         && !([EMAIL_STAGE, SSO_STAGE].contains(&stage) && completed.iter().any(|done| done == stage))
     {
-        match run(ctx, &operation, stage, auth).await? {
+        match run(ctx, operation, &stages, (stage, auth)).await? {
             Ok(fact) => {
                 let mut conn = ctx.db.conn().await?;
                 storage::users::update_uia(&mut conn, &id, stage, &fact).await?;
@@ -136,11 +162,8 @@ pub async fn authenticate(
             Err(why) => error = Some(why),
         }
     }
-    let done = |flow: &&[&str]| {
-        flow.iter()
-            .all(|stage| completed.iter().any(|c| c == stage))
-    };
-    if error.is_none() && operation.flows.iter().any(done) {
+    let is_done = |stage: &&str| completed.iter().any(|done| done == stage);
+    if error.is_none() && flows.iter().any(|flow| flow.iter().all(is_done)) {
         let mut conn = ctx.db.conn().await?;
         if storage::users::delete_uia(&mut conn, &id).await? {
             return Ok(facts);
@@ -148,7 +171,8 @@ pub async fn authenticate(
         return Err(Error::Invalid("unknown session"));
     }
     Err(Error::Interactive(Box::new(Challenge {
-        flows: operation.flows,
+        params: params(ctx, &stages),
+        flows,
         completed,
         session: id,
         error,
@@ -185,21 +209,98 @@ async fn open(ctx: &Context, path: &str, user: i64) -> Result<String, Error> {
     Ok(id)
 }
 
+/// A session as the page for a stage finds it.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// The operation.
+    pub path: String,
+    /// Who asks; `None` without a session.
+    pub user: Option<(OwnedUserId, UserNid)>,
+    /// The stages of the ways through the operation.
+    pub stages: Vec<&'static str>,
+    /// Those that are done.
+    pub completed: Vec<String>,
+}
+
+impl Pending {
+    /// Whether a stage is done.
+    pub fn is_done(&self, stage: &str) -> bool {
+        self.completed.iter().any(|done| done == stage)
+    }
+}
+
+/// A session under way; `None`: there is none of that id.
+pub async fn pending(ctx: &Context, session: &str) -> Result<Option<Pending>, Error> {
+    let mut conn = ctx.db.conn().await?;
+    let found = storage::users::find_uia(&mut conn, session, now_ms() - LIFE_MS).await?;
+    drop(conn);
+    let Some(found) = found else {
+        return Ok(None);
+    };
+    let user = match UserNid(found.user_nid) {
+        UserNid(0) => None,
+        nid => Some((ctx.db.ids.user_id(nid).await?, nid)),
+    };
+    let flows = flows(ctx, &found.path, user.as_ref().map(|(_, nid)| *nid)).await?;
+    Ok(Some(Pending {
+        stages: flows.concat(),
+        path: found.path,
+        user,
+        completed: found.completed,
+    }))
+}
+
+/// Does a stage of a session on a page of ours (specification, "Fallback"); the client asks again for
+/// the operation afterwards. Returns why it failed, as error code and text, if it did.
+pub async fn complete(
+    ctx: &Context,
+    (session, pending): (&str, &Pending),
+    stage: &str,
+    auth: &Value,
+) -> Result<Option<(&'static str, &'static str)>, Error> {
+    if pending.is_done(stage) {
+        return Ok(None);
+    }
+    let user = pending.user.as_ref();
+    let operation = Operation {
+        path: &pending.path,
+        user: user.map(|(id, nid)| (&**id, *nid)),
+    };
+    match run(ctx, operation, &pending.stages, (stage, auth)).await? {
+        Ok(fact) => {
+            let mut conn = ctx.db.conn().await?;
+            storage::users::update_uia(&mut conn, session, stage, &fact).await?;
+            Ok(None)
+        }
+        Err(why) => Ok(Some(why)),
+    }
+}
+
+/// Whether somebody gave a wrong password.
+pub fn is_wrong(error: &Error) -> bool {
+    match error {
+        Error::WrongCredentials => true,
+        Error::Interactive(challenge) => challenge.error.is_some(),
+        _ => false,
+    }
+}
+
 type Stage = Result<Value, (&'static str, &'static str)>;
 
 async fn run(
     ctx: &Context,
-    operation: &Operation<'_>,
-    stage: &str,
-    auth: &Value,
+    operation: Operation<'_>,
+    stages: &[&str],
+    (stage, auth): (&str, &Value),
 ) -> Result<Stage, Error> {
-    if !operation.flows.iter().any(|flow| flow.contains(&stage)) {
+    if !stages.contains(&stage) {
         return Ok(Err(("M_UNRECOGNIZED", "this stage is not asked for")));
     }
     let text = |key: &str| auth.get(key).and_then(Value::as_str);
     match stage {
-        "m.login.dummy" => Ok(Ok(json!({}))),
-        "m.login.registration_token" => {
+        DUMMY_STAGE => Ok(Ok(json!({}))),
+        terms::STAGE => Ok(Ok(json!({ "terms": terms::version(terms::of(ctx)?) }))),
+        TOKEN_STAGE => {
             let token = text("token").unwrap_or_default();
             if registration::is_token_valid(ctx, token).await? {
                 Ok(Ok(json!({ "registration_token": token })))
@@ -216,7 +317,7 @@ async fn run(
             "M_UNAUTHORIZED",
             "the identity provider has not said yet who you are",
         ))),
-        "m.login.password" => {
+        PASSWORD_STAGE => {
             let Some((user, _)) = operation.user else {
                 return Ok(Err(("M_UNKNOWN", "nobody to check a password of")));
             };
@@ -246,7 +347,7 @@ async fn run(
 /// Somebody shows that they read an address; the fact is the address.
 async fn prove_address(
     ctx: &Context,
-    operation: &Operation<'_>,
+    operation: Operation<'_>,
     auth: &Value,
 ) -> Result<Stage, Error> {
     let purpose = if operation.path == REGISTER {

@@ -7,9 +7,12 @@ mod media;
 mod oidc;
 mod outbound;
 mod push;
+mod rates;
 mod rooms;
 mod server_notices;
+mod terms;
 mod turn;
+mod validity;
 
 use std::{
     collections::HashSet,
@@ -22,7 +25,7 @@ use ruma::OwnedServerName;
 
 use super::{
     ClientCertificate, Config, EmailTls, Error, Listener, Loaded, Log, Presence, PrivateDatabase,
-    RateLimits, Registration, Secret, Serve, Tls, Unstable, WellKnown, source::Source,
+    Registration, Secret, Serve, Tls, Unstable, WellKnown, source::Source,
 };
 
 /// Reads every key. `from_file`: a file is given, so that the server name must be said.
@@ -35,6 +38,7 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
     let server_name = server_name(source_ref, from_file).unwrap_or(defaults.server_name);
     let well_known = well_known(source_ref);
     let email = email::read(source_ref, &well_known);
+    let server_notices = server_notices::read(source_ref);
     let config = Config {
         signing_key_file: source_ref
             .text("signing_key_file")
@@ -44,9 +48,7 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         database_url: database_url(source_ref),
         private_database: private_database(source_ref),
         registration: registration(source_ref, email.is_some()),
-        rate_limits: RateLimits {
-            enabled: source_ref.flag("rate_limits.enabled", defaults.rate_limits.enabled),
-        },
+        rate_limits: rates::read(source_ref),
         rooms: rooms::read(source_ref, defaults.rooms),
         delayed_events: rooms::delayed_events(source_ref, defaults.delayed_events),
         rendezvous: rooms::rendezvous(source_ref, defaults.rendezvous),
@@ -57,7 +59,9 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         media: media::read(source_ref, &defaults.media),
         push: push::read(source_ref, defaults.push),
         turn: turn::read(source_ref, &defaults.turn),
-        server_notices: server_notices::read(source_ref),
+        terms: terms::read(source_ref, &well_known, server_notices.is_some()),
+        account_validity: validity::read(source_ref, email.is_some()),
+        server_notices,
         rtc: turn::rtc(source_ref),
         email,
         sso: oidc::sso(source_ref),

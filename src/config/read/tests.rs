@@ -323,3 +323,66 @@ fn identity_providers_that_cannot_work_are_told_and_their_secrets_are_not() {
     let provider = &config.oidc[0];
     assert_eq!((&*provider.name, provider.scopes.len()), ("idp", 3));
 }
+
+#[test]
+fn terms_and_ends_and_rates_that_cannot_be_are_told() {
+    let head = "server_name = \"a.example\"\n";
+    let bad = r#"
+        [terms]
+        required = true
+        notice = true
+        policies = [
+          { id = "a b", version = "1", texts = { de = { name = "A", url = "https://a.example" } } },
+          { id = "b", version = "", texts = {} },
+          { id = "c", version = "1", texts = { version = { name = "C", url = "https://a.example" } } },
+          { id = "d", version = "1", texts = { de = { name = "", file = "/nowhere" } } },
+          { id = "e", version = "1", texts = { de = { name = "E", url = "a", file = "b" } } },
+          { id = "f", version = "1", texts = { de = { name = "F", url = "ftp://a.example" } } },
+          { id = "g" },
+        ]
+        [account_validity]
+        period_days = 7
+        renew_at_days = 7
+        [rate_limits.rates]
+        messages = { per_second = 1, burst = 1 }
+        message = { per_second = 0, burst = 1 }
+        media = { per_second = 1 }
+        report = 7
+    "#;
+    let text = load(&format!("{head}{bad}"), &[]).unwrap_err().to_string();
+    for wrong in [
+        "terms.notice = true: needs server_notices",
+        "well_known.client: is missing",
+        "terms.policies[0].id = \"a b\"",
+        "terms.policies[1].version = \"\"",
+        "terms.policies[1].texts: is empty",
+        "terms.policies[2].texts.version: is no language",
+        "terms.policies[3].texts.de.name: is no name",
+        "terms.policies[3].texts.de.file = \"/nowhere\"",
+        "terms.policies[4].texts.de: give either",
+        "terms.policies[5].texts.de.url = ",
+        "terms.policies[6]: is no policy",
+        "account_validity.renew_at_days: needs the section [email]",
+        "account_validity.renew_at_days = 7: has to be less",
+        "rate_limits.rates.messages: is nothing that is limited; did you mean message?",
+        "rate_limits.rates.message = ",
+        "rate_limits.rates.media = ",
+        "rate_limits.rates.report = 7",
+    ] {
+        assert!(text.contains(wrong), "{wrong}\n{text}");
+    }
+    let text = load(&format!("{head}[terms]\nrequired = true\n"), &[]);
+    assert!(
+        text.unwrap_err()
+            .to_string()
+            .contains("there is nothing to accept")
+    );
+    let good = "[rate_limits.rates]\nmessage = { per_second = 2, burst = 3.5 }\n\
+                [account_validity]\nperiod_days = 2\n";
+    let config = load(&format!("{head}{good}"), &[]).unwrap().config;
+    let rate = config.rate_limits.of(crate::config::rates::Kind::Message);
+    assert_eq!((rate.per_second, rate.burst), (2.0, 3.5));
+    let rate = config.rate_limits.of(crate::config::rates::Kind::Mail);
+    assert_eq!((rate.per_second, rate.burst), (0.02, 10.0));
+    assert_eq!(config.account_validity.unwrap().period_ms, 172_800_000);
+}

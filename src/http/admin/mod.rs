@@ -1,8 +1,10 @@
 //! Operators of the agency: Synapse's admin API, as far as operators' tools use it.
 
+mod accounts;
 mod destinations;
 mod federation;
 mod media;
+mod media_use;
 mod moderation;
 mod pushers;
 mod register;
@@ -26,9 +28,11 @@ use crate::users::tokens::Session;
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/_synapse/admin/v1/server_version", get(version))
+        .merge(accounts::routes())
         .merge(destinations::routes())
         .merge(federation::routes())
         .merge(media::routes())
+        .merge(media_use::routes())
         .merge(moderation::routes())
         .merge(pushers::routes())
         .merge(register::routes())

@@ -52,13 +52,14 @@ struct Suspend {
 /// `PUT /_synapse/admin/v1/suspend/{user_id}`
 async fn suspend(
     Admin(session): Admin,
-    State(ctx): State<Context>,
+    State(app): State<App>,
     Path(user): Path<String>,
     Body(wanted): Body<Suspend>,
 ) -> Result<Object, ApiError> {
     let user = UserId::parse(&user).map_err(|_| ApiError::invalid_param("no user id"))?;
     let measure = (Measure::Suspend, wanted.suspend);
-    moderation::set(&ctx, &session, &user, measure).await?;
+    let nid = moderation::set(&app.ctx, &session, &user, measure).await?;
+    app.tokens.forget(nid);
     Ok(Object(
         json!({ format!("user_{user}_suspended"): wanted.suspend }),
     ))

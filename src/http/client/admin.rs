@@ -52,13 +52,15 @@ async fn find(
 }
 
 async fn set(
-    ctx: &Context,
+    app: &App,
     session: &Session,
     user: &UserId,
     measure: (Measure, bool),
 ) -> Result<(), ApiError> {
     require_admin(session)?;
-    Ok(moderation::set(ctx, session, user, measure).await?)
+    let user = moderation::set(&app.ctx, session, user, measure).await?;
+    app.tokens.forget(user);
+    Ok(())
 }
 
 /// `GET /_matrix/client/v1/admin/lock/{userId}`
@@ -74,13 +76,13 @@ async fn is_user_locked(
 
 /// `PUT /_matrix/client/v1/admin/lock/{userId}`
 async fn lock_user(
-    State(ctx): State<Context>,
+    State(app): State<App>,
     Authenticated {
         session, request, ..
     }: Authenticated<lock_user::v1::Request>,
 ) -> Result<Object, ApiError> {
     let measure = (Measure::Lock, request.locked);
-    set(&ctx, &session, &request.user_id, measure).await?;
+    set(&app, &session, &request.user_id, measure).await?;
     Ok(Object(json!({ "locked": request.locked })))
 }
 
@@ -97,12 +99,12 @@ async fn is_user_suspended(
 
 /// `PUT /_matrix/client/v1/admin/suspend/{userId}`
 async fn suspend_user(
-    State(ctx): State<Context>,
+    State(app): State<App>,
     Authenticated {
         session, request, ..
     }: Authenticated<suspend_user::v1::Request>,
 ) -> Result<Object, ApiError> {
     let measure = (Measure::Suspend, request.suspended);
-    set(&ctx, &session, &request.user_id, measure).await?;
+    set(&app, &session, &request.user_id, measure).await?;
     Ok(Object(json!({ "suspended": request.suspended })))
 }

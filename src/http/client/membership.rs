@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     http::{App, error::ApiError, limits::Kind, mount, reply::Object, request::Authenticated},
     rooms::{Rooms, aliases, membership, mutual, server_notices},
+    users::tokens::Session,
 };
 
 pub(super) fn routes() -> Router<App> {
@@ -68,7 +69,7 @@ async fn get_mutual_rooms_old(
 
 /// `POST /_matrix/client/v3/rooms/{roomId}/join`
 async fn join_room_by_id(
-    State(rooms): State<Rooms>,
+    State(app): State<App>,
     Authenticated {
         session,
         request,
@@ -76,14 +77,15 @@ async fn join_room_by_id(
         ..
     }: Authenticated<join_room_by_id::v3::Request>,
 ) -> Result<Object, ApiError> {
+    check_join(&app, &session, &request.room_id).await?;
     let (user, said) = (&session.user_id, said(&body));
-    let room_id = membership::join::join(&rooms, &request.room_id, user, &[], said).await?;
+    let room_id = membership::join::join(&app.rooms, &request.room_id, user, &[], said).await?;
     Ok(Object(json!({ "room_id": room_id })))
 }
 
 /// `POST /_matrix/client/v3/join/{roomIdOrAlias}`
 async fn join_room_by_id_or_alias(
-    State(rooms): State<Rooms>,
+    State(app): State<App>,
     Authenticated {
         session,
         request,
@@ -91,10 +93,23 @@ async fn join_room_by_id_or_alias(
         ..
     }: Authenticated<join_room_by_id_or_alias::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let (room_id, via) = locate(&rooms, &request.room_id_or_alias, request.via).await?;
+    let (room_id, via) = locate(&app.rooms, &request.room_id_or_alias, request.via).await?;
+    check_join(&app, &session, &room_id).await?;
     let (user, said) = (&session.user_id, said(&body));
-    let room_id = membership::join::join(&rooms, &room_id, user, &via, said).await?;
+    let room_id = membership::join::join(&app.rooms, &room_id, user, &via, said).await?;
     Ok(Object(json!({ "room_id": room_id })))
+}
+
+/// Holds who joins a room to the limits.
+async fn check_join(app: &App, session: &Session, room_id: &RoomId) -> Result<(), ApiError> {
+    let kind = if membership::we_are_in(&app.rooms, room_id).await? {
+        app.limits
+            .check_by(session, Kind::JoinRoom, room_id.as_str())?;
+        Kind::JoinLocal
+    } else {
+        Kind::JoinRemote
+    };
+    app.limits.check_user(kind, session)
 }
 
 /// All that a user says in joining a room.
@@ -146,7 +161,13 @@ async fn invite_user(
             "invitations by e-mail or phone are not offered",
         ));
     };
-    app.limits.check_user(Kind::Invite, &session)?;
+    app.limits.check_user(Kind::InviteIssuer, &session)?;
+    for (kind, whom) in [
+        (Kind::InviteRoom, request.room_id.as_str()),
+        (Kind::InviteUser, target.user_id.as_str()),
+    ] {
+        app.limits.check_by(&session, kind, whom)?;
+    }
     let reason = target.reason.as_deref();
     let sender = &session.user_id;
     membership::invite::invite(

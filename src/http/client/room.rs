@@ -66,6 +66,10 @@ async fn create_room(
     }: Authenticated<create_room::v3::Request>,
 ) -> Result<Object, ApiError> {
     app.limits.check_user(Kind::RoomCreation, &session)?;
+    for user in &request.invite {
+        app.limits
+            .check_by(&session, Kind::InviteUser, user.as_str())?;
+    }
     let room_id = rooms::create::create(&app.rooms, session.asking(), &request).await?;
     Ok(Object(json!({ "room_id": room_id })))
 }
@@ -245,12 +249,17 @@ async fn redact_event(
         ..
     }: Authenticated<redact_event::v3::Request>,
 ) -> Result<Object, ApiError> {
-    if session.standing == Standing::Suspended {
-        let event = (&*request.room_id, &*request.event_id);
-        if !send::is_own(&app.rooms, &session.user_id, event).await? {
-            return Err(users::Error::Suspended.into());
-        }
+    let event = (&*request.room_id, &*request.event_id);
+    let is_own = send::is_own(&app.rooms, &session.user_id, event).await?;
+    if session.standing == Standing::Suspended && !is_own {
+        return Err(users::Error::Suspended.into());
     }
+    let kind = if is_own {
+        Kind::Message
+    } else {
+        Kind::AdminRedaction
+    };
+    app.limits.check_user(kind, &session)?;
     let with = with_relations(&body)?;
     let draft = Draft::redaction(request.event_id.clone(), request.reason.as_deref());
     let mut draft = draft.map_err(|error| ApiError::internal(&error))?;

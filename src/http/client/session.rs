@@ -5,7 +5,7 @@ use axum::{
     extract::{FromRequest, Request, State},
 };
 use ruma::{
-    UserId,
+    OwnedUserId, UserId,
     api::client::{
         session::{
             get_login_token, get_login_types, login, login::v3::LoginInfo, logout, logout_all,
@@ -101,19 +101,19 @@ async fn login(
     let mut origin = None;
     let user = match &request.login_info {
         LoginInfo::Password(password) => {
-            app.limits.check_address(Kind::Login, address)?;
+            app.limits.check_address(Kind::LoginAddress, address)?;
             let user = if let Some(UserIdentifier::Email(email)) = &password.identifier {
                 // What is no address is nobody's.
                 let mailbox = users::threepids::canonical(&email.address).unwrap_or_default();
-                app.limits.check(Kind::Login, &mailbox)?;
+                app.limits.check(Kind::LoginAccount, &mailbox)?;
                 users::login::find_by_address(&app.ctx, &mailbox).await?
             } else {
                 #[expect(deprecated, reason = "old clients name the user here")]
                 let name = named(password.identifier.as_ref(), password.user.as_ref())?;
-                app.limits.check(Kind::Login, name)?;
+                app.limits.check(Kind::LoginAccount, name)?;
                 parse_user(&app.ctx, name)
             };
-            users::login::check_password(&app.ctx, user.as_deref(), &password.password).await?
+            check_password(&app, user.as_deref(), &password.password).await?
         }
         LoginInfo::ApplicationService(login) => {
             let service = shown.appservice()?;
@@ -122,7 +122,7 @@ async fn login(
             users::login::check_appservice(&app.ctx, &service, name).await?
         }
         LoginInfo::Token(login) => {
-            app.limits.check_address(Kind::Login, address)?;
+            app.limits.check_address(Kind::LoginAddress, address)?;
             let (user, from) = login_token::redeem(&app.ctx, &login.token).await?;
             origin = from;
             user
@@ -140,6 +140,23 @@ async fn login(
         )
         .await?;
     Ok(Object(granted_body(&user, &granted)))
+}
+
+/// Checks a password, unless too many wrong ones were given for the account.
+pub(in crate::http) async fn check_password(
+    app: &App,
+    user: Option<&UserId>,
+    password: &str,
+) -> Result<OwnedUserId, ApiError> {
+    let who = user.map_or("", UserId::as_str);
+    if user.is_some() {
+        app.limits.look(Kind::LoginFailed, who)?;
+    }
+    let checked = users::login::check_password(&app.ctx, user, password).await;
+    if user.is_some() && matches!(checked, Err(users::Error::WrongCredentials)) {
+        app.limits.note(Kind::LoginFailed, who);
+    }
+    Ok(checked?)
 }
 
 /// `POST /_matrix/client/v1/login/get_token`
@@ -169,7 +186,7 @@ fn named<'a>(
 }
 
 /// What a login or a registration answers.
-pub(super) fn granted_body(user: &UserId, granted: &Granted) -> Value {
+pub(in crate::http) fn granted_body(user: &UserId, granted: &Granted) -> Value {
     let mut body = json!({
         "user_id": user,
         "access_token": granted.access_token,

@@ -22,6 +22,7 @@ use crate::{
     http::{
         App,
         error::ApiError,
+        limits::Kind,
         mount,
         path::Path,
         reply::{Object, RawJson},
@@ -186,6 +187,7 @@ async fn send_state_event(
     body: axum::body::Bytes,
 ) -> Result<Object, ApiError> {
     let session = request::session(&parts, &app).await?;
+    app.limits.check_user(Kind::Message, &session)?;
     let Query(claimed) = claimed.map_err(|error| ApiError::invalid_param(&error.body_text()))?;
     let room_id = parse(&room)?;
     let mut content: Box<RawValue> =

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::presence::parse_state;
 use crate::{
     http::{App, error::ApiError, reply::RawJson, request},
+    rooms::server_notices,
     sync::{self, sliding, v3},
     users::tokens::Session,
 };
@@ -50,6 +51,7 @@ async fn sync_events(
 ) -> Result<RawJson, ApiError> {
     let turn = app.tokens.turn();
     let session = request::session(&parts, &app).await?;
+    tell_terms(&app, &session).await;
     let Query(query) = Query::<Parameters>::try_from_uri(&parts.uri)
         .map_err(|error| ApiError::invalid_param(&error.body_text()))?;
     let state_after = if query.use_state_after_unstable {
@@ -75,6 +77,16 @@ async fn sync_events(
     ));
     let answer = while_open(&app, (&session, turn), &parts, answer).await?;
     Ok(RawJson(answer))
+}
+
+/// Whoever comes to read is told of terms to accept; without that they read all the same.
+async fn tell_terms(app: &App, session: &Session) {
+    if !session.owes_terms {
+        return;
+    }
+    if let Err(error) = server_notices::tell_terms(&app.rooms, session).await {
+        tracing::warn!(%error, "a user was not told of the terms");
+    }
 }
 
 /// Waits for an answer as long as the session is good.
@@ -111,6 +123,7 @@ async fn sync_sliding(
     let (parts, body) = request.into_parts();
     let turn = app.tokens.turn();
     let session = request::session(&parts, &app).await?;
+    tell_terms(&app, &session).await;
     let Query(query) = Query::<SlidingParameters>::try_from_uri(&parts.uri)
         .map_err(|error| ApiError::invalid_param(&error.body_text()))?;
     let request = axum::extract::Request::new(body);

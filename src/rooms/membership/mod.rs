@@ -140,7 +140,7 @@ pub(super) async fn require_plausible(
 }
 
 /// Whether one of our users is joined, so that we can act for the room.
-pub(super) async fn we_are_in(rooms: &Rooms, room_id: &RoomId) -> Result<bool, Error> {
+pub async fn we_are_in(rooms: &Rooms, room_id: &RoomId) -> Result<bool, Error> {
     let Some(nid) = rooms.ctx().db.ids.find_room(room_id).await? else {
         return Ok(false);
     };

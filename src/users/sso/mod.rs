@@ -10,7 +10,7 @@ use url::Url;
 use super::{
     login_token,
     tokens::{fresh, hash},
-    uia::{self, Flows},
+    uia::{self, Flows, PASSWORD_STAGE, SSO_STAGE},
 };
 use crate::{
     clock::now_ms,
@@ -257,14 +257,14 @@ pub async fn providers_of(ctx: &Context, user: UserNid) -> Result<Vec<&Provider>
 /// Ways by which a user proves once more who they are: by the password, at a provider, or by either.
 pub async fn flows(ctx: &Context, user: UserNid) -> Result<Flows, super::Error> {
     if providers_of(ctx, user).await?.is_empty() {
-        return Ok(uia::PASSWORD);
+        return Ok(vec![vec![PASSWORD_STAGE]]);
     }
     let mut conn = ctx.db.conn().await?;
     let account = storage::users::find(&mut conn, user).await?;
     let has_password = account.is_some_and(|account| account.password_hash.is_some());
-    Ok(if has_password {
-        uia::PASSWORD_OR_SSO
-    } else {
-        uia::SSO
-    })
+    let mut flows = vec![vec![SSO_STAGE]];
+    if has_password {
+        flows.insert(0, vec![PASSWORD_STAGE]);
+    }
+    Ok(flows)
 }

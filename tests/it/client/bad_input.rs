@@ -165,6 +165,9 @@ const EVERYTHING: &str = "[registration]\nopen = true\nshared_secret = \"test se
                           [unstable]\nthread_subscriptions = true\n\
                           [rendezvous]\nenabled = true\n\
                           [server_notices]\nlocalpart = \"notices\"\n\
+                          [account_validity]\nperiod_days = 30\n\
+                          [[terms.policies]]\nid = \"privacy_policy\"\nversion = \"1\"\n\
+                          texts.de = { name = \"x\", url = \"https://localhost/x\" }\n\
                           [well_known]\nclient = \"https://localhost\"\n\
                           [[oidc]]\nid = \"idp\"\nissuer = \"http://127.0.0.1:9\"\n\
                           client_id = \"a\"\nbackchannel_logout = true\n";

@@ -9,6 +9,7 @@ pub(crate) mod links;
 pub(crate) mod mailbox;
 mod openapi;
 pub(crate) mod operator;
+pub(crate) mod pages;
 pub(crate) mod peer;
 pub(crate) mod proxy;
 pub(crate) mod scripted;

@@ -40,7 +40,9 @@ impl User {
             .json()
             .await
             .unwrap();
-        body["auth"] = json!({ "type": "m.login.dummy", "session": first["session"] });
+        // Terms are accepted where there are any.
+        let stage = &first["flows"][0]["stages"][0];
+        body["auth"] = json!({ "type": stage, "session": first["session"] });
         let answer: Value = http
             .post(&url)
             .body(body.to_string())

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use axum::{Router, extract::State};
 use ruma::{
-    OwnedUserId,
+    OwnedUserId, UserId,
     api::client::account::{
         change_password, check_registration_token_validity, deactivate, get_username_availability,
         register, request_openid_token, whoami,
@@ -28,7 +28,7 @@ use crate::{
     rooms::membership,
     storage,
     users::{
-        self, login, openid, passwords, registration, sso,
+        self, login, openid, passwords, registration,
         tokens::{Found, Session},
         uia::{self, Operation},
     },
@@ -172,12 +172,6 @@ async fn register_by_oneself(
     if guest.is_none() {
         registration::check_available(&app.ctx, &user).await?;
     }
-    let flows = match (config.require_token, config.require_email) {
-        (true, true) => uia::TOKEN_AND_EMAIL,
-        (true, false) => uia::TOKEN,
-        (false, true) => uia::EMAIL,
-        (false, false) => uia::DUMMY,
-    };
     // Before an address is proved, which is good once.
     if let Some(password) = request.password.as_deref().filter(|_| config.require_email) {
         passwords::check_strength(password, config.password_length_min)?;
@@ -185,7 +179,6 @@ async fn register_by_oneself(
     let operation = Operation {
         path: uia::REGISTER,
         user: None,
-        flows,
     };
     let facts = uia::authenticate(&app.ctx, operation, auth).await?;
     let password = request.password.as_deref();
@@ -200,11 +193,25 @@ async fn register_by_oneself(
     let address = address.map(|it| (it, facts["email_ts"].as_i64().unwrap_or_default()));
     if let Some(guest) = &guest {
         registration::upgrade_guest(&app.ctx, guest, password, address).await?;
-        return Ok(user);
+    } else {
+        let kind = (false, None);
+        registration::create_account(&app.ctx, &user, Some(password), kind, address).await?;
     }
-    let kind = (false, None);
-    registration::create_account(&app.ctx, &user, Some(password), kind, address).await?;
+    accept_terms(app, &user, &facts).await?;
     Ok(user)
+}
+
+/// Notes that somebody accepted the terms on the way, unless they changed meanwhile: then it is asked
+/// for again.
+async fn accept_terms(app: &App, user: &UserId, facts: &Value) -> Result<(), ApiError> {
+    let Some(terms) = &app.ctx.config.terms else {
+        return Ok(());
+    };
+    if facts.get("terms").and_then(Value::as_str) == Some(&*users::terms::version(terms)) {
+        let nid = app.ctx.db.ids.user(user).await?;
+        users::terms::accept(&app.ctx, nid).await?;
+    }
+    Ok(())
 }
 
 /// `GET /_matrix/client/v3/register/available`
@@ -225,8 +232,11 @@ async fn get_username_availability(
 /// `GET /_matrix/client/v1/register/m.login.registration_token/validity`
 async fn check_registration_token_validity(
     State(app): State<App>,
-    Public { request, .. }: Public<check_registration_token_validity::v1::Request>,
+    Public {
+        request, address, ..
+    }: Public<check_registration_token_validity::v1::Request>,
 ) -> Result<Object, ApiError> {
+    app.limits.check_address(Kind::RegistrationToken, address)?;
     if !app.ctx.config.registration.require_token {
         return Err(users::Error::RegistrationClosed.into());
     }
@@ -264,13 +274,18 @@ pub(super) async fn ask_password(
     auth: Option<&Value>,
 ) -> Result<(), ApiError> {
     let user = Some((&*session.user_id, session.user_nid));
-    let operation = Operation {
-        path,
-        user,
-        flows: sso::flows(&app.ctx, session.user_nid).await?,
-    };
-    uia::authenticate(&app.ctx, operation, auth).await?;
-    Ok(())
+    let operation = Operation { path, user };
+    let who = session.user_id.as_str();
+    app.limits.look(Kind::LoginFailed, who)?;
+    match uia::authenticate(&app.ctx, operation, auth).await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            if uia::is_wrong(&error) {
+                app.limits.note(Kind::LoginFailed, who);
+            }
+            Err(error.into())
+        }
+    }
 }
 
 /// `POST /_matrix/client/v3/account/password`
@@ -288,7 +303,7 @@ async fn change_password(
 ) -> Result<Object, ApiError> {
     let (user, kept) = match asking {
         Some(Asking(session)) => {
-            ask_password(&app, &session, CHANGE_PASSWORD, auth.as_ref()).await?;
+            ask_password(&app, &session, uia::CHANGE_PASSWORD, auth.as_ref()).await?;
             (session.user_id.clone(), Some(session.device_no))
         }
         None if app.ctx.mail.is_none() => return Err(ApiError::missing_token()),
@@ -313,15 +328,11 @@ async fn change_password(
     Ok(Object(json!({})))
 }
 
-/// The operation, for user-interactive authentication.
-const CHANGE_PASSWORD: &str = "POST /account/password";
-
 /// The user whose e-mail address somebody without a session reads.
 async fn ask_address(app: &App, auth: Option<&Value>) -> Result<OwnedUserId, ApiError> {
     let operation = Operation {
-        path: CHANGE_PASSWORD,
+        path: uia::CHANGE_PASSWORD,
         user: None,
-        flows: uia::EMAIL,
     };
     let facts = uia::authenticate(&app.ctx, operation, auth).await?;
     let address = facts.get("email").and_then(Value::as_str);
