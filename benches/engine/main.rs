@@ -128,7 +128,7 @@ fn evaluate_push_rules(bencher: Bencher<'_, '_>, keywords: usize) {
         display_name: None,
         subscribed: false,
     };
-    let mut set = serde_json::json!(defaults::of(reader.user_id, false));
+    let mut set = serde_json::json!(defaults::of(reader.user_id, defaults::Added::default()));
     let rule = |at: usize| {
         serde_json::json!({
             "rule_id": format!("k{at}"), "default": false, "enabled": true, "actions": ["notify"],

@@ -124,6 +124,8 @@ pub struct Config {
     pub terms: Option<Terms>,
     /// For how long accounts are good; `None`: for ever.
     pub account_validity: Option<AccountValidity>,
+    /// Whom users find by name.
+    pub user_directory: UserDirectory,
     /// What is not in the specification yet, and changes what everybody sees.
     pub unstable: Unstable,
     /// Logging.
@@ -288,10 +290,19 @@ pub struct Push {
     pub include_content: bool,
     /// Whether the badge counts rooms with something unread; else: what is unread.
     pub group_unread_count_by_room: bool,
+    /// Whether names in texts that do not say whom they mention notify.
+    pub names_in_texts: bool,
     /// Milliseconds by which a notice is delayed at most, each by others.
     pub jitter_ms: u32,
     /// Whether gateways may be called without TLS.
     pub allow_http: bool,
+}
+
+/// Whom users find by name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UserDirectory {
+    /// Whether everybody of this server finds everybody of it.
+    pub search_all_users: bool,
 }
 
 /// A TURN server, which relays calls of clients that do not reach each other.
@@ -430,6 +441,7 @@ impl Default for Config {
                 enabled: true,
                 include_content: false,
                 group_unread_count_by_room: true,
+                names_in_texts: false,
                 jitter_ms: 0,
                 allow_http: false,
             },
@@ -447,6 +459,7 @@ impl Default for Config {
             oidc: Vec::new(),
             terms: None,
             account_validity: None,
+            user_directory: UserDirectory::default(),
             unstable: Unstable {
                 thread_subscriptions: false,
                 account_data_deletion: false,

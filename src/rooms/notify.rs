@@ -26,7 +26,8 @@ use crate::{
         auth::Power,
         pdu::Pdu,
         push::{
-            Rules, defaults,
+            Rules,
+            defaults::{self, Added},
             subject::{Place, Reader, Subject},
         },
     },
@@ -41,9 +42,12 @@ const IGNORED_MAX: usize = 1_000;
 /// Compiled rules in memory.
 const RULES_MAX: u64 = 200_000;
 
-/// Without and with rules for subscriptions to threads.
-static FOR_EVERYBODY: LazyLock<[Rules; 2]> =
-    LazyLock::new(|| [false, true].map(defaults::for_everybody));
+/// By whether there are rules for subscriptions to threads, and by whether there are some that look for
+/// names.
+static FOR_EVERYBODY: LazyLock<[[Rules; 2]; 2]> = LazyLock::new(|| {
+    let of = |threads, names| defaults::for_everybody(Added { threads, names });
+    [false, true].map(|threads| [false, true].map(|names| of(threads, names)))
+});
 
 /// The rules of a user of ours.
 #[derive(Debug)]
@@ -99,11 +103,16 @@ pub(super) async fn look(
     let subscribers = subscriptions::subscribers(rooms, room, pdu).await?;
     let mut users = customs.users.clone();
     users.extend(mentioned(rooms, &event, state).await?);
+    let added = push_rules::added(rooms.ctx());
+    let may_name = added.names && pdu.state_key.is_none() && !event.says_mentions();
+    if may_name {
+        users.extend(named(rooms, room, &event).await?);
+    }
     users.extend(subscribers.iter().flatten());
     users.sort_unstable();
     users.dedup();
     let own = own_rules(rooms, &users).await?;
-    let is_power_asked = event.mentions_room() || !own.is_empty();
+    let is_power_asked = event.mentions_room() || may_name || !own.is_empty();
     let mut place = Place {
         members: customs.members,
         in_thread: subscribers.is_some(),
@@ -120,7 +129,8 @@ pub(super) async fn look(
         display_name: None,
         subscribed: false,
     };
-    let rules = &FOR_EVERYBODY[usize::from(subscriptions::is_on(rooms))];
+    let Added { threads, names } = added;
+    let rules = &FOR_EVERYBODY[usize::from(threads)][usize::from(names)];
     let everybody = rules.effect(&event, &place, nobody);
     if everybody.notify {
         notice.flags |= flag::NOTIFIES;
@@ -240,6 +250,16 @@ async fn mentioned(rooms: &Rooms, event: &Subject<'_>, state: &Entries) -> Resul
         }
     }
     Ok(users)
+}
+
+/// Users of ours in a room whose names are in the text of an event. One query.
+async fn named(rooms: &Rooms, room: &Room, event: &Subject<'_>) -> Result<Vec<i64>, Error> {
+    let Some((_, body)) = event.body() else {
+        return Ok(Vec::new());
+    };
+    let mut conn = rooms.ctx().db.conn().await?;
+    let most = i64::try_from(MENTIONS_MAX).unwrap_or(i64::MAX);
+    Ok(storage::push_rules::list_named(&mut conn, room.nid, body, most).await?)
 }
 
 /// Who is counted by rules of their own; in memory while neither members nor rules change.

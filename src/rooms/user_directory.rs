@@ -66,7 +66,8 @@ pub async fn search(
     let limit = limit.clamp(1, RESULTS_MAX);
     let mut conn = rooms.ctx().db.planning().await?;
     let more = i64::from(limit) + 1;
-    let mut hits = storage::user_directory::search(&mut conn, user, &query, more).await?;
+    let whom = (user, rooms.ctx().config.user_directory.search_all_users);
+    let mut hits = storage::user_directory::search(&mut conn, whom, &query, more).await?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let limited = hits.len() > limit;
     hits.truncate(limit);

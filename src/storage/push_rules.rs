@@ -103,6 +103,31 @@ pub async fn list_custom(conn: &mut PgConnection, room: RoomNid) -> Result<(Vec<
     Ok((row.users, row.members))
 }
 
+/// Users of ours in a room (`most` at most) whose user name or display name is in a text of small letters, if
+/// only inside a word.
+pub async fn list_named(
+    conn: &mut PgConnection,
+    room: RoomNid,
+    text: &str,
+    most: i64,
+) -> Result<Vec<i64>, Error> {
+    let text = text.replace('\0', "");
+    Ok(sqlx::query_scalar!(
+        "SELECT r.user_nid FROM user_room r
+         JOIN account a ON a.user_nid = r.user_nid
+         LEFT JOIN user_directory d ON d.user_nid = r.user_nid
+         WHERE r.room_nid = $1 AND r.membership = 1
+           AND (strpos($2, a.localpart_folded) > 0
+             OR (d.display_name <> '' AND strpos($2, lower(d.display_name)) > 0))
+         LIMIT $3",
+        room.0,
+        text,
+        most
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
 /// Whom some users ignore, as JSON of their account data.
 pub async fn list_ignored(
     conn: &mut PgConnection,

@@ -324,11 +324,11 @@ pub async fn update_todo(
     Ok(())
 }
 
-/// Users whose words match a `tsquery` and whom `user` may find: those in public rooms, and those
-/// who share a room. Best match first.
+/// Users whose words match a `tsquery` and whom `user` may find: those in public rooms, those who share a
+/// room, and with `all` everybody of ours. Best match first.
 pub async fn search(
     conn: &mut PgConnection,
-    user: UserNid,
+    (user, all): (UserNid, bool),
     query: &str,
     limit: i64,
 ) -> Result<Vec<Hit>, Error> {
@@ -343,7 +343,8 @@ pub async fn search(
            JOIN mx_user u ON u.user_nid = h.user_nid
            LEFT JOIN account a ON a.user_nid = h.user_nid
            WHERE a.deactivated IS NOT TRUE AND (
-             EXISTS (
+             ($5 AND a.user_nid IS NOT NULL)
+             OR EXISTS (
                SELECT 1 FROM member m JOIN room r ON r.room_nid = m.room_nid
                WHERE m.user_nid = h.user_nid AND m.membership = 1
                  AND (r.listed OR EXISTS (SELECT 1 FROM public_room p WHERE p.room_nid = m.room_nid))
@@ -358,7 +359,8 @@ pub async fn search(
         user.0,
         query,
         limit,
-        MATCHES_MAX
+        MATCHES_MAX,
+        all
     )
     .fetch_all(conn)
     .await?)

@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 use super::{Error, tokens::Session};
 use crate::{
     context::Context,
-    event::push::{class, defaults},
+    event::push::{
+        class,
+        defaults::{self, Added},
+    },
     storage::{self, LogEntry, LogKind, UserNid},
 };
 
@@ -45,7 +48,15 @@ pub fn content(ctx: &Context, user: &UserId, stored: Option<&str>) -> Value {
 
 /// The default rules of a user.
 fn given(ctx: &Context, user: &UserId) -> Ruleset {
-    defaults::of(user, ctx.config.unstable.thread_subscriptions)
+    defaults::of(user, added(ctx))
+}
+
+/// What the operator adds to the default rules.
+pub fn added(ctx: &Context) -> Added {
+    Added {
+        threads: ctx.config.unstable.thread_subscriptions,
+        names: ctx.config.push.names_in_texts,
+    }
 }
 
 /// All rules of a user, from what is stored.

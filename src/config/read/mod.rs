@@ -25,7 +25,7 @@ use ruma::OwnedServerName;
 
 use super::{
     ClientCertificate, Config, EmailTls, Error, Listener, Loaded, Log, Presence, PrivateDatabase,
-    Registration, Secret, Serve, Tls, Unstable, WellKnown, source::Source,
+    Registration, Secret, Serve, Tls, Unstable, UserDirectory, WellKnown, source::Source,
 };
 
 /// Reads every key. `from_file`: a file is given, so that the server name must be said.
@@ -66,6 +66,12 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         email,
         sso: oidc::sso(source_ref),
         oidc: oidc::read(source_ref, &well_known),
+        user_directory: UserDirectory {
+            search_all_users: source_ref.flag(
+                "user_directory.search_all_users",
+                defaults.user_directory.search_all_users,
+            ),
+        },
         unstable: Unstable {
             thread_subscriptions: source_ref.flag(
                 "unstable.thread_subscriptions",

@@ -20,6 +20,7 @@ pub(super) fn read(source: &mut Source, defaults: Push) -> Push {
             "push.group_unread_count_by_room",
             defaults.group_unread_count_by_room,
         ),
+        names_in_texts: flag("push.names_in_texts", defaults.names_in_texts),
         jitter_ms: u32::try_from(jitter_ms).unwrap_or(defaults.jitter_ms),
         allow_http: flag("push.allow_http", defaults.allow_http),
     }

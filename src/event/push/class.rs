@@ -48,7 +48,7 @@ pub fn of(given: &Ruleset, set: &Ruleset, ignores: bool) -> Classes {
     }
     let mut rooms = BTreeMap::new();
     let mut custom = ignores || !has_default_effects(given, set);
-    custom |= set.content.iter().any(|rule| rule.enabled)
+    custom |= set.content.iter().any(|rule| rule.enabled && !rule.default)
         || set.sender.iter().any(|rule| rule.enabled)
         || set
             .underride
@@ -120,6 +120,13 @@ fn has_default_effects(given: &Ruleset, set: &Ruleset) -> bool {
         .override_
         .iter()
         .all(|rule| same(set.override_.get(&*id(rule)), rule))
+        && given.content.iter().all(|ours| {
+            let theirs = set.content.get(&*ours.rule_id);
+            theirs.is_some_and(|theirs| {
+                let effects = [theirs, ours].map(|rule| Effect::of(&rule.actions));
+                theirs.enabled == ours.enabled && effects[0] == effects[1]
+            })
+        })
         && given
             .postcontent
             .iter()

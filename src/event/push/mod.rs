@@ -68,6 +68,8 @@ enum Condition {
     Sender(String),
     /// The event is in a thread that the user is subscribed to, or not (MSC4306).
     Thread(bool),
+    /// The event does not say whom it mentions.
+    Unsaid,
     /// A kind that we do not know, or that can match nothing.
     Never,
 }
@@ -144,14 +146,20 @@ impl Rule {
 
 fn conditional(rule: &ConditionalPushRule) -> Option<Rule> {
     let conditions = rule.conditions.iter().map(Condition::new);
+    let conditions = unsaid(&rule.rule_id).into_iter().chain(conditions);
     rule.enabled
         .then(|| Rule::new(conditions.collect(), &rule.actions))
 }
 
 fn patterned(rule: &PatternedPushRule) -> Option<Rule> {
-    let condition = || Condition::Body(Pattern::new(&rule.pattern, true));
-    rule.enabled
-        .then(|| Rule::new(vec![condition()], &rule.actions))
+    let body = || Condition::Body(Pattern::new(&rule.pattern, true));
+    let conditions = || unsaid(&rule.rule_id).into_iter().chain([body()]).collect();
+    rule.enabled.then(|| Rule::new(conditions(), &rule.actions))
+}
+
+/// Rules that look for names do so where an event does not say whom it mentions (specification v1.7).
+fn unsaid(rule_id: &str) -> Option<Condition> {
+    defaults::looks_for_names(rule_id).then_some(Condition::Unsaid)
 }
 
 impl Condition {
@@ -210,6 +218,7 @@ impl Condition {
             Self::Room(room_id) => event.pdu.room_id == room_id.as_str(),
             Self::Sender(user_id) => event.pdu.sender == user_id.as_str(),
             Self::Thread(subscribed) => place.in_thread && reader.subscribed == *subscribed,
+            Self::Unsaid => !event.says_mentions(),
             Self::Never => false,
         }
     }

@@ -53,6 +53,11 @@ impl<'a> Subject<'a> {
             .filter_map(|id| <&UserId>::try_from(id.as_str()?).ok())
     }
 
+    /// Whether it says whom it mentions, if anybody.
+    pub fn says_mentions(&self) -> bool {
+        self.content().get("m.mentions").is_some()
+    }
+
     /// Whether it asks for the attention of the whole room.
     pub fn mentions_room(&self) -> bool {
         self.content().pointer("/m.mentions/room") == Some(&Value::Bool(true))

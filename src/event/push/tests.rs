@@ -11,10 +11,16 @@ use serde_json::{Value, json};
 use super::{
     Effect, Rules,
     class::{self, Class},
-    defaults, path,
+    defaults::{self, Added},
+    path,
     subject::{Place, Reader, Subject},
 };
 use crate::event::{pdu::Pdu, version::RoomVersion};
+
+const THREADS: Added = Added {
+    threads: true,
+    names: false,
+};
 
 fn event(fields: &Value) -> Pdu {
     let mut whole = json!({
@@ -66,7 +72,10 @@ fn holds(condition: &Value, fields: &Value) -> bool {
 
 #[test]
 fn default_rules_are_those_of_the_specification() {
-    let rules = Rules::new(&defaults::of(user_id!("@alice:a.example"), false));
+    let rules = Rules::new(&defaults::of(
+        user_id!("@alice:a.example"),
+        Added::default(),
+    ));
     let text = |more: Value| {
         let mut content = json!({ "msgtype": "m.text", "body": "hello" });
         for (key, value) in more.as_object().unwrap() {
@@ -105,7 +114,7 @@ fn default_rules_are_those_of_the_specification() {
     // A name that nobody has is nobody's.
     let nobody = text(json!({ "m.mentions": { "user_ids": ["@nobody:invalid"] } }));
     assert_eq!(
-        effect(&defaults::for_everybody(false), &nobody),
+        effect(&defaults::for_everybody(Added::default()), &nobody),
         (true, false)
     );
 }
@@ -207,7 +216,7 @@ fn dots_and_backslashes_in_names_are_escaped() {
 fn common_rules_need_no_look_at_each_event() {
     let user = user_id!("@alice:a.example");
     let classes = |change: &Value, ignores: bool| {
-        let mut set = json!(defaults::of(user, true));
+        let mut set = json!(defaults::of(user, THREADS));
         for (kind, rules) in change.as_object().unwrap() {
             let mut all = rules.as_array().unwrap().clone();
             let given = set[kind].as_array().cloned().unwrap_or_default();
@@ -220,7 +229,7 @@ fn common_rules_need_no_look_at_each_event() {
             set[kind] = json!(all);
         }
         let set: Ruleset = serde_json::from_value(set).unwrap();
-        let classes = class::of(&defaults::of(user, true), &set, ignores);
+        let classes = class::of(&defaults::of(user, THREADS), &set, ignores);
         let there = classes.rooms.get("!r:a.example").copied();
         (classes.elsewhere, there.unwrap_or(classes.elsewhere))
     };

@@ -85,7 +85,7 @@ async fn what_is_deleted_is_told_once_and_then_is_not_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn empty_account_data_is_none_where_the_operator_wants_it() {
-    let more = "[unstable]\naccount_data_deletion = true\n";
+    let more = "[registration]\nopen = true\n[unstable]\naccount_data_deletion = true\n";
     let server = Server::with(more, None).await;
     let alice = server.user("alice").await;
     let path = format!("/user/{}/account_data/de.bwi.a", enc(&alice.id));

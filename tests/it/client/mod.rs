@@ -22,6 +22,7 @@ pub(crate) mod presence;
 mod previews;
 mod profiles;
 mod push;
+mod push_names;
 mod pushers;
 mod quarantine;
 mod relations;

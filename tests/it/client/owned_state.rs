@@ -39,7 +39,8 @@ async fn its_owner_sets_it_and_who_stands_above() {
             assert_eq!(set(&alice, &room, &key).await, done, "{version} {key}");
             assert_eq!(set(&carol, &room, &key).await, forbidden, "{version} {key}");
         }
-        assert_eq!(set(&bob, &room, &of(&bob, "key")).await, forbidden);
+        let misplaced = format!("@before_{}", bob.id);
+        assert_eq!(set(&bob, &room, &misplaced).await, forbidden);
         assert_eq!(set(&alice, &room, "@elsewhere:b.example").await, done);
         for key in ["@oops".to_owned(), of(&alice, "@key:1")] {
             assert_eq!(set(&alice, &room, &key).await, bad, "{version} {key}");

@@ -112,3 +112,14 @@ async fn searches_are_limited_and_whole_words_come_first() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn colleagues_are_found_where_the_operator_wants_it() {
+    let more = "[registration]\nopen = true\n[user_directory]\nsearch_all_users = true\n";
+    let server = Server::with(more, None).await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    set_name(&alice, "Alice Köhler").await;
+    let found = vec![(alice.id.clone(), json!("Alice Köhler"))];
+    assert_eq!(search(&bob, "köhler").await, found);
+    assert_eq!(search(&bob, "nobody").await, []);
+}
