@@ -343,7 +343,7 @@ pub struct Rtc {
 }
 
 /// What is not in the specification yet, and changes what everybody sees.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Unstable {
     /// Whether users subscribe to threads, and are told of no others (MSC4306, MSC4308).
     pub thread_subscriptions: bool,
@@ -460,10 +460,7 @@ impl Default for Config {
             terms: None,
             account_validity: None,
             user_directory: UserDirectory::default(),
-            unstable: Unstable {
-                thread_subscriptions: false,
-                account_data_deletion: false,
-            },
+            unstable: Unstable::default(),
             log: Log {
                 level: "info".to_owned(),
                 json: false,

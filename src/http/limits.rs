@@ -95,7 +95,7 @@ impl Limits {
     /// Says when there will be a token of `who`, where there is none, and takes none.
     pub fn look(&self, kind: Kind, who: &str) -> Result<(), ApiError> {
         let rate = self.config.of(kind);
-        self.on((kind, who), rate, |bucket, rate| bucket.look(rate))
+        self.on((kind, who), rate, Bucket::look)
     }
 
     /// Takes a token of `who` for what has happened already.

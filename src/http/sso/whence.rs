@@ -137,8 +137,8 @@ mod tests {
         let set = cookie(true, state, Some("value"));
         assert!(set.starts_with("__Host-amtsbote-sso-st_0123456789abc=value; Path=/; "));
         assert!(set.contains("HttpOnly") && set.contains("Secure") && set.contains("SameSite=Lax"));
-        let sent = "a=b; __Host-amtsbote-sso-st_0123456789abc=value; x";
-        let headers = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_static(sent))]);
+        let header = "a=b; __Host-amtsbote-sso-st_0123456789abc=value; x";
+        let headers = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_static(header))]);
         assert_eq!(cookie_of(&headers, true, state).as_deref(), Some("value"));
         assert_eq!(cookie_of(&headers, false, state), None);
         assert_eq!(cookie_of(&headers, true, "st_other_state_of_all"), None);

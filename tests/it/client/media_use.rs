@@ -93,7 +93,7 @@ async fn operators_see_what_uploads_take() {
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_delete_old_uploads_and_keep_pictures() {
     let server = Server::start().await;
-    let root = Operator::of(&server).await;
+    let operator = Operator::of(&server).await;
     let anna = server.user("anna").await;
     let make = async |size: usize| upload(&anna, "", "text/plain", &vec![b'a'; size]).await;
     let (own, of_room, safe) = (make(100).await, make(101).await, make(102).await);
@@ -109,14 +109,18 @@ async fn operators_delete_old_uploads_and_keep_pictures() {
     put(&anna, &avatar, json!({ "url": of_room })).await;
     let protect = format!("/v1/media/protect/{}", parts(&safe).1);
     assert_eq!(
-        root.ask(Method::POST, &protect, Some(json!({}))).await.0,
+        operator
+            .ask(Method::POST, &protect, Some(json!({})))
+            .await
+            .0,
         200
     );
 
     let path = "/v1/media/delete";
     let later = now_ms() + 3_600_000;
     let ask = async |query: &str| {
-        root.ask(Method::POST, &format!("{path}{query}"), None)
+        operator
+            .ask(Method::POST, &format!("{path}{query}"), None)
             .await
     };
     for bad in [
@@ -157,9 +161,9 @@ async fn operators_delete_old_uploads_and_keep_pictures() {
     // As older tools ask for it, of this server alone.
     let query = format!("delete?before_ts={later}&keep_profiles=false");
     let elsewhere = format!("/v1/media/other.example/{query}");
-    assert_eq!(root.ask(Method::POST, &elsewhere, None).await.0, 400);
+    assert_eq!(operator.ask(Method::POST, &elsewhere, None).await.0, 400);
     let here = format!("/v1/media/{}/{query}", server.name);
-    let (status, body) = root.ask(Method::POST, &here, None).await;
+    let (status, body) = operator.ask(Method::POST, &here, None).await;
     assert_eq!((status, &body["total"]), (200, &json!(2)), "{body}");
     assert!(!is_served(&anna, &own).await && !is_served(&anna, &small).await);
     assert!(is_served(&anna, &safe).await);
