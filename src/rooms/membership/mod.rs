@@ -124,7 +124,11 @@ pub(super) async fn require_plausible(
     match require_joined(rooms, room_id, user).await {
         Err(refusal @ Error::NotJoined { .. }) => {
             let room = rooms.by_id(room_id).await?;
-            if !room.partial || current(rooms, room_id, user).await?.is_some() {
+            if !room.partial {
+                // Its state may have become whole just now.
+                return require_joined(rooms, room_id, user).await;
+            }
+            if current(rooms, room_id, user).await?.is_some() {
                 return Err(refusal);
             }
             let server = rooms.ctx().db.ids.server(user.server_name()).await?;
