@@ -6,11 +6,11 @@ use axum::{
     routing::{get, post},
 };
 use http::StatusCode;
-use ruma::{OwnedUserId, UserId};
+use ruma::OwnedUserId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Admin;
+use super::{Admin, user_id};
 use crate::{
     context::Context,
     http::{App, error::ApiError, path::Path, reply::Object, request::Body},
@@ -34,10 +34,6 @@ pub(super) fn routes() -> Router<App> {
     })
 }
 
-fn user_of(text: &str) -> Result<OwnedUserId, ApiError> {
-    UserId::parse(text).map_err(|_| ApiError::invalid_param("no user id"))
-}
-
 /// `GET /_amtsbote/admin/v1/users/{user_id}/terms`
 ///
 /// `version`: the current one, if the user has accepted it.
@@ -46,7 +42,7 @@ async fn list_terms(
     State(ctx): State<Context>,
     Path(user): Path<String>,
 ) -> Result<Object, ApiError> {
-    let user = user_of(&user)?;
+    let user = user_id(&user)?;
     let nid = ctx.db.ids.find_user(&user).await?;
     let nid = nid.ok_or_else(|| ApiError::not_found("no such user"))?;
     let accepted = terms::accepted(&ctx, nid).await?;
@@ -110,7 +106,7 @@ async fn show_limit(
     State(ctx): State<Context>,
     Path(user): Path<String>,
 ) -> Result<Object, ApiError> {
-    let limit = moderation::limit(&ctx, &user_of(&user)?).await?;
+    let limit = moderation::limit(&ctx, &user_id(&user)?).await?;
     Ok(limit_body(limit))
 }
 
@@ -134,7 +130,7 @@ async fn set_limit(
         let why = "messages_per_second and burst_count must not be negative";
         return Err(ApiError::invalid_param(why));
     }
-    let user = moderation::set_limit(&app.ctx, &user_of(&user)?, Some(limit)).await?;
+    let user = moderation::set_limit(&app.ctx, &user_id(&user)?, Some(limit)).await?;
     app.tokens.forget(user);
     Ok(limit_body(Some(limit)))
 }
@@ -145,7 +141,7 @@ async fn unset_limit(
     State(app): State<App>,
     Path(user): Path<String>,
 ) -> Result<Object, ApiError> {
-    let user = moderation::set_limit(&app.ctx, &user_of(&user)?, None).await?;
+    let user = moderation::set_limit(&app.ctx, &user_id(&user)?, None).await?;
     app.tokens.forget(user);
     Ok(limit_body(None))
 }

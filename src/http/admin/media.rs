@@ -5,11 +5,11 @@ use axum::{
     extract::{Query, State},
     routing::{delete, get, post},
 };
-use ruma::{OwnedMxcUri, OwnedServerName, ServerName, UserId};
+use ruma::{OwnedMxcUri, OwnedServerName, ServerName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Admin, rooms::room_id};
+use super::{Admin, rooms::room_id, user_id};
 use crate::{
     http::{App, error::ApiError, path::Path, reply::Object},
     media::quarantine,
@@ -70,7 +70,7 @@ fn given<T>(query: Given<T>) -> Result<T, ApiError> {
 }
 
 async fn user_of(app: &App, text: &str) -> Result<UserNid, ApiError> {
-    let user = UserId::parse(text).map_err(|_| ApiError::invalid_param("no user id"))?;
+    let user = user_id(text)?;
     let found = app.ctx.db.ids.find_user(&user).await?;
     found.ok_or_else(|| ApiError::not_found("no such user"))
 }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use axum::{Router, extract::FromRequestParts, routing::get};
 use http::request::Parts;
+use ruma::{OwnedUserId, UserId};
 use serde_json::json;
 
 pub(super) use self::federation::client_routes;
@@ -41,6 +42,11 @@ pub(super) fn routes() -> Router<App> {
         .merge(room_deletion::routes())
         .merge(server_notices::routes())
         .merge(users::routes())
+}
+
+/// The user that a path names.
+fn user_id(text: &str) -> Result<OwnedUserId, ApiError> {
+    UserId::parse(text).map_err(|_| ApiError::invalid_param("no user id"))
 }
 
 /// `GET /_synapse/admin/v1/server_version`

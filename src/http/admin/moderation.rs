@@ -5,11 +5,10 @@ use axum::{
     extract::{Query, State},
     routing::{get, put},
 };
-use ruma::UserId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Admin;
+use super::{Admin, user_id};
 use crate::{
     context::Context,
     http::{App, error::ApiError, path::Path, reply::Object, request::Body},
@@ -56,7 +55,7 @@ async fn suspend(
     Path(user): Path<String>,
     Body(wanted): Body<Suspend>,
 ) -> Result<Object, ApiError> {
-    let user = UserId::parse(&user).map_err(|_| ApiError::invalid_param("no user id"))?;
+    let user = user_id(&user)?;
     let measure = (Measure::Suspend, wanted.suspend);
     let nid = moderation::set(&app.ctx, &session, &user, measure).await?;
     app.tokens.forget(nid);

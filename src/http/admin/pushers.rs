@@ -1,10 +1,9 @@
 //! Where users are notified.
 
 use axum::{Router, extract::State, routing::get};
-use ruma::UserId;
 use serde_json::json;
 
-use super::Admin;
+use super::{Admin, user_id};
 use crate::{
     context::Context,
     http::{App, error::ApiError, path::Path, reply::Object},
@@ -21,7 +20,7 @@ async fn list(
     State(ctx): State<Context>,
     Path(user): Path<String>,
 ) -> Result<Object, ApiError> {
-    let user = UserId::parse(&user).map_err(|_| ApiError::invalid_param("no user id"))?;
+    let user = user_id(&user)?;
     let unknown = || ApiError::not_found("no such user");
     if user.server_name() != ctx.server_name() || !registration::exists(&ctx, &user).await? {
         return Err(unknown());

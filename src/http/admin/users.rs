@@ -2,10 +2,9 @@
 
 use axum::{Router, extract::State, routing::get};
 use http::StatusCode;
-use ruma::{OwnedUserId, UserId};
 use serde::Deserialize;
 
-use super::Admin;
+use super::{Admin, user_id};
 use crate::{
     context::Context,
     http::{App, error::ApiError, path::Path, reply::Object, request::Body},
@@ -23,17 +22,13 @@ pub(super) fn routes() -> Router<App> {
         )
 }
 
-fn parse(user: &str) -> Result<OwnedUserId, ApiError> {
-    UserId::parse(user).map_err(|_| ApiError::invalid_param("no user id"))
-}
-
 /// `GET /_synapse/admin/v2/users/{user_id}`
 async fn show(
     Admin(_): Admin,
     State(ctx): State<Context>,
     Path(user): Path<String>,
 ) -> Result<Object, ApiError> {
-    Ok(Object(administration::show(&ctx, &parse(&user)?).await?))
+    Ok(Object(administration::show(&ctx, &user_id(&user)?).await?))
 }
 
 /// What is wanted of an account and of its sessions.
@@ -57,7 +52,7 @@ async fn put(
     Path(user): Path<String>,
     Body(put): Body<Put>,
 ) -> Result<(StatusCode, Object), ApiError> {
-    let user = parse(&user)?;
+    let user = user_id(&user)?;
     if put.wanted.admin == Some(false) && user == session.user_id {
         return Err(ApiError::forbidden(
             "nobody stops being an administrator by themselves",
