@@ -24,78 +24,127 @@ use crate::{
 /// Sticky events in one answer, at most and where the client says nothing.
 const STICKY_MAX: u32 = 100;
 
-/// Up to where each room that the client looks at was told (0: it was not), and what is told now.
-type Rooms<'a> = (&'a HashMap<RoomNid, Pos>, &'a [Part]);
+/// Rooms that the client looks at, and up to where each was told (0: it was not).
+type Looked<'a> = (&'a HashMap<RoomNid, Seen>, &'a HashMap<RoomNid, Pos>);
 
-/// The `extensions` of the answer, whether one of them has news, and up to where changes of devices are
-/// told, if that is less than the rest.
-pub(super) async fn look(
+/// A part of the `extensions`, and whether it has news.
+type Named = (&'static str, (Box<RawValue>, bool));
+
+/// What extensions tell.
+#[derive(Default)]
+pub(super) struct Told {
+    /// The `extensions` of the answer.
+    pub(super) parts: Fields,
+    pub(super) has_news: bool,
+    /// Up to where changes of devices are told, if that is less than the rest.
+    pub(super) devices: Option<Pos>,
+}
+
+impl Told {
+    fn add(&mut self, (name, (part, is_news)): Named) {
+        self.has_news |= is_news;
+        self.parts.insert(name.to_owned(), part);
+    }
+}
+
+/// Extensions that do not depend on what is told of rooms: these are read while that is.
+pub(super) async fn apart(
     view: &View<'_>,
     wanted: &Extensions,
-    seen: &HashMap<RoomNid, Seen>,
-    rooms: Rooms<'_>,
-) -> Result<(Fields, bool, Option<Pos>), Error> {
-    let mut parts = Fields::new();
-    let mut devices = view.devices;
-    let mut has_news = false;
-    let mut add = |name: &str, (part, is_news): (Box<RawValue>, bool)| {
-        has_news |= is_news;
-        parts.insert(name.to_owned(), part);
+    looked: Looked<'_>,
+) -> Result<Told, Error> {
+    let (of_devices, account_data, others) = tokio::try_join!(
+        of_devices(view, wanted),
+        async {
+            if !wanted.account_data.is_on() {
+                return Ok(None);
+            }
+            let spans = covered(view, &wanted.account_data, looked).await?;
+            account_data(view, &spans).await.map(Some)
+        },
+        others(view, wanted, looked),
+    )?;
+    let mut told = of_devices;
+    if let Some(part) = account_data {
+        told.add(("account_data", part));
+    }
+    for part in others {
+        told.add(part);
+    }
+    Ok(told)
+}
+
+async fn of_devices(view: &View<'_>, wanted: &Extensions) -> Result<Told, Error> {
+    let mut told = Told {
+        devices: view.devices,
+        ..Told::default()
     };
     if wanted.to_device.enabled == Some(true) {
-        add("to_device", to_device(view, &wanted.to_device).await?);
+        let part = to_device(view, &wanted.to_device).await?;
+        told.add(("to_device", part));
     }
     if wanted.e2ee.is_on() {
         let (part, is_news, more) = e2ee(view).await?;
-        devices = more;
-        add("e2ee", (part, is_news));
+        told.devices = more;
+        told.add(("e2ee", (part, is_news)));
     }
-    if wanted.account_data.is_on() {
-        let spans = covered(view, &wanted.account_data, seen, rooms.0).await?;
-        add("account_data", account_data(view, &spans).await?);
-    }
-    if wanted.receipts.is_on() {
-        let spans = covered(view, &wanted.receipts, seen, rooms.0).await?;
-        add("receipts", receipts(view, &spans, rooms.1).await?);
-    }
+    Ok(told)
+}
+
+async fn others(
+    view: &View<'_>,
+    wanted: &Extensions,
+    looked: Looked<'_>,
+) -> Result<Vec<Named>, Error> {
+    let mut parts = Vec::new();
     if wanted.typing.is_on() {
-        let spans = covered(view, &wanted.typing, seen, rooms.0).await?;
-        add("typing", typing(view, &spans).await?);
+        let spans = covered(view, &wanted.typing, looked).await?;
+        parts.push(("typing", typing(view, &spans).await?));
     }
     if wanted.threads.enabled == Some(true)
         && let Some((part, is_news)) = threads::look(view, &wanted.threads).await?
     {
         let part = (raw(&part), is_news);
-        add("io.element.msc4308.thread_subscriptions", part);
+        parts.push(("io.element.msc4308.thread_subscriptions", part));
     }
     if wanted.profiles.of.is_on() {
-        let spans = covered(view, &wanted.profiles.of, seen, rooms.0).await?;
+        let spans = covered(view, &wanted.profiles.of, looked).await?;
         let fresh = spans.iter().filter(|(_, since)| *since == 0);
         let fresh: Vec<i64> = fresh.map(|(room, _)| room.0).collect();
         let fields = wanted.profiles.fields.as_deref();
         let span = (view.since, view.upto);
         let found = profiles::read(view.rooms, view.session, fields, span, &fresh).await?;
         let is_news = !found.is_empty();
-        add(
-            "org.matrix.msc4262.profiles",
-            (raw(&profiles::sliding(found)), is_news),
-        );
+        let part = (raw(&profiles::sliding(found)), is_news);
+        parts.push(("org.matrix.msc4262.profiles", part));
+    }
+    Ok(parts)
+}
+
+/// Extensions that follow what is told of rooms.
+pub(super) async fn following(
+    view: &View<'_>,
+    wanted: &Extensions,
+    looked: Looked<'_>,
+    rooms: &[Part],
+    told: &mut Told,
+) -> Result<(), Error> {
+    if wanted.receipts.is_on() {
+        let spans = covered(view, &wanted.receipts, looked).await?;
+        told.add(("receipts", receipts(view, &spans, rooms).await?));
     }
     if wanted.sticky.enabled == Some(true) {
-        add(
-            "org.matrix.msc4354.sticky_events",
-            sticky(view, &wanted.sticky, rooms.1).await?,
-        );
+        let part = sticky(view, &wanted.sticky, rooms).await?;
+        told.add(("org.matrix.msc4354.sticky_events", part));
     }
-    Ok((parts, has_news, devices))
+    Ok(())
 }
 
 /// The rooms that an extension is for.
 async fn covered(
     view: &View<'_>,
     extension: &OfRooms,
-    seen: &HashMap<RoomNid, Seen>,
-    spans: &HashMap<RoomNid, Pos>,
+    (seen, spans): Looked<'_>,
 ) -> Result<Vec<(RoomNid, Pos)>, Error> {
     let nids: Vec<RoomNid> = spans.keys().copied().collect();
     let ids = view.rooms.ctx().db.ids.room_ids_of(&nids).await?;

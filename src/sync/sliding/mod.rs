@@ -165,21 +165,21 @@ pub async fn sync(
             direct: OnceCell::new(),
             skeys: Mutex::default(),
         };
-        let answer = look(&view, &told, &listed, &request.body).await?;
+        let first = token.is_none().then_some(connections);
+        let answer = Box::pin(look(&view, &told, &listed, (&request.body, first))).await?;
         // Who has nothing but extensions is also answered when a device of theirs has sent
         // something: clients upload what they have to do with keys between two answers.
         let span = (view.since, upto);
         let is_told = request.body.is_bare() && hub.has_acted(session.user_nid, span);
         let wait = token.is_some() && answer.is_quiet() && !is_told;
         if !wait || tokio::time::Instant::now() >= deadline || stopping.is_cancelled() {
-            let version = match token {
-                Some(token) if answer.told == *told => token.version,
-                _ => {
-                    let base = token.map(|token| token.version);
-                    connections
-                        .store(db, session, (name, base), answer.told)
-                        .await?
-                }
+            let base = token.map(|token| token.version);
+            let same = base.filter(|_| answer.told == *told);
+            let version = if let Some(version) = answer.version.or(same) {
+                version
+            } else {
+                let of = (&**name, base);
+                connections.store(db, session, of, answer.told).await?
             };
             let pos = Token {
                 version,
@@ -230,6 +230,8 @@ struct Answer {
     devices: Option<Pos>,
     /// What the client will have been told.
     told: Told,
+    /// The version under which that is stored already.
+    version: Option<i64>,
 }
 
 impl Answer {
@@ -238,11 +240,13 @@ impl Answer {
     }
 }
 
+/// Looks what is new. An answer to a connection that begins is always given: what it tells is stored
+/// in `first` meanwhile.
 async fn look(
     view: &View<'_>,
     told: &Told,
     mine: &[&UserRoom],
-    body: &Body,
+    (body, first): (&Body, Option<&Connections>),
 ) -> Result<Answer, Error> {
     let Shown { lists, seen } = list::look(view, told, mine, body).await?;
     let by_nid: HashMap<RoomNid, &UserRoom> = mine.iter().map(|room| (room.room, *room)).collect();
@@ -276,19 +280,31 @@ async fn look(
     next.tidy();
     find_read(view, &mut wishes).await?;
     wishes.retain(Wish::has_news);
-    let rooms = room::answer(view, wishes).await?;
-    let (extensions, has_news, devices) =
-        extensions::look(view, &body.extensions, &seen, (&spans, &rooms)).await?;
+    let wanted = &body.extensions;
+    let looked = (&seen, &spans);
+    let store = async {
+        let Some(first) = first else { return Ok(None) };
+        let (db, name) = (&view.rooms.ctx().db, (body.conn_id.as_str(), None));
+        let stored = first.store(db, view.session, name, next.clone()).await?;
+        Ok(Some(stored))
+    };
+    let (rooms, mut apart, version) = tokio::try_join!(
+        room::answer(view, wishes),
+        extensions::apart(view, wanted, looked),
+        store
+    )?;
+    extensions::following(view, wanted, looked, &rooms, &mut apart).await?;
     Ok(Answer {
         lists,
         rooms: rooms
             .into_iter()
             .map(|room| (room.id.to_string(), raw(&room.fields)))
             .collect(),
-        extensions,
-        has_news,
-        devices,
+        extensions: apart.parts,
+        has_news: apart.has_news,
+        devices: apart.devices,
         told: next,
+        version,
     })
 }
 
