@@ -6,7 +6,9 @@
 pub mod appservice;
 pub mod email;
 pub mod federation;
+pub mod listener;
 pub mod media;
+pub mod oauth;
 pub mod oidc;
 pub mod rates;
 pub mod terms;
@@ -28,7 +30,9 @@ pub use self::{
     appservice::Appservice,
     email::{Email, EmailTls},
     federation::{Federation, ServerRule, UnlistedInRoom},
+    listener::{ClientCertificate, Listener, Serve, Tls},
     media::Media,
+    oauth::OAuth,
     oidc::{IdentityProvider, Sso},
     problem::{Error, Problem},
     rates::RateLimits,
@@ -120,6 +124,8 @@ pub struct Config {
     pub sso: Sso,
     /// Identity providers that do it; empty: there is none.
     pub oidc: Vec<Arc<IdentityProvider>>,
+    /// Login by OAuth 2.0; `None`: there is none.
+    pub oauth: Option<OAuth>,
     /// What users accept; `None`: nothing.
     pub terms: Option<Terms>,
     /// For how long accounts are good; `None`: for ever.
@@ -157,53 +163,6 @@ impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[secret]")
     }
-}
-
-/// One address to listen on.
-#[derive(Clone, Debug)]
-pub struct Listener {
-    /// Address and port.
-    pub bind: std::net::SocketAddr,
-    /// Which APIs it serves.
-    pub serve: Vec<Serve>,
-    /// Certificate chain and key (PEM files); `None`: plain HTTP.
-    pub tls: Option<Tls>,
-}
-
-/// Certificate chain and private key.
-#[derive(Clone, Debug)]
-pub struct Tls {
-    /// PEM file with the chain.
-    pub certificate: PathBuf,
-    /// PEM file with the key.
-    pub key: PathBuf,
-    /// PEM file with the authorities of clients; `None`: clients show no certificate.
-    pub client_ca: Option<PathBuf>,
-    /// Whether clients must show one.
-    pub client_certificate: ClientCertificate,
-}
-
-/// Whether clients of a listener must show a certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClientCertificate {
-    /// Who shows none is not heard.
-    #[default]
-    Require,
-    /// Who shows none is heard; who shows a wrong one is not.
-    Request,
-}
-
-/// A group of endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Serve {
-    /// Client-server API and `/.well-known/matrix/client`.
-    Client,
-    /// Server-server API, keys and `/.well-known/matrix/server`.
-    Federation,
-    /// `/_synapse/admin`.
-    Admin,
-    /// `/metrics`.
-    Metrics,
 }
 
 /// Who may make an account.
@@ -336,7 +295,7 @@ pub struct ServerNotices {
 }
 
 /// Calls of many (`MatrixRTC`, MSC4143).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Rtc {
     /// Services that let users into calls on a `LiveKit` server; empty: there are none.
     pub livekit_service_urls: Vec<String>,
@@ -451,12 +410,11 @@ impl Default for Config {
                 lifetime_seconds: 86_400,
             },
             server_notices: None,
-            rtc: Rtc {
-                livekit_service_urls: Vec::new(),
-            },
+            rtc: Rtc::default(),
             email: None,
             sso: Sso::default(),
             oidc: Vec::new(),
+            oauth: None,
             terms: None,
             account_validity: None,
             user_directory: UserDirectory::default(),
@@ -469,26 +427,6 @@ impl Default for Config {
             outbound: Outbound::default(),
             well_known: WellKnown::default(),
             appservices: Vec::new(),
-        }
-    }
-}
-
-impl Serve {
-    /// Every group, with its name in the configuration.
-    pub const ALL: [(&'static str, Self); 4] = [
-        ("client", Self::Client),
-        ("federation", Self::Federation),
-        ("admin", Self::Admin),
-        ("metrics", Self::Metrics),
-    ];
-
-    /// Its name in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Federation => "federation",
-            Self::Admin => "admin",
-            Self::Metrics => "metrics",
         }
     }
 }

@@ -8,20 +8,17 @@ use axum::{
     routing::get,
 };
 use http::StatusCode;
-use ruma::{OwnedDeviceId, UserId};
+use ruma::OwnedDeviceId;
 use serde::Deserialize;
 
 use super::{
     App,
     client::granted_body,
     error::ApiError,
-    limits::{Kind, Whence},
-    page::{LOGIN_DONE, Page, Reads, alert},
+    limits::Whence,
+    page::{LOGIN_DONE, Page, Reads, alert, credentials},
 };
-use crate::{
-    mail::text::{Language, escape},
-    users::{self, login, threepids},
-};
+use crate::mail::text::{Language, escape};
 
 /// Characters of what a client says of its device.
 const DEVICE_CHARS_MAX: usize = 255;
@@ -55,17 +52,9 @@ fn title(language: Language) -> &'static str {
 /// The form, with what went wrong; it goes to the same address, with its query.
 fn form(language: Language, user: &str, wrong: Option<(StatusCode, &str)>) -> Response {
     let body = format!(
-        "{}<form method=\"post\"><p><label for=\"user\">{}</label>\
-         <input id=\"user\" name=\"user\" value=\"{}\" required autocomplete=\"username\" \
-         autocapitalize=\"none\" spellcheck=\"false\" aria-describedby=\"alert\"></p>\
-         <p><label for=\"password\">{}</label>\
-         <input id=\"password\" name=\"password\" type=\"password\" required \
-         autocomplete=\"current-password\" aria-describedby=\"alert\"></p>\
-         <button type=\"submit\">{}</button></form>",
+        "{}<form method=\"post\">{}<button type=\"submit\">{}</button></form>",
         alert(wrong.map(|(_, text)| text)),
-        language.pick("Name oder E-Mail-Adresse", "Name or e-mail address"),
-        escape(user),
-        language.pick("Passwort", "Password"),
+        credentials::fields(language, user),
         title(language)
     );
     Page {
@@ -91,14 +80,6 @@ async fn submit(
     Query(device): Query<Device>,
     Form(given): Form<Given>,
 ) -> Result<Response, ApiError> {
-    app.limits.check_address(Kind::LoginAddress, address)?;
-    let user = if let Ok(mailbox) = threepids::canonical(&given.user) {
-        app.limits.check(Kind::LoginAccount, &mailbox)?;
-        login::find_by_address(&app.ctx, &mailbox).await?
-    } else {
-        app.limits.check(Kind::LoginAccount, &given.user)?;
-        login::parse_user(&app.ctx, &given.user)
-    };
     let name = device.initial_device_display_name.as_deref();
     let is_long = |text: &str| text.chars().count() > DEVICE_CHARS_MAX;
     if name.is_some_and(is_long)
@@ -109,33 +90,17 @@ async fn submit(
     {
         return Err(ApiError::invalid_param("device_id or its name is too long"));
     }
-    let who = user.as_deref().map(UserId::as_str);
-    if let Some(who) = who {
-        app.limits.look(Kind::LoginFailed, who)?;
-    }
-    match login::check_password(&app.ctx, user.as_deref(), &given.password).await {
+    let named = (&*given.user, &*given.password);
+    match credentials::check(&app, (address, language), named).await? {
         Ok(user) => {
             let id = device.device_id.as_deref();
             let granted = app.tokens.grant(&user, id, name, false).await?;
             Ok(done(language, &granted_body(&user, &granted).to_string()))
         }
-        Err(users::Error::WrongCredentials) => {
-            if let Some(who) = who {
-                app.limits.note(Kind::LoginFailed, who);
-            }
-            let text = language.pick(
-                "Name oder Passwort sind falsch.",
-                "The name or the password is wrong.",
-            );
+        Err(text) => {
             let told = Some((StatusCode::FORBIDDEN, text));
             Ok(form(language, &given.user, told))
         }
-        Err(users::Error::Deactivated | users::Error::Locked) => {
-            let text = language.pick("Dieses Konto ist gesperrt.", "This account is closed.");
-            let told = Some((StatusCode::FORBIDDEN, text));
-            Ok(form(language, &given.user, told))
-        }
-        Err(error) => Err(error.into()),
     }
 }
 

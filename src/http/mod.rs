@@ -12,6 +12,7 @@ pub mod health;
 pub mod layers;
 pub mod limits;
 mod login_page;
+mod oauth;
 mod page;
 pub mod path;
 pub mod reply;
@@ -89,6 +90,7 @@ pub fn router(app: App, serve: &[Serve]) -> Router {
             .merge(client::routes())
             .merge(email::routes())
             .merge(sso::routes())
+            .merge(oauth::routes())
             .merge(fallback::routes())
             .merge(login_page::routes())
             .merge(page::routes())

@@ -3,7 +3,7 @@
 use axum::{Router, extract::State, routing::get};
 use serde_json::{Value, json};
 
-use super::{App, error::ApiError, reply::Object};
+use super::{App, error::ApiError, oauth, reply::Object};
 use crate::{config::Encryption, context::Context};
 
 pub(super) fn client_routes() -> Router<App> {
@@ -23,6 +23,9 @@ async fn client(State(ctx): State<Context>) -> Result<Object, ApiError> {
     if ctx.config.rooms.encryption != Encryption::Off {
         // Element encrypts what it makes by this, before it asks us.
         body["io.element.e2ee"] = json!({ "default": true });
+    }
+    if let Some(config) = &ctx.config.oauth {
+        body["org.matrix.msc2965.authentication"] = oauth::well_known(config);
     }
     if let Some(transports) = transports(&ctx) {
         body["org.matrix.msc4143.rtc_foci"] = transports;

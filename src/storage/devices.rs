@@ -162,7 +162,8 @@ pub async fn delete(conn: &mut PgConnection, user: UserNid, devices: &[i32]) -> 
     sqlx::query!(
         "WITH told AS (DELETE FROM sliding_connection WHERE user_nid = $1 AND device_no = ANY ($2)),
            pushers AS (DELETE FROM pusher WHERE user_nid = $1 AND device_no = ANY ($2)),
-           origins AS (DELETE FROM sso_session WHERE user_nid = $1 AND device_no = ANY ($2))
+           origins AS (DELETE FROM sso_session WHERE user_nid = $1 AND device_no = ANY ($2)),
+           grants AS (DELETE FROM oauth_session WHERE user_nid = $1 AND device_no = ANY ($2))
          DELETE FROM to_device WHERE user_nid = $1 AND device_no = ANY ($2)",
         user.0,
         devices

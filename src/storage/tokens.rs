@@ -24,6 +24,8 @@ pub struct Session {
     pub suspended: bool,
     /// The account is one of a guest.
     pub guest: bool,
+    /// It was opened by OAuth 2.0.
+    pub oauth: bool,
     /// When the account ends, in milliseconds; `None`: never, or not counted yet.
     pub valid_until_ts: Option<i64>,
     /// Events a second that it may send, where that is not as for everybody.
@@ -38,10 +40,12 @@ pub async fn find(conn: &mut PgConnection, hash: &[u8]) -> Result<Option<Session
         Session,
         r#"SELECT t.user_nid, t.device_no, d.device_id, t.expires_ts, a.admin, a.guest, a.valid_until_ts,
            a.limit_per_second, a.limit_burst,
-           a.locked_ts IS NOT NULL AS "locked!", a.suspended_ts IS NOT NULL AS "suspended!"
+           a.locked_ts IS NOT NULL AS "locked!", a.suspended_ts IS NOT NULL AS "suspended!",
+           o.client_id IS NOT NULL AS "oauth!"
          FROM access_token t
          JOIN device d ON d.user_nid = t.user_nid AND d.device_no = t.device_no
          JOIN account a ON a.user_nid = t.user_nid
+         LEFT JOIN oauth_session o ON o.user_nid = t.user_nid AND o.device_no = t.device_no
          WHERE t.token_hash = $1 AND NOT a.deactivated"#,
         hash
     )
@@ -123,6 +127,8 @@ pub struct Refresh {
     pub next_id: Option<i64>,
     /// Whether that one, or its access token, was used.
     pub next_used: bool,
+    /// The client of OAuth 2.0 whose it is.
+    pub client_id: Option<String>,
 }
 
 /// A refresh token by hash, locked until the transaction ends.
@@ -131,9 +137,10 @@ pub async fn find_refresh(conn: &mut PgConnection, hash: &[u8]) -> Result<Option
         Refresh,
         r#"SELECT r.refresh_id, r.user_nid, r.device_no, r.next_id,
              COALESCE((SELECT n.used FROM refresh_token n WHERE n.refresh_id = r.next_id), false)
-               AS "next_used!"
+               AS "next_used!", o.client_id AS "client_id?"
            FROM refresh_token r
            JOIN account a ON a.user_nid = r.user_nid AND NOT a.deactivated
+           LEFT JOIN oauth_session o ON o.user_nid = r.user_nid AND o.device_no = r.device_no
            WHERE r.token_hash = $1
            FOR UPDATE OF r"#,
         hash

@@ -73,13 +73,15 @@ pub async fn check_appservice(
     }
 }
 
-/// Sets a new password.
+/// Sets a new password. Browsers that were logged in to our pages are not any more.
 pub async fn set_password(ctx: &Context, user: &UserId, password: &str) -> Result<(), Error> {
     passwords::check_strength(password, ctx.config.registration.password_length_min)?;
     let hash = passwords::hash(password).await?;
     let nid = ctx.db.ids.user(user).await?;
-    let mut conn = ctx.db.conn().await?;
-    storage::users::update_password(&mut conn, nid, &hash).await?;
+    let mut tx = ctx.db.begin().await?;
+    storage::users::update_password(&mut tx, nid, &hash).await?;
+    storage::browser_sessions::delete_of_user(&mut tx, nid).await?;
+    tx.commit().await?;
     Ok(())
 }
 
@@ -90,6 +92,7 @@ pub async fn deactivate(ctx: &Context, user: &UserId, erase: bool) -> Result<(),
     storage::users::deactivate(&mut tx, nid, erase).await?;
     storage::pushers::delete_of_user(&mut tx, nid).await?;
     storage::threepids::delete_of_user(&mut tx, nid).await?;
+    storage::browser_sessions::delete_of_user(&mut tx, nid).await?;
     if erase {
         // Who they are elsewhere is not known any more. Their name stays taken.
         storage::sso::delete_ids(&mut tx, nid).await?;

@@ -8,6 +8,7 @@ pub mod invite_permission;
 pub mod login;
 pub mod login_token;
 pub mod moderation;
+pub mod oauth;
 pub mod openid;
 pub mod passwords;
 pub mod profile;

@@ -4,7 +4,7 @@ use ruma::{OwnedUserId, UserId};
 use serde_json::{Value, json};
 
 use super::{
-    Error, login, registration, sso, terms,
+    Error, login, oauth, registration, sso, terms,
     validation::{self, Purpose},
 };
 use crate::{
@@ -25,6 +25,8 @@ pub const PASSWORD_STAGE: &str = "m.login.password";
 pub const DUMMY_STAGE: &str = "m.login.dummy";
 /// An identity provider says who it is.
 pub const SSO_STAGE: &str = "m.login.sso";
+/// The user says so on our pages, under the name of the specification and the one of before.
+pub const OAUTH_STAGES: [&str; 2] = ["m.oauth", "org.matrix.cross_signing_reset"];
 /// A registration token.
 pub const TOKEN_STAGE: &str = "m.login.registration_token";
 /// Whoever registers, or asks for a new password, reads an e-mail address.
@@ -33,6 +35,8 @@ pub const EMAIL_STAGE: &str = "m.login.email.identity";
 pub const REGISTER: &str = "POST /register";
 /// The operation that may be one of somebody without a session, who reads an e-mail address.
 pub const CHANGE_PASSWORD: &str = "POST /account/password";
+/// The only operation that a session of OAuth 2.0 can ask for.
+pub const CROSS_SIGNING: &str = "POST /keys/device_signing/upload";
 
 /// What a client is told when stages are missing.
 #[derive(Clone, Debug)]
@@ -75,6 +79,8 @@ pub struct Operation<'a> {
     pub path: &'a str,
     /// Who asks; `None` without a session.
     pub user: Option<(&'a UserId, UserNid)>,
+    /// Whether the session was opened by OAuth 2.0.
+    pub oauth: bool,
 }
 
 /// Ways through an operation of a user, or of somebody without a session (`None`).
@@ -103,6 +109,20 @@ async fn flows(ctx: &Context, path: &str, user: Option<UserNid>) -> Result<Flows
 
 /// What clients need to know for stages.
 fn params(ctx: &Context, stages: &[&str]) -> Value {
+    if let Some(config) = ctx
+        .config
+        .oauth
+        .as_ref()
+        .filter(|_| stages.contains(&OAUTH_STAGES[0]))
+    {
+        let page = json!({ "url": oauth::replacement_page(config) });
+        return json!(
+            OAUTH_STAGES
+                .map(|stage| (stage, page.clone()))
+                .into_iter()
+                .collect::<std::collections::BTreeMap<_, _>>()
+        );
+    }
     match &ctx.config.terms {
         Some(terms) if stages.contains(&terms::STAGE) => {
             json!({ terms::STAGE: terms::params(terms) })
@@ -119,6 +139,9 @@ pub async fn authenticate(
     auth: Option<&Value>,
 ) -> Result<Value, Error> {
     let user = operation.user.map_or(0, |(_, nid)| nid.0);
+    if operation.oauth && oauth::take_replacement(ctx, UserNid(user)).await? {
+        return Ok(json!({}));
+    }
     let given = auth
         .and_then(|auth| auth.get("session"))
         .and_then(Value::as_str);
@@ -142,7 +165,11 @@ pub async fn authenticate(
             json!({}),
         ),
     };
-    let flows = flows(ctx, operation.path, operation.user.map(|(_, nid)| nid)).await?;
+    let flows = if operation.oauth {
+        OAUTH_STAGES.map(|stage| vec![stage]).to_vec()
+    } else {
+        flows(ctx, operation.path, operation.user.map(|(_, nid)| nid)).await?
+    };
     let stages = flows.concat();
     let mut error = None;
     if let Some(auth) = auth
@@ -265,6 +292,7 @@ pub async fn complete(
     let operation = Operation {
         path: &pending.path,
         user: user.map(|(id, nid)| (&**id, *nid)),
+        oauth: false,
     };
     match run(ctx, operation, &pending.stages, (stage, auth)).await? {
         Ok(fact) => {
@@ -312,6 +340,10 @@ async fn run(
             }
         }
         EMAIL_STAGE => prove_address(ctx, operation, auth).await,
+        stage if OAUTH_STAGES.contains(&stage) => Ok(Err((
+            "M_UNAUTHORIZED",
+            "the user has not said so yet on the page",
+        ))),
         // It is done elsewhere, by a browser.
         SSO_STAGE => Ok(Err((
             "M_UNAUTHORIZED",

@@ -4,6 +4,7 @@ mod appservice;
 mod email;
 mod federation;
 mod media;
+mod oauth;
 mod oidc;
 mod outbound;
 mod push;
@@ -66,6 +67,7 @@ pub(super) fn read(mut source: Source, from_file: bool) -> Result<Loaded, Error>
         email,
         sso: oidc::sso(source_ref),
         oidc: oidc::read(source_ref, &well_known),
+        oauth: oauth::read(source_ref, &well_known),
         user_directory: UserDirectory {
             search_all_users: source_ref.flag(
                 "user_directory.search_all_users",

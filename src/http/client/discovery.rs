@@ -78,15 +78,15 @@ async fn get_capabilities(
     let available: BTreeMap<_, _> = stable.chain(unstable).collect();
     let mut capabilities = json!({
 
-            "m.change_password": { "enabled": true },
+            "m.change_password": { "enabled": !session.oauth },
             "m.room_versions": {
                 "default": ctx.config.rooms.default_version,
                 "available": available,
             },
             "m.set_displayname": { "enabled": true },
             "m.set_avatar_url": { "enabled": true },
-            "m.3pid_changes": { "enabled": ctx.mail.is_some() },
-            "m.get_login_token": { "enabled": true },
+            "m.3pid_changes": { "enabled": ctx.mail.is_some() && !session.oauth },
+            "m.get_login_token": { "enabled": !session.oauth },
             "m.profile_fields": { "enabled": true },
             "m.forget_forced_upon_leave": { "enabled": false },
     });

@@ -19,6 +19,7 @@ use crate::{
         request::{Asking, Body},
     },
     sync::encryption,
+    users::uia,
 };
 
 pub(super) fn routes() -> Router<App> {
@@ -110,8 +111,7 @@ async fn upload_signing_keys(
     Body(body): Body<Value>,
 ) -> Result<Object, ApiError> {
     if cross_signing::needs_authentication(&app.ctx, &session, &body).await? {
-        let operation = "POST /keys/device_signing/upload";
-        reauthenticate(&app, &session, operation, body.get("auth")).await?;
+        reauthenticate(&app, &session, uia::CROSS_SIGNING, body.get("auth")).await?;
     }
     cross_signing::upload(&app.ctx, &session, &body).await?;
     Ok(Object(json!({})))

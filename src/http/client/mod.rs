@@ -41,7 +41,7 @@ mod voip;
 
 use axum::Router;
 
-pub(super) use self::session::granted_body;
+pub(super) use self::{account::close, session::granted_body};
 use super::App;
 
 /// The routes of the client-server API.

@@ -29,7 +29,12 @@ use crate::{
         request::{Authenticated, CLIENT_BODY_MAX, Public, read},
     },
     storage,
-    users::{self, login::parse_user, login_token, tokens::Granted},
+    users::{
+        self,
+        login::parse_user,
+        login_token,
+        tokens::{Cause, Granted},
+    },
 };
 
 pub(super) fn routes() -> Router<App> {
@@ -52,7 +57,14 @@ async fn get_login_types(
         json!({ "type": "m.login.application_service" }),
     ];
     let providers: Vec<Value> = ctx.config.oidc.iter().map(|it| shown(it)).collect();
-    if !providers.is_empty() {
+    if ctx.config.oauth.is_some() {
+        // On our pages one chooses how to log in, so that clients need not ask.
+        flows.push(json!({
+            "type": "m.login.sso",
+            "oauth_aware_preferred": true,
+            "org.matrix.msc3824.delegated_oidc_compatibility": true,
+        }));
+    } else if !providers.is_empty() {
         flows.push(json!({ "type": "m.login.sso", "identity_providers": providers }));
     }
     Object(json!({ "flows": flows }))
@@ -129,6 +141,10 @@ async fn login(
         }
         _ => return Err(users::Error::UnknownLogin.into()),
     };
+    let cause = Cause {
+        origin: origin.as_ref(),
+        client: None,
+    };
     let granted = app
         .tokens
         .grant_of(
@@ -136,7 +152,7 @@ async fn login(
             request.device_id.as_deref(),
             request.initial_device_display_name.as_deref(),
             request.refresh_token,
-            origin.as_ref(),
+            cause,
         )
         .await?;
     Ok(Object(granted_body(&user, &granted)))
@@ -205,7 +221,7 @@ async fn refresh_token(
     State(app): State<App>,
     Public { request, .. }: Public<refresh_token::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let granted = app.tokens.refresh(&request.refresh_token).await?;
+    let granted = app.tokens.refresh(&request.refresh_token, None).await?;
     Ok(Object(json!({
         "access_token": granted.access_token,
         "refresh_token": granted.refresh_token,

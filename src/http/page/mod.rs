@@ -1,6 +1,8 @@
 //! Pages for people: one language each, nothing from elsewhere, no script inline, in no frame. What
 //! stands on them works without script; scripts only tell the client that shows a page.
 
+pub(super) mod credentials;
+
 use std::convert::Infallible;
 
 use axum::{
@@ -95,6 +97,12 @@ pub(super) struct Page<'a> {
 impl Page<'_> {
     /// As an answer.
     pub(super) fn answer(&self) -> Response {
+        self.answer_to("")
+    }
+
+    /// As an answer whose form may lead to somewhere else as well, as a source of a content security
+    /// policy: browsers hold the answer to a form to that.
+    pub(super) fn answer_to(&self, elsewhere: &str) -> Response {
         let title = escape(self.title);
         let script = self.script.map_or_else(String::new, |path| {
             format!("<script src=\"{path}\" defer></script>")
@@ -107,13 +115,13 @@ impl Page<'_> {
             self.language.tag(),
             self.body
         );
+        let policy = format!(
+            "default-src 'none'; style-src 'self'; script-src 'self'; base-uri 'none'; \
+             frame-ancestors 'none'; form-action 'self' {elsewhere}"
+        );
         let headers: [(HeaderName, &str); 5] = [
             (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-            (
-                header::CONTENT_SECURITY_POLICY,
-                "default-src 'none'; style-src 'self'; script-src 'self'; base-uri 'none'; \
-                 frame-ancestors 'none'; form-action 'self'",
-            ),
+            (header::CONTENT_SECURITY_POLICY, policy.trim_end()),
             (header::REFERRER_POLICY, "no-referrer"),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (header::CACHE_CONTROL, "no-store"),

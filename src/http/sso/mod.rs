@@ -14,17 +14,21 @@ use axum::{
     routing::{get, post},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use ruma::api::client::session::{sso_login, sso_login_with_provider};
+use ruma::{
+    UserId,
+    api::client::session::{sso_login, sso_login_with_provider},
+};
 use serde::Deserialize;
 use serde_json::json;
 use url::Url;
 
-use self::whence::{cookie, cookie_of, redirect_url};
+pub(super) use self::whence::redirect_url;
+use self::whence::{cookie, cookie_of};
 use super::{
     App,
     error::ApiError,
     limits::{Kind, Whence},
-    mount,
+    mount, oauth,
     path::Path,
     reply::Object,
 };
@@ -72,15 +76,19 @@ fn check_any(app: &App) -> Result<(), ApiError> {
 struct Wanted {
     #[serde(default, rename = "redirectUrl")]
     redirect_url: String,
+    /// Whether the person wants to log in, or to make an account.
+    #[serde(alias = "org.matrix.msc3824.action")]
+    action: Option<String>,
 }
 
 type Asked<T> = Result<Query<T>, QueryRejection>;
 
 /// The address at which a client waits; `None`: it names none that can be.
-fn wanted(asked: Asked<Wanted>) -> Option<String> {
-    let text = asked.ok()?.0.redirect_url;
-    let is_good = text.len() <= PARAMETER_BYTES_MAX && redirect_url(&text).is_some();
-    is_good.then_some(text)
+fn wanted(asked: Asked<Wanted>) -> Option<Wanted> {
+    let wanted = asked.ok()?.0;
+    let text = &wanted.redirect_url;
+    let is_good = text.len() <= PARAMETER_BYTES_MAX && redirect_url(text).is_some();
+    is_good.then_some(wanted)
 }
 
 /// `GET /_matrix/client/v3/login/sso/redirect`
@@ -89,11 +97,22 @@ async fn sso_login(
     Whence(address): Whence,
     asked: Asked<Wanted>,
 ) -> Result<Response, ApiError> {
-    check_any(&app)?;
+    let is_ours = app.ctx.config.oauth.is_some();
+    if !is_ours {
+        check_any(&app)?;
+    }
     app.limits.check_address(Kind::Sso, address)?;
-    let Some(redirect_url) = wanted(asked) else {
+    let Some(Wanted {
+        redirect_url,
+        action,
+    }) = wanted(asked)
+    else {
         return Ok(page::bad_client());
     };
+    if is_ours {
+        let location = oauth::is_path(&redirect_url, action.as_deref());
+        return Ok(page::redirection(&location, &[]));
+    }
     if let [only] = app.ctx.providers.all() {
         let goal = Goal::Session {
             redirect_url: &redirect_url,
@@ -118,7 +137,7 @@ async fn sso_login_with_provider(
     let Some(provider) = app.ctx.providers.find(&id) else {
         return Ok(page::unknown_provider());
     };
-    let Some(redirect_url) = wanted(asked) else {
+    let Some(Wanted { redirect_url, .. }) = wanted(asked) else {
         return Ok(page::bad_client());
     };
     let goal = Goal::Session {
@@ -130,7 +149,7 @@ async fn sso_login_with_provider(
 /// `GET /_synapse/client/pick_idp`
 async fn choice(State(app): State<App>, asked: Asked<Wanted>) -> Result<Response, ApiError> {
     check_any(&app)?;
-    let Some(redirect_url) = wanted(asked) else {
+    let Some(Wanted { redirect_url, .. }) = wanted(asked) else {
         return Ok(page::bad_client());
     };
     let links = app.ctx.providers.all().iter().map(|provider| {
@@ -148,7 +167,7 @@ async fn choice(State(app): State<App>, asked: Asked<Wanted>) -> Result<Response
 }
 
 /// Sends a browser to a provider, with the cookie by which it is known when it comes back.
-async fn begin(app: &App, provider: &Provider, goal: Goal<'_>) -> Response {
+pub(super) async fn begin(app: &App, provider: &Provider, goal: Goal<'_>) -> Response {
     match sso::begin(&app.ctx, provider, goal).await {
         Ok(Begun {
             location,
@@ -201,28 +220,51 @@ async fn callback(
         Err(error) => return Ok(page::failure(&error)),
     };
     let over = cookie(is_secure(&app), &answer.state, None);
-    let Done::Session {
-        redirect_url: waiting,
-        token,
-        user,
-        is_renamed,
-    } = done
-    else {
-        return Ok(page::stage_done(&over));
-    };
-    if is_renamed && let Err(error) = membership::spread_profile(&app.rooms, &user).await {
+    match done {
+        Done::Stage => Ok(page::stage_done(&over)),
+        Done::Page {
+            path,
+            token,
+            user,
+            is_renamed,
+        } => {
+            rename(&app, &user, is_renamed).await;
+            let base = app
+                .ctx
+                .config
+                .oauth
+                .as_ref()
+                .map(|config| &*config.base_url);
+            let mut response = oauth::logged_in(base.unwrap_or_default(), Some(&token), &path);
+            page::set_cookies(&mut response, [&*over]);
+            Ok(response)
+        }
+        Done::Session {
+            redirect_url: waiting,
+            token,
+            user,
+            is_renamed,
+        } => {
+            rename(&app, &user, is_renamed).await;
+            let Some(url) = redirect_url(&waiting) else {
+                return Ok(page::bad_client());
+            };
+            let is_listed = whence::is_listed(&app.ctx.config.sso.client_whitelist, &url);
+            let location = with_token(url.clone(), &token);
+            Ok(if is_listed {
+                page::redirection(location.as_str(), &[over])
+            } else {
+                page::confirmation(&url, &location, &user, &over)
+            })
+        }
+    }
+}
+
+/// Tells rooms of a new name.
+async fn rename(app: &App, user: &UserId, is_renamed: bool) {
+    if is_renamed && let Err(error) = membership::spread_profile(&app.rooms, user).await {
         // Rooms hear of the name with the next change.
         tracing::warn!(%error, "a display name was not told to rooms");
-    }
-    let Some(url) = redirect_url(&waiting) else {
-        return Ok(page::bad_client());
-    };
-    let is_listed = whence::is_listed(&app.ctx.config.sso.client_whitelist, &url);
-    let location = with_token(url.clone(), &token);
-    if is_listed {
-        Ok(page::redirection(location.as_str(), &[over]))
-    } else {
-        Ok(page::confirmation(&url, &location, &user, &over))
     }
 }
 

@@ -52,7 +52,8 @@ fn show(page: &Page<'_>) -> Response {
     response
 }
 
-fn set_cookies<'a>(response: &mut Response, cookies: impl IntoIterator<Item = &'a str>) {
+/// Sets cookies beside those that are set.
+pub(super) fn set_cookies<'a>(response: &mut Response, cookies: impl IntoIterator<Item = &'a str>) {
     let cookies = cookies.into_iter();
     for value in cookies.filter_map(|cookie| HeaderValue::from_str(cookie).ok()) {
         response.headers_mut().append(header::SET_COOKIE, value);

@@ -20,7 +20,7 @@ const COOKIE_LIFE_S: u32 = 900;
 const COOKIE_NAME_CHARS: usize = 16;
 
 /// An address at which a client can wait: on the web, or one of an app.
-pub(super) fn redirect_url(text: &str) -> Option<Url> {
+pub(in crate::http) fn redirect_url(text: &str) -> Option<Url> {
     // What is no part of an address is dropped where it is read, so that two readers might differ.
     let is_odd = |c: char| c.is_control() || c.is_whitespace() || c == '\\';
     if text.chars().any(is_odd) {

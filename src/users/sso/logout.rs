@@ -30,6 +30,7 @@ pub async fn obey(ctx: &Context, tokens: &Tokens, token: &str) -> Result<(), Err
         return Err(oidc::Error::Token("it was used already").into());
     }
     storage::sso::delete_login_tokens(&mut conn, ended).await?;
+    storage::browser_sessions::delete_ended(&mut conn, ended).await?;
     drop(conn);
     let mut count = 0;
     loop {

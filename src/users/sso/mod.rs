@@ -9,6 +9,7 @@ use url::Url;
 
 use super::{
     login_token,
+    oauth::browser,
     tokens::{fresh, hash},
     uia::{self, Flows, PASSWORD_STAGE, SSO_STAGE},
 };
@@ -85,6 +86,11 @@ pub enum Goal<'a> {
         /// Its session.
         session: &'a str,
     },
+    /// The browser itself is logged in to our pages, and goes on with one of them.
+    Page {
+        /// The page: a path of ours with its query, which begins with one slash.
+        path: &'a str,
+    },
 }
 
 /// A login that has begun.
@@ -129,6 +135,17 @@ pub enum Done {
     },
     /// The stage is done.
     Stage,
+    /// The browser is logged in to our pages.
+    Page {
+        /// The page that it goes on with.
+        path: String,
+        /// What it keeps as a cookie.
+        token: String,
+        /// Who it is.
+        user: OwnedUserId,
+        /// Whether the display name is another now, which rooms do not know yet.
+        is_renamed: bool,
+    },
 }
 
 fn redirect_uri(ctx: &Context) -> String {
@@ -142,6 +159,7 @@ pub async fn begin(ctx: &Context, provider: &Provider, goal: Goal<'_>) -> Result
     let (redirect_url, uia_session) = match goal {
         Goal::Session { redirect_url } => (Some(redirect_url.to_owned()), None),
         Goal::Stage { session } => (None, Some(session.to_owned())),
+        Goal::Page { path } => (Some(path.to_owned()), None),
     };
     let login = Login {
         provider: provider.config.id.clone(),
@@ -220,9 +238,18 @@ pub async fn finish(ctx: &Context, back: Back<'_>) -> Result<Done, Error> {
         return Ok(Done::Stage);
     }
     let found = account::of(ctx, provider, &identity).await?;
+    let redirect_url = login.redirect_url.ok_or(Error::NotUnderWay)?;
+    if redirect_url.starts_with('/') {
+        return Ok(Done::Page {
+            path: redirect_url,
+            token: browser::open(ctx, found.nid, Some(&origin)).await?,
+            user: found.user,
+            is_renamed: found.is_renamed,
+        });
+    }
     let token = login_token::issue(ctx, found.nid, Some(&origin)).await?;
     Ok(Done::Session {
-        redirect_url: login.redirect_url.ok_or(Error::NotUnderWay)?,
+        redirect_url,
         token,
         user: found.user,
         is_renamed: found.is_renamed,

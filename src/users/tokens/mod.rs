@@ -1,5 +1,7 @@
 //! Sessions: access and refresh tokens.
 
+mod granting;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -9,22 +11,20 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use moka::sync::Cache;
-use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
-use sha2::{Digest, Sha256};
+use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use tokio::sync::{Notify, broadcast::error::RecvError};
 
+pub use self::granting::{Cause, Granted, fresh_device_id};
+pub(super) use self::granting::{fresh, hash};
 use super::{Error, announce, moderation::Standing, terms};
 use crate::{
     clock::now_ms,
     config::Appservice,
     context::Context,
-    storage::{self, LogEntry, LogKind, UserNid, sso::Origin},
+    storage::{self, LogEntry, LogKind, UserNid},
 };
 
-/// How long an access token lives that comes with a refresh token.
-const ACCESS_LIFE_MS: i64 = 5 * 60 * 1000;
 /// How long a node trusts what it knows of a token without asking the database.
 const CACHED: Duration = Duration::from_mins(1);
 /// Tokens known to a node.
@@ -34,6 +34,10 @@ const WAITING_MAX: usize = 50_000;
 
 /// Who asks.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts about an account, each for itself"
+)]
 pub struct Session {
     /// User.
     pub user_id: OwnedUserId,
@@ -49,6 +53,8 @@ pub struct Session {
     pub standing: Standing,
     /// A guest.
     pub guest: bool,
+    /// Whether it was opened by OAuth 2.0: what is weighty is done in a browser then.
+    pub oauth: bool,
     /// Whether the user has not accepted the terms, where somebody has to know that.
     pub owes_terms: bool,
     /// When the account ends, in milliseconds; `None`: never.
@@ -80,19 +86,6 @@ impl Session {
     }
 }
 
-/// What a login gives.
-#[derive(Clone)]
-pub struct Granted {
-    /// Device.
-    pub device_id: OwnedDeviceId,
-    /// Access token.
-    pub access_token: String,
-    /// Refresh token, if it was asked for.
-    pub refresh_token: Option<String>,
-    /// Life of the access token.
-    pub expires_in_ms: Option<i64>,
-}
-
 /// What a token turned out to be.
 #[derive(Clone, Debug)]
 pub enum Found {
@@ -113,24 +106,6 @@ pub struct Tokens {
     turn: Arc<AtomicU64>,
     /// By user: wakes requests that wait, when sessions of the user may have ended.
     waiting: Arc<Mutex<HashMap<UserNid, Weak<Notify>>>>,
-}
-
-pub(super) fn hash(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
-}
-
-pub(super) fn fresh(prefix: &str) -> String {
-    let bytes: [u8; 32] = rand::random();
-    format!("{prefix}_{}", URL_SAFE_NO_PAD.encode(bytes))
-}
-
-/// A device id for who brought none.
-pub fn fresh_device_id() -> OwnedDeviceId {
-    const LETTERS: &[u8; 26] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ";
-    let id: String = (0..10)
-        .map(|_| char::from(LETTERS[rand::random_range(0..LETTERS.len())]))
-        .collect();
-    id.into()
 }
 
 impl Tokens {
@@ -177,6 +152,7 @@ impl Tokens {
             admin: row.admin,
             standing: Standing::of(row.locked, row.suspended),
             guest: row.guest,
+            oauth: row.oauth,
             owes_terms,
             valid_until_ts: row.valid_until_ts.filter(|_| has_end),
             limit: row.limit_per_second.zip(row.limit_burst),
@@ -231,6 +207,7 @@ impl Tokens {
             admin: account.admin,
             standing: Standing::of(account.locked, account.suspended),
             guest: false,
+            oauth: false,
             owes_terms: false,
             valid_until_ts: None,
             limit: None,
@@ -290,78 +267,6 @@ impl Tokens {
         notify
     }
 
-    /// Opens a session on a device, which loses those it had.
-    pub async fn grant(
-        &self,
-        user: &UserId,
-        device_id: Option<&DeviceId>,
-        display_name: Option<&str>,
-        with_refresh: bool,
-    ) -> Result<Granted, Error> {
-        self.grant_of(user, device_id, display_name, with_refresh, None)
-            .await
-    }
-
-    /// [`Self::grant`] with the session at an identity provider that the new one comes of.
-    pub async fn grant_of(
-        &self,
-        user: &UserId,
-        device_id: Option<&DeviceId>,
-        display_name: Option<&str>,
-        with_refresh: bool,
-        origin: Option<&Origin>,
-    ) -> Result<Granted, Error> {
-        let user_nid = self.ctx.db.ids.user(user).await?;
-        let device_id = device_id.map_or_else(fresh_device_id, ToOwned::to_owned);
-        let mut tx = self.ctx.db.begin().await?;
-        let no = storage::devices::upsert(
-            &mut tx,
-            user_nid,
-            device_id.as_str(),
-            display_name,
-            now_ms(),
-        )
-        .await?;
-        if storage::dehydrated::exists(&mut tx, user_nid, no).await? {
-            return Err(Error::Invalid("nobody logs in with a dehydrated device"));
-        }
-        storage::tokens::delete_of_devices(&mut tx, user_nid, &[no]).await?;
-        storage::sso::update_session(&mut tx, (user_nid, no), origin).await?;
-        let granted = issue(&mut tx, (user_nid, no), device_id, with_refresh).await?;
-        tx.log(invalid_entry(user_nid)).await?;
-        tx.commit().await?;
-        self.forget(user_nid);
-        Ok(granted)
-    }
-
-    /// Exchanges a refresh token. The old one stays good until the new pair is used.
-    pub async fn refresh(&self, token: &str) -> Result<Granted, Error> {
-        let mut tx = self.ctx.db.begin().await?;
-        let old = storage::tokens::find_refresh(&mut tx, &hash(token)).await?;
-        let old = old.filter(|old| !old.next_used).ok_or(Error::WrongToken)?;
-        let owner = (UserNid(old.user_nid), old.device_no);
-        let refresh_token = fresh("amr");
-        let id = storage::tokens::insert_refresh(&mut tx, &hash(&refresh_token), owner).await?;
-        storage::tokens::update_refresh(&mut tx, &old, id).await?;
-        let access_token = fresh("amt");
-        let expires = now_ms() + ACCESS_LIFE_MS;
-        storage::tokens::insert(
-            &mut tx,
-            &hash(&access_token),
-            owner,
-            Some(expires),
-            Some(id),
-        )
-        .await?;
-        tx.commit().await?;
-        Ok(Granted {
-            device_id: OwnedDeviceId::from(""),
-            access_token,
-            refresh_token: Some(refresh_token),
-            expires_in_ms: Some(ACCESS_LIFE_MS),
-        })
-    }
-
     /// Ends devices with their sessions, keys and queues.
     pub async fn end(&self, user: UserNid, devices: &[i32]) -> Result<(), Error> {
         if devices.is_empty() {
@@ -401,31 +306,6 @@ fn valid(session: Arc<Session>) -> Found {
     } else {
         Found::Valid(session)
     }
-}
-
-async fn issue(
-    tx: &mut storage::Tx,
-    owner: (UserNid, i32),
-    device_id: OwnedDeviceId,
-    with_refresh: bool,
-) -> Result<Granted, Error> {
-    let access_token = fresh("amt");
-    let mut granted = Granted {
-        device_id,
-        access_token,
-        refresh_token: None,
-        expires_in_ms: None,
-    };
-    let mut refresh_id = None;
-    if with_refresh {
-        let token = fresh("amr");
-        refresh_id = Some(storage::tokens::insert_refresh(tx, &hash(&token), owner).await?);
-        granted.refresh_token = Some(token);
-        granted.expires_in_ms = Some(ACCESS_LIFE_MS);
-    }
-    let expires = granted.expires_in_ms.map(|life| now_ms() + life);
-    storage::tokens::insert(tx, &hash(&granted.access_token), owner, expires, refresh_id).await?;
-    Ok(granted)
 }
 
 pub(super) fn invalid_entry(user: UserNid) -> LogEntry {

@@ -169,6 +169,7 @@ const EVERYTHING: &str = "[registration]\nopen = true\nshared_secret = \"test se
                           [[terms.policies]]\nid = \"privacy_policy\"\nversion = \"1\"\n\
                           texts.de = { name = \"x\", url = \"https://localhost/x\" }\n\
                           [well_known]\nclient = \"https://localhost\"\n\
+                          [oauth]\nenabled = true\n\
                           [[oidc]]\nid = \"idp\"\nissuer = \"http://127.0.0.1:9\"\n\
                           client_id = \"a\"\nbackchannel_logout = true\n";
 

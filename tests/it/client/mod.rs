@@ -16,6 +16,7 @@ pub(crate) mod media;
 mod media_use;
 mod moderation;
 mod notifications;
+mod oauth;
 mod owned_state;
 mod peeking;
 pub(crate) mod presence;

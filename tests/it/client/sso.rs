@@ -4,9 +4,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::rig::{
+    browser::{Browser, redeem},
     enc, eventually,
     http::{self, Ask as _},
-    idp::{BASE, Browser, CLIENT, HEAD, Key, Provider, anna, now_s, redeem, with, without},
+    idp::{BASE, CLIENT, HEAD, Key, Provider, anna, now_s, with, without},
     mailbox::password,
     operator::Operator,
     server::Server,
@@ -477,7 +478,7 @@ async fn a_name_that_is_taken_is_not_given_away() {
 }
 
 /// A stage of user-interactive authentication at the provider.
-async fn prove(server: &Server, session: &str) -> crate::rig::idp::Seen {
+async fn prove(server: &Server, session: &str) -> crate::rig::browser::Seen {
     let mut browser = Browser::new();
     let path = format!("/_matrix/client/v3/auth/m.login.sso/fallback/web?session={session}");
     let page = browser.go(server, &path).await;

@@ -20,12 +20,11 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use reqwest::redirect::Policy;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::{free_port, http::Ask as _, server::Server};
+use super::{free_port, server::Server};
 
 /// What our server is to browsers.
 pub(crate) const BASE: &str = "https://matrix.amt.example";
@@ -426,130 +425,6 @@ fn token(state: &mut State, form: &HashMap<String, String>) -> Response {
     };
     let body = json!({ "access_token": "access", "token_type": "Bearer", "id_token": id_token });
     reply(200, &body)
-}
-
-/// A browser: it keeps cookies, and is sent from place to place by hand.
-pub(crate) struct Browser {
-    http: reqwest::Client,
-    pub(crate) cookies: BTreeMap<String, String>,
-}
-
-/// What a browser got.
-#[derive(Debug)]
-pub(crate) struct Seen {
-    pub(crate) status: u16,
-    /// Where it is sent.
-    pub(crate) location: Option<String>,
-    pub(crate) headers: http::HeaderMap,
-    pub(crate) page: String,
-}
-
-impl Seen {
-    /// Where the browser is sent.
-    pub(crate) fn next(&self) -> &str {
-        let next = self.location.as_deref();
-        assert_eq!(self.status, 302, "{self:?}");
-        next.unwrap()
-    }
-
-    /// A parameter of where it is sent.
-    pub(crate) fn parameter(&self, name: &str) -> Option<String> {
-        let url: Url = self.next().parse().unwrap();
-        let mut found = url.query_pairs().filter(|(key, _)| key == name);
-        found.next().map(|(_, value)| value.into_owned())
-    }
-
-    /// It is a page that says in two languages what is wrong, and runs nothing.
-    pub(crate) fn is_refusal(&self, status: u16, german: &str) {
-        assert_eq!(self.status, status, "{self:?}");
-        let policy = self.headers["content-security-policy"].to_str().unwrap();
-        assert!(policy.starts_with("default-src 'none'") && !policy.contains("script"));
-        assert!(self.page.contains(german), "{}", self.page);
-        assert!(self.page.contains("<html lang=\"de\">") && self.page.contains("lang=\"en\""));
-        assert!(!self.page.contains("<script"), "{}", self.page);
-    }
-}
-
-impl Browser {
-    pub(crate) fn new() -> Self {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy();
-        let http = http.redirect(Policy::none()).build().unwrap();
-        Self {
-            http,
-            cookies: BTreeMap::new(),
-        }
-    }
-
-    /// Goes to an address; ours is that of a server or node.
-    pub(crate) async fn go(&mut self, server: &Server, address: &str) -> Seen {
-        let ours = address.strip_prefix(BASE);
-        let ours = ours.or(Some(address).filter(|it| it.starts_with('/')));
-        let mut request = match ours {
-            Some(path) => self.http.get(server.url(path)),
-            None => self.http.get(address),
-        };
-        if ours.is_some() && !self.cookies.is_empty() {
-            let cookies = self.cookies.iter();
-            let cookies: Vec<String> = cookies
-                .map(|(key, value)| format!("{key}={value}"))
-                .collect();
-            request = request.header("cookie", cookies.join("; "));
-        }
-        let answer = request.ask().await.unwrap();
-        let headers = answer.headers().clone();
-        for cookie in headers.get_all("set-cookie") {
-            let (pair, attributes) = cookie.to_str().unwrap().split_once(';').unwrap();
-            let (key, value) = pair.split_once('=').unwrap();
-            if attributes.contains("Max-Age=0") {
-                self.cookies.remove(key);
-            } else {
-                assert!(
-                    key.starts_with("__Host-") && attributes.contains("HttpOnly"),
-                    "{cookie:?}"
-                );
-                self.cookies.insert(key.to_owned(), value.to_owned());
-            }
-        }
-        let location = headers.get("location");
-        Seen {
-            status: answer.status().as_u16(),
-            location: location.map(|it| it.to_str().unwrap().to_owned()),
-            headers,
-            page: answer.text().await.unwrap(),
-        }
-    }
-
-    /// Follows a client's link as far as to the provider, and back to our door: the address there.
-    pub(crate) async fn leaves(&mut self, server: &Server, provider: &str) -> String {
-        let client = super::enc(CLIENT);
-        let path = format!("/_matrix/client/v3/login/sso/redirect/{provider}?redirectUrl={client}");
-        let sent = self.go(server, &path).await;
-        let back = self.go(server, sent.next()).await;
-        let back = back.next().to_owned();
-        assert!(
-            back.starts_with(&format!("{BASE}/_synapse/client/oidc/callback?")),
-            "{back}"
-        );
-        back
-    }
-
-    /// The whole way: what the browser gets in the end.
-    pub(crate) async fn logs_in(&mut self, server: &Server) -> Seen {
-        let back = self.leaves(server, "idp").await;
-        self.go(server, &back).await
-    }
-}
-
-/// Logs a client in with the token that it is sent; the answer.
-pub(crate) async fn redeem(server: &Server, seen: &Seen) -> (u16, Value) {
-    assert!(seen.next().starts_with(CLIENT), "{seen:?}");
-    let token = seen.parameter("loginToken").unwrap();
-    let http = super::http::client();
-    let request = http.post(server.url("/_matrix/client/v3/login"));
-    let body = json!({ "type": "m.login.token", "token": token });
-    let answer = request.body(body.to_string()).ask().await.unwrap();
-    (answer.status().as_u16(), answer.json().await.unwrap())
 }
 
 /// Claims without those that are named.

@@ -1,12 +1,14 @@
 //! What tests stand on: servers, users, a certificate authority.
 
 pub(crate) mod appservice;
+pub(crate) mod browser;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod identity;
 pub(crate) mod idp;
 pub(crate) mod links;
 pub(crate) mod mailbox;
+pub(crate) mod oauth;
 mod openapi;
 pub(crate) mod operator;
 pub(crate) mod pages;

@@ -59,7 +59,7 @@ async fn load(
 
 /// Whether a page is one that everybody can use: it says its language and title, each field has a
 /// label, and nothing needs script.
-fn is_for_everybody(html: &str) {
+pub(super) fn is_for_everybody(html: &str) {
     assert!(html.starts_with("<!DOCTYPE html><html lang=\""), "{html}");
     assert!(html.contains("<title>") && html.contains("<h1>"), "{html}");
     assert!(html.contains("<main>"), "{html}");

@@ -26,7 +26,7 @@ use crate::{
         request::{Asking, Authenticated, Public},
     },
     rooms::membership,
-    storage,
+    storage::{self, UserNid},
     users::{
         self, login, openid, passwords, registration,
         tokens::{Found, Session},
@@ -179,6 +179,7 @@ async fn register_by_oneself(
     let operation = Operation {
         path: uia::REGISTER,
         user: None,
+        oauth: false,
     };
     let facts = uia::authenticate(&app.ctx, operation, auth).await?;
     let password = request.password.as_deref();
@@ -273,8 +274,16 @@ pub(super) async fn ask_password(
     path: &str,
     auth: Option<&Value>,
 ) -> Result<(), ApiError> {
-    let user = Some((&*session.user_id, session.user_nid));
-    let operation = Operation { path, user };
+    if session.oauth && path != uia::CROSS_SIGNING {
+        return Err(ApiError::forbidden(
+            "clients that log in by OAuth 2.0 leave this to the account's web page",
+        ));
+    }
+    let operation = Operation {
+        path,
+        user: Some((&session.user_id, session.user_nid)),
+        oauth: session.oauth,
+    };
     let who = session.user_id.as_str();
     app.limits.look(Kind::LoginFailed, who)?;
     match uia::authenticate(&app.ctx, operation, auth).await {
@@ -333,6 +342,7 @@ async fn ask_address(app: &App, auth: Option<&Value>) -> Result<OwnedUserId, Api
     let operation = Operation {
         path: uia::CHANGE_PASSWORD,
         user: None,
+        oauth: false,
     };
     let facts = uia::authenticate(&app.ctx, operation, auth).await?;
     let address = facts.get("email").and_then(Value::as_str);
@@ -360,6 +370,22 @@ async fn request_openid_token(
     })))
 }
 
+/// Closes an account: its rooms, what it has, and its sessions.
+pub(in crate::http) async fn close(
+    app: &App,
+    (user, nid): (&UserId, UserNid),
+    erase: bool,
+) -> Result<(), ApiError> {
+    membership::leave_all(&app.rooms, user).await?;
+    login::deactivate(&app.ctx, user, erase).await?;
+    let mut conn = app.ctx.db.conn().await?;
+    let devices = storage::devices::list(&mut conn, nid).await?;
+    drop(conn);
+    let devices: Vec<i32> = devices.iter().map(|device| device.device_no).collect();
+    app.tokens.end(nid, &devices).await?;
+    Ok(())
+}
+
 /// `POST /_matrix/client/v3/account/deactivate`
 async fn deactivate(
     State(app): State<App>,
@@ -371,12 +397,6 @@ async fn deactivate(
     }: Authenticated<deactivate::v3::Request>,
 ) -> Result<Object, ApiError> {
     reauthenticate(&app, &session, "POST /account/deactivate", auth.as_ref()).await?;
-    membership::leave_all(&app.rooms, &session.user_id).await?;
-    login::deactivate(&app.ctx, &session.user_id, request.erase).await?;
-    let mut conn = app.ctx.db.conn().await?;
-    let devices = storage::devices::list(&mut conn, session.user_nid).await?;
-    drop(conn);
-    let devices: Vec<i32> = devices.iter().map(|device| device.device_no).collect();
-    app.tokens.end(session.user_nid, &devices).await?;
+    close(&app, (&session.user_id, session.user_nid), request.erase).await?;
     Ok(Object(json!({ "id_server_unbind_result": "no-support" })))
 }
