@@ -57,6 +57,7 @@ CREATE TABLE oauth_code (
   redirect_uri text NOT NULL,
   challenge text NOT NULL,
   expires_ts bigint NOT NULL,
+  nonce text,
   used boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE oauth_code IS 'Authorization codes on their way from a browser to a client';
@@ -69,6 +70,7 @@ COMMENT ON COLUMN oauth_code.scope IS 'Scope that was granted';
 COMMENT ON COLUMN oauth_code.redirect_uri IS 'Where the browser took it, which the client has to repeat';
 COMMENT ON COLUMN oauth_code.challenge IS 'What the client proves by that it began (PKCE)';
 COMMENT ON COLUMN oauth_code.expires_ts IS 'Until when it is good, in milliseconds';
+COMMENT ON COLUMN oauth_code.nonce IS 'What the client wants repeated in an id token; null: nothing';
 COMMENT ON COLUMN oauth_code.used IS 'Whether it was used: who shows it again ends the session that came of it';
 CREATE INDEX oauth_code_expires_ix ON oauth_code (expires_ts);
 

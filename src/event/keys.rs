@@ -12,7 +12,7 @@ use base64::{
 };
 use ruma::{
     CanonicalJsonObject, OwnedServerName, ServerName,
-    signatures::{Ed25519KeyPair, sign_json},
+    signatures::{Ed25519KeyPair, KeyPair, sign_json},
 };
 use zeroize::Zeroizing;
 
@@ -140,6 +140,11 @@ impl SigningKeys {
         std::iter::once(published(&ring.active, None))
             .chain(retired.map(|key| published(&key.pair, Some(key.until))))
             .collect()
+    }
+
+    /// Our signature of bytes, 64 of them.
+    pub fn sign_bytes(&self, message: &[u8]) -> Vec<u8> {
+        self.ring.load().active.sign(message).as_bytes().to_vec()
     }
 
     /// Adds our signature to an object.

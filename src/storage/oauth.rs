@@ -150,6 +150,8 @@ pub struct Code {
     pub challenge: String,
     /// Browser that gave it.
     pub browser_hash: Vec<u8>,
+    /// What the client wants repeated in an id token.
+    pub nonce: Option<String>,
 }
 
 /// Keeps a code until a time.
@@ -161,8 +163,8 @@ pub async fn insert_code(
 ) -> Result<(), Error> {
     sqlx::query!(
         "INSERT INTO oauth_code (code_hash, client_id, browser_hash, user_nid, device_id, scope,
-           redirect_uri, challenge, expires_ts)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+           redirect_uri, challenge, expires_ts, nonce)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         hash,
         code.client_id,
         code.browser_hash,
@@ -171,7 +173,8 @@ pub async fn insert_code(
         code.scope,
         code.redirect_uri,
         code.challenge,
-        expires_ts
+        expires_ts,
+        code.nonce
     )
     .execute(conn)
     .await?;
@@ -185,7 +188,8 @@ pub async fn find_code(
     now: i64,
 ) -> Result<Option<(Code, bool)>, Error> {
     let row = sqlx::query!(
-        "SELECT client_id, browser_hash, user_nid, device_id, scope, redirect_uri, challenge, used
+        "SELECT client_id, browser_hash, user_nid, device_id, scope, redirect_uri, challenge, nonce,
+           used
          FROM oauth_code WHERE code_hash = $1 AND expires_ts > $2",
         hash,
         now
@@ -201,6 +205,7 @@ pub async fn find_code(
             redirect_uri: row.redirect_uri,
             challenge: row.challenge,
             browser_hash: row.browser_hash,
+            nonce: row.nonce,
         };
         (code, row.used)
     }))

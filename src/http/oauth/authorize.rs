@@ -9,7 +9,7 @@ use serde::Deserialize;
 use url::{Url, form_urlencoded};
 
 use super::{
-    AUTHORIZE_PATH, ApiError, App, Error, code, enter, issuer_of, send_on, source,
+    AUTHORIZE_PATH, ApiError, App, Error, code, enter, issuer, send_on, source,
     visitor::{Asked, Given, Visitor},
 };
 use crate::{
@@ -21,6 +21,9 @@ use crate::{
         scope::{self, Scope},
     },
 };
+
+/// Bytes of what a client wants repeated.
+const NONCE_BYTES_MAX: usize = 1_024;
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route(AUTHORIZE_PATH, get(show).post(submit))
@@ -38,6 +41,8 @@ struct Request {
     state: Option<String>,
     code_challenge: String,
     code_challenge_method: String,
+    /// What the client wants repeated in an id token (OpenID Connect).
+    nonce: Option<String>,
     prompt: Option<String>,
 }
 
@@ -51,7 +56,7 @@ struct Heard<'a> {
 impl Heard<'_> {
     /// The address where the client waits, with the answer.
     fn answer(&self, visitor: &Visitor, answer: &[(&str, &str)]) -> Response {
-        let issuer = visitor.app.ctx.config.oauth.as_ref().map(issuer_of);
+        let issuer = visitor.app.ctx.config.oauth.as_ref().map(issuer);
         let mut pairs: Vec<(&str, &str)> = answer.to_vec();
         pairs.extend(self.request.state.as_deref().map(|state| ("state", state)));
         pairs.extend(issuer.as_deref().map(|issuer| ("iss", issuer)));
@@ -123,6 +128,10 @@ fn check(heard: &Heard<'_>) -> Result<Scope, Error> {
         return Err(Error::Request("code_challenge_method must be S256"));
     }
     codes::check_challenge(&request.code_challenge)?;
+    let nonce = request.nonce.as_deref().unwrap_or_default();
+    if nonce.len() > NONCE_BYTES_MAX || nonce.contains('\0') {
+        return Err(Error::Request("nonce is too long, or no text"));
+    }
     scope::parse(&request.scope)
 }
 
@@ -189,8 +198,13 @@ async fn submit(
     };
     match &*given.step {
         "allow" => {
-            let of = (&*request.redirect_uri, &*request.code_challenge);
-            let issued = codes::issue(&visitor.app.ctx, browser, &heard.client, &scope, of).await;
+            let wanted = codes::Wanted {
+                scope: &scope,
+                redirect_uri: &request.redirect_uri,
+                challenge: &request.code_challenge,
+                nonce: request.nonce.as_deref(),
+            };
+            let issued = codes::issue(&visitor.app.ctx, browser, &heard.client, wanted).await;
             match issued {
                 Ok(code) => Ok(heard.answer(&visitor, &[("code", &code)])),
                 Err(Error::Account(error)) => Err(error.into()),

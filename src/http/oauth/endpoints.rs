@@ -20,11 +20,12 @@ use crate::{
         limits::{Kind, Whence},
         request::read,
     },
+    storage::UserNid,
     users::{
         oauth::{
             self, LINK_GRANT, REFRESH_GRANT, clients,
             code::{self as codes, Shown},
-            link, scope,
+            id_token, link, scope,
         },
         tokens::Granted,
     },
@@ -142,15 +143,15 @@ async fn token(
     if !client.may(&show.grant_type) {
         return Err(Error::Unauthorized.into());
     }
-    let (granted, scope) = match &*show.grant_type {
+    match &*show.grant_type {
         REFRESH_GRANT => {
             let granted = oauth::refresh(&app.tokens, &client.id, &show.refresh_token).await?;
-            (granted, None)
+            Ok(tokens(&granted, None, None))
         }
         LINK_GRANT => {
             let of = (&*client.id, &*show.device_code);
             let (granted, scope) = link::poll(&app.ctx, &app.tokens, of).await?;
-            (granted, Some(scope))
+            Ok(tokens(&granted, Some(&scope), None))
         }
         _ => {
             let shown = Shown {
@@ -159,23 +160,33 @@ async fn token(
                 redirect_uri: &show.redirect_uri,
                 verifier: &show.code_verifier,
             };
-            let (granted, scope) = codes::redeem(&app.ctx, &app.tokens, shown).await?;
-            (granted, Some(scope))
+            let (granted, code) = codes::redeem(&app.ctx, &app.tokens, shown).await?;
+            let id_token = if scope::wants_id_token(&code.scope) {
+                let user = app.ctx.db.ids.user_id(UserNid(code.user_nid)).await;
+                let user = user.map_err(Error::from)?;
+                let of = (&*user, &*client.id);
+                let config = config(&app.ctx)?;
+                Some(id_token::issue(&app.ctx, config, of, code.nonce.as_deref()))
+            } else {
+                None
+            };
+            Ok(tokens(&granted, Some(&code.scope), id_token.as_deref()))
         }
-    };
-    Ok(tokens(&granted, scope.as_deref()))
+    }
 }
 
 /// Tokens; where they are refreshed the scope stays.
-fn tokens(granted: &Granted, scope: Option<&str>) -> Response {
+fn tokens(granted: &Granted, scope: Option<&str>, id_token: Option<&str>) -> Response {
     let mut body = json!({
         "access_token": granted.access_token,
         "token_type": "Bearer",
         "expires_in": granted.expires_in_ms.unwrap_or_default() / 1_000,
         "refresh_token": granted.refresh_token,
     });
-    if let Some(scope) = scope {
-        body["scope"] = json!(scope);
+    for (key, value) in [("scope", scope), ("id_token", id_token)] {
+        if let Some(value) = value {
+            body[key] = json!(value);
+        }
     }
     (NO_STORE, Object(body)).into_response()
 }

@@ -25,7 +25,7 @@ use super::{App, error::ApiError, mount, reply::Object};
 use crate::{
     config::OAuth,
     context::Context,
-    users::oauth::{ACCOUNT_PATH, Error, GRANT_TYPES, REPLACE_ACTION},
+    users::oauth::{ACCOUNT_PATH, Error, GRANT_TYPES, REPLACE_ACTION, id_token, issuer},
 };
 
 const AUTHORIZE_PATH: &str = "/_matrix/oauth2/authorize";
@@ -33,6 +33,7 @@ const TOKEN_PATH: &str = "/_matrix/oauth2/token";
 const REVOKE_PATH: &str = "/_matrix/oauth2/revoke";
 const REGISTER_PATH: &str = "/_matrix/oauth2/register";
 const DEVICE_PATH: &str = "/_matrix/oauth2/device";
+const KEYS_PATH: &str = "/_matrix/oauth2/keys";
 const LINK_PATH: &str = "/_matrix/oauth2/link";
 
 /// What users can do on the page of their account; the page also knows the names of before (MSC4191).
@@ -52,8 +53,9 @@ pub(super) fn routes() -> Router<App> {
         .route("/.well-known/openid-configuration", get(metadata))
         .route(
             "/_matrix/client/unstable/org.matrix.msc2965/auth_issuer",
-            get(issuer),
+            get(auth_issuer),
         )
+        .route(KEYS_PATH, get(keys))
         .merge(endpoints::routes())
         .merge(authorize::routes())
         .merge(link::routes())
@@ -73,11 +75,6 @@ fn config(ctx: &Context) -> Result<&OAuth, ApiError> {
     })
 }
 
-/// What we call ourselves.
-fn issuer_of(config: &OAuth) -> String {
-    format!("{}/", config.base_url)
-}
-
 /// Whether people can make an account on our pages: where an address has to be proved, clients do it.
 fn makes_accounts(ctx: &Context) -> bool {
     let registration = &ctx.config.registration;
@@ -89,12 +86,15 @@ async fn metadata(State(ctx): State<Context>) -> Result<Response, ApiError> {
     let config = config(&ctx)?;
     let at = |path: &str| format!("{}{path}", config.base_url);
     let mut body = json!({
-        "issuer": issuer_of(config),
+        "issuer": issuer(config),
         "authorization_endpoint": at(AUTHORIZE_PATH),
         "token_endpoint": at(TOKEN_PATH),
         "revocation_endpoint": at(REVOKE_PATH),
         "registration_endpoint": at(REGISTER_PATH),
         "device_authorization_endpoint": at(DEVICE_PATH),
+        "jwks_uri": at(KEYS_PATH),
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": [id_token::ALGORITHM],
         "response_types_supported": ["code"],
         "response_modes_supported": ["query", "fragment"],
         "grant_types_supported": GRANT_TYPES,
@@ -113,14 +113,20 @@ async fn metadata(State(ctx): State<Context>) -> Result<Response, ApiError> {
 }
 
 /// `GET /_matrix/client/unstable/org.matrix.msc2965/auth_issuer`
-async fn issuer(State(ctx): State<Context>) -> Result<Object, ApiError> {
-    Ok(Object(json!({ "issuer": issuer_of(config(&ctx)?) })))
+async fn auth_issuer(State(ctx): State<Context>) -> Result<Object, ApiError> {
+    Ok(Object(json!({ "issuer": issuer(config(&ctx)?) })))
+}
+
+/// `GET /_matrix/oauth2/keys`
+async fn keys(State(ctx): State<Context>) -> Result<Object, ApiError> {
+    config(&ctx)?;
+    Ok(Object(id_token::keys(&ctx)))
 }
 
 /// What clients read of it before they ask us (`/.well-known/matrix/client`, MSC2965).
 pub(super) fn well_known(config: &OAuth) -> Value {
     json!({
-        "issuer": issuer_of(config),
+        "issuer": issuer(config),
         "account": format!("{}{ACCOUNT_PATH}", config.base_url),
     })
 }

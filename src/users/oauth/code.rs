@@ -51,22 +51,35 @@ pub fn check_challenge(challenge: &str) -> Result<(), Error> {
     }
 }
 
+/// What a client wants, and by what it is known again.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// What it may.
+    pub scope: &'a Scope,
+    /// Where the browser takes the code.
+    pub redirect_uri: &'a str,
+    /// What it proves by that it began.
+    pub challenge: &'a str,
+    /// What it wants repeated in an id token.
+    pub nonce: Option<&'a str>,
+}
+
 /// A code that the browser takes to the client.
 pub async fn issue(
     ctx: &Context,
     browser: &Browser,
     client: &Client,
-    scope: &Scope,
-    (redirect_uri, challenge): (&str, &str),
+    wanted: Wanted<'_>,
 ) -> Result<String, Error> {
     let code = tokens::fresh("amc");
     let kept = Code {
         client_id: client.id.clone(),
         user_nid: browser.nid.0,
-        device_id: scope.device_id.to_string(),
-        scope: scope.granted.clone(),
-        redirect_uri: redirect_uri.to_owned(),
-        challenge: challenge.to_owned(),
+        device_id: wanted.scope.device_id.to_string(),
+        scope: wanted.scope.granted.clone(),
+        redirect_uri: wanted.redirect_uri.to_owned(),
+        challenge: wanted.challenge.to_owned(),
+        nonce: wanted.nonce.map(str::to_owned),
         browser_hash: browser.hash.to_vec(),
     };
     let mut conn = ctx.db.conn().await?;
@@ -75,12 +88,13 @@ pub async fn issue(
     Ok(code)
 }
 
-/// Exchanges a code, which is good once: who shows it a second time ends what came of it.
+/// Exchanges a code, which is good once: who shows it a second time ends what came of it. Also what it
+/// stood for.
 pub async fn redeem(
     ctx: &Context,
     tokens: &Tokens,
     shown: Shown<'_>,
-) -> Result<(Granted, String), Error> {
+) -> Result<(Granted, Code), Error> {
     let wrong = || Error::Grant("the code is not valid");
     let hash = tokens::hash(shown.code);
     let mut conn = ctx.db.conn().await?;
@@ -108,7 +122,7 @@ pub async fn redeem(
         (&code.browser_hash, &code.client_id),
         &code.device_id,
     );
-    Ok((granted.await?, code.scope))
+    Ok((granted.await?, code))
 }
 
 /// Whether a verifier is that of a challenge.

@@ -5,6 +5,7 @@
 pub mod browser;
 pub mod clients;
 pub mod code;
+pub mod id_token;
 pub mod link;
 pub mod scope;
 
@@ -123,6 +124,11 @@ pub async fn allow_replacement(ctx: &Context, user: UserNid) -> Result<(), super
 pub(super) async fn take_replacement(ctx: &Context, user: UserNid) -> Result<bool, storage::Error> {
     let mut conn = ctx.db.conn().await?;
     storage::oauth::take_cross_signing(&mut conn, user, now_ms()).await
+}
+
+/// What we call ourselves.
+pub fn issuer(config: &OAuth) -> String {
+    format!("{}/", config.base_url)
 }
 
 /// The page where a user says so.

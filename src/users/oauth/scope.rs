@@ -4,6 +4,8 @@ use ruma::{DeviceId, OwnedDeviceId};
 
 use super::Error;
 
+/// Who logged in, in an id token.
+const OPENID: &str = "openid";
 /// Everything a client may do.
 const API: [&str; 2] = [
     "urn:matrix:client:api:*",
@@ -27,7 +29,12 @@ pub struct Scope {
     pub granted: String,
 }
 
-/// Reads a scope. What we do not know of it, such as `openid`, is not granted.
+/// Whether a scope that was granted asks for an id token.
+pub fn wants_id_token(granted: &str) -> bool {
+    granted.split(' ').any(|token| token == OPENID)
+}
+
+/// Reads a scope. What we do not know of it, such as `email`, is not granted.
 pub fn parse(text: &str) -> Result<Scope, Error> {
     if text.len() > BYTES_MAX {
         return Err(Error::Scope("the scope is too long"));
@@ -36,6 +43,8 @@ pub fn parse(text: &str) -> Result<Scope, Error> {
     for token in text.split_ascii_whitespace() {
         if API.contains(&token) {
             is_whole = true;
+        } else if token == OPENID {
+            // An id token, and no more.
         } else if let Some(id) = DEVICE.iter().find_map(|prefix| token.strip_prefix(prefix)) {
             if device.is_some_and(|known| known != id) {
                 return Err(Error::Scope("the scope names more than one device"));
@@ -67,7 +76,7 @@ pub fn parse(text: &str) -> Result<Scope, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{parse, wants_id_token};
 
     #[test]
     fn a_scope_is_the_whole_api_and_one_device() {
@@ -77,11 +86,12 @@ mod tests {
             (found.device_id.as_str(), &*found.granted),
             ("AbC-._~9", stable)
         );
-        let old = "openid urn:matrix:org.matrix.msc2967.client:api:* \
+        let old = "email openid urn:matrix:org.matrix.msc2967.client:api:* \
                    urn:matrix:org.matrix.msc2967.client:device:ABC";
         let found = parse(old).unwrap();
         assert_eq!(found.device_id, "ABC");
         assert_eq!(found.granted, old.split_once(' ').unwrap().1);
+        assert!(wants_id_token(&found.granted) && !wants_id_token(stable));
         // Clients that know both names of the same.
         assert!(
             parse(&format!(

@@ -111,3 +111,12 @@ async fn a_user_of_synapse_encrypts_with_users_of_ours() {
     };
     script.ends("all decrypted", restart).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_client_logs_in_by_oauth() {
+    let config = "[registration]\nopen = true\n[well_known]\nclient = \"{url}\"\n\
+                  [oauth]\nenabled = true\n";
+    let server = Server::with(config, None).await;
+    let script = Script::start("oauth", include_str!("js_oauth.mjs"), &[server.url("")]);
+    script.ends("logged in", async |_| {}).await;
+}

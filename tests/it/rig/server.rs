@@ -104,7 +104,7 @@ impl Server {
         Self::at(like, Some(tls), inside).await
     }
 
-    /// A server with more configuration.
+    /// A server with more configuration, in which `{url}` stands for where clients reach it.
     pub(crate) async fn with(more: &str, tls: Option<&Tls>) -> Self {
         let like = Like {
             more,
@@ -168,7 +168,9 @@ impl Server {
         write!(
             config,
             "[outbound]\n{outbound}{}[rate_limits]\nenabled = false\n[log]\nlevel = \"warn\"\n{}",
-            like.outbound, like.more
+            like.outbound,
+            like.more
+                .replace("{url}", &format!("http://127.0.0.1:{port}"))
         )
         .unwrap();
         std::fs::write(folder.0.join("amtsbote.toml"), config).unwrap();
