@@ -217,8 +217,11 @@ async fn submit(
 }
 
 /// The host of an address, or its scheme where it is no address on the web.
-pub(super) fn place(url: &Url) -> String {
+pub(super) fn place(visitor: &Visitor, url: &Url) -> String {
     match url.host_str().filter(|host| !host.is_empty()) {
+        Some("localhost" | "127.0.0.1" | "[::1]") => visitor
+            .say("ein Programm auf diesem Gerät", "a program on this device")
+            .to_owned(),
         Some(host) if ["http", "https"].contains(&url.scheme()) => host.to_owned(),
         _ => format!("{}:", url.scheme()),
     }
@@ -291,6 +294,6 @@ pub(super) fn decision(visitor: &Visitor, more: &str) -> String {
 
 fn consent(visitor: &Visitor, heard: &Heard<'_>) -> Response {
     let title = visitor.say("Zugriff erlauben?", "Allow access?");
-    let body = introduced(visitor, &heard.client, &place(&heard.url)) + &decision(visitor, "");
+    let body = introduced(visitor, &heard.client, &place(visitor, &heard.url)) + &decision(visitor, "");
     visitor.page(StatusCode::OK, title, &body, &source(&heard.url))
 }

@@ -75,7 +75,7 @@ async fn show(visitor: Visitor, way: Asked<enter::Way>, Asked(asked): Asked<Want
     if visitor.browser.is_none() {
         return enter::ask(&visitor, &way);
     }
-    let who = format!("<strong>{}</strong>", escape(&place(&url)));
+    let who = format!("<strong>{}</strong>", escape(&place(&visitor, &url)));
     let body = warning(&visitor, &who) + &decision(&visitor, "");
     let title = visitor.say("Zugriff erlauben?", "Allow access?");
     visitor.page(StatusCode::OK, title, &body, &source(&url))
