@@ -55,7 +55,8 @@ pub async fn sync(
     stopping: &CancellationToken,
 ) -> Result<String, Error> {
     let memory = &hub.memory;
-    let loaded = load(rooms.ctx(), memory, session, request.filter.as_deref()).await?;
+    let loaded = load(rooms.ctx(), memory, session, request.filter.as_deref());
+    let loaded = Box::pin(loaded).await?;
     let fields = &loaded.fields;
     let since: Option<Token> = request.since.as_deref().map(str::parse).transpose()?;
     let stream = &rooms.ctx().db.stream;
@@ -64,7 +65,8 @@ pub async fn sync(
         let caught_up = stream.reached(since.pos);
         let _ = tokio::time::timeout(Duration::from_secs(1), caught_up).await;
     }
-    let _syncing = rooms::presence::synced(rooms, session, request.set_presence).await;
+    let synced = rooms::presence::synced(rooms, session, request.set_presence);
+    let _syncing = Box::pin(synced).await;
     let deadline = tokio::time::Instant::now() + request.timeout.min(TIMEOUT_MAX);
     loop {
         // Register, then look, then wait: what comes in between is not missed.
@@ -72,7 +74,7 @@ pub async fn sync(
         if !fields.is_empty() {
             waiter.watch_profiles();
         }
-        let mine = Mine::read(rooms, memory, session).await?;
+        let mine = Box::pin(Mine::read(rooms, memory, session)).await?;
         waiter.watch(mine.joined());
         let upto = mine.upto;
         let scope = Scope {
@@ -91,14 +93,16 @@ pub async fn sync(
         };
         let typing = rooms.typing().serial();
         let told_typing = since.map_or(0, |since| since.typing);
-        let mut answer = look(scope, (told_typing, typing)).await?;
+        // What is looked at is in boxes: who waits holds none of it.
+        let mut answer = Box::pin(look(scope, (told_typing, typing))).await?;
         if !fields.is_empty() {
             let span = (scope.since, upto);
-            let found = profiles::read(rooms, session, Some(fields), span, &answer.fresh).await?;
+            let found = profiles::read(rooms, session, Some(fields), span, &answer.fresh);
+            let found = Box::pin(found).await?;
             answer.users = profiles::classic(found);
         }
-        let news = encryption::look(scope, since).await?;
-        let presence = presence::look(scope, &news.met).await?;
+        let news = Box::pin(encryption::look(scope, since)).await?;
+        let presence = Box::pin(presence::look(scope, &news.met)).await?;
         let is_quiet = news.is_empty() && answer.is_empty() && presence.is_empty();
         let wait = since.is_some() && is_quiet && !request.full_state;
         let now = tokio::time::Instant::now();

@@ -50,8 +50,8 @@ async fn sync_events(
     parts: http::request::Parts,
 ) -> Result<RawJson, ApiError> {
     let turn = app.tokens.turn();
-    let session = request::session(&parts, &app).await?;
-    tell_terms(&app, &session).await;
+    let session = Box::pin(request::session(&parts, &app)).await?;
+    Box::pin(tell_terms(&app, &session)).await;
     let Query(query) = Query::<Parameters>::try_from_uri(&parts.uri)
         .map_err(|error| ApiError::invalid_param(&error.body_text()))?;
     let state_after = if query.use_state_after_unstable {
@@ -100,7 +100,7 @@ pub(super) async fn while_open(
         answer = answer => Ok(answer?),
         ended = app.tokens.until_ended(session, turn) => {
             ended?;
-            request::session(parts, app).await?;
+            Box::pin(request::session(parts, app)).await?;
             Err(ApiError::unknown_token(false))
         }
     }
@@ -122,13 +122,13 @@ async fn sync_sliding(
 ) -> Result<RawJson, ApiError> {
     let (parts, body) = request.into_parts();
     let turn = app.tokens.turn();
-    let session = request::session(&parts, &app).await?;
-    tell_terms(&app, &session).await;
+    let session = Box::pin(request::session(&parts, &app)).await?;
+    Box::pin(tell_terms(&app, &session)).await;
     let Query(query) = Query::<SlidingParameters>::try_from_uri(&parts.uri)
         .map_err(|error| ApiError::invalid_param(&error.body_text()))?;
     let request = axum::extract::Request::new(body);
-    let request::Body(mut body) =
-        request::Body::<sliding::Body>::from_request(request, &app).await?;
+    let read = request::Body::<sliding::Body>::from_request(request, &app);
+    let request::Body(mut body) = Box::pin(read).await?;
     body.check()?;
     let set_presence = query.set_presence.as_deref().unwrap_or("online");
     let request = sliding::Request {

@@ -241,16 +241,22 @@ impl Tokens {
             let now = self.turn();
             if now != turn && session.appservice.is_none() {
                 turn = now;
-                let mut conn = self.ctx.db.conn().await?;
-                let device = (session.user_nid, session.device_no);
-                let validity = self.ctx.config.account_validity;
-                let now_ms = validity.map(|_| now_ms());
-                if !storage::tokens::is_open(&mut conn, device, now_ms).await? {
+                // In a box: all who wait would hold it else.
+                if !Box::pin(self.is_open(session)).await? {
                     return Ok(());
                 }
             }
             ended.await;
         }
+    }
+
+    /// Whether a device still has a session that its account may use.
+    async fn is_open(&self, session: &Session) -> Result<bool, Error> {
+        let mut conn = self.ctx.db.conn().await?;
+        let device = (session.user_nid, session.device_no);
+        let validity = self.ctx.config.account_validity;
+        let now_ms = validity.map(|_| now_ms());
+        Ok(storage::tokens::is_open(&mut conn, device, now_ms).await?)
     }
 
     /// What wakes who waits as a user.
