@@ -197,6 +197,8 @@ pub struct Rooms {
     pub encryption: Encryption,
     /// Whether nobody may do otherwise.
     pub encryption_required: bool,
+    /// Days for which those who may redact are told what redacted events said; 0: it is gone at once.
+    pub keep_redacted_days: u16,
 }
 
 /// Which new rooms are encrypted where the client does not say.
@@ -385,6 +387,7 @@ impl Default for Config {
                 default_version: ROOM_VERSION,
                 encryption: Encryption::Off,
                 encryption_required: false,
+                keep_redacted_days: 0,
             },
             delayed_events: DelayedEvents {
                 max_delay_s: 86_400,

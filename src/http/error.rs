@@ -185,6 +185,12 @@ impl From<rooms::Error> for ApiError {
             | Error::RefusedServers(_)
             | Error::Withheld => Self::forbidden(&text),
             Error::InviteBlocked(_) => Self::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", &text),
+            Error::UnredactedGone(keep_ms) => {
+                let code = "FI.MAU.MSC2815_UNREDACTED_CONTENT_DELETED";
+                let mut error = Self::new(StatusCode::NOT_FOUND, code, &text);
+                error.body["fi.mau.msc2815.content_keep_ms"] = json!(keep_ms);
+                error
+            }
             Error::Notices => {
                 let code = "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM";
                 Self::new(StatusCode::FORBIDDEN, code, &text)

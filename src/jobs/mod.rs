@@ -350,6 +350,8 @@ async fn sweep_once(rooms: &Rooms) -> Result<(), storage::Error> {
     while storage::openid_tokens::delete_expired(&mut conn, now, SWEEP_ROWS).await? > 0 {}
     while storage::login_tokens::delete_expired(&mut conn, now, SWEEP_ROWS).await? > 0 {}
     while storage::sso::delete_expired(&mut conn, now, SWEEP_ROWS).await? > 0 {}
+    let kept = now - rooms::unredacted::keep_ms(rooms);
+    while storage::unredacted::delete_before(&mut conn, kept, SWEEP_ROWS).await? > 0 {}
     while oauth::sweep(&mut conn, now, SWEEP_ROWS).await? > 0 {}
     let unseen = now - KEEP_ADDRESSES_MS;
     while storage::devices::forget_seen(&mut conn, unseen, SWEEP_ROWS).await? > 0 {}

@@ -65,6 +65,7 @@ mod references;
 mod rescind;
 mod states;
 mod succession;
+pub mod unredacted;
 mod writer;
 
 use std::sync::{Arc, Mutex};
@@ -111,6 +112,9 @@ pub enum Error {
     /// No such event, or the user may not know of it.
     #[error("event not found")]
     EventNotFound,
+    /// What a redacted event said is not kept, or not any more (MSC2815): it is for so many milliseconds.
+    #[error("what the event said is gone")]
+    UnredactedGone(i64),
     /// No such state.
     #[error("state not found")]
     StateNotFound,

@@ -13,6 +13,7 @@ use super::{
     resident::{Head, Room},
     send::{has_redact_power, with_create},
     state::State,
+    unredacted,
 };
 use crate::{
     event::{auth, pdu::Pdu, redact::redact},
@@ -445,7 +446,10 @@ async fn redactions(
     let allowed =
         |target: &Event| target.pdu.sender == pdu.sender || has_redact_power(room, pdu, slice);
     let pruned = match target.filter(allowed) {
-        Some(target) => Some((target.stored.nid.0, redact(&target.pdu, &room.version)?)),
+        Some(target) => {
+            unredacted::keep(rooms, room, &target).await?;
+            Some((target.stored.nid.0, redact(&target.pdu, &room.version)?))
+        }
         None => None,
     };
     plan.redact(

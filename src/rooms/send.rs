@@ -20,7 +20,7 @@ use super::{
     policy_server::{self, Judged},
     presence, relations,
     resident::{Head, Room},
-    succession,
+    succession, unredacted,
 };
 use crate::{
     clock::now_ms,
@@ -454,7 +454,10 @@ async fn apply_redaction(rooms: &Rooms, plan: &mut Plan, nid: i64, pdu: &Pdu) ->
     let room = rooms.by_id(&pdu.room_id).await?;
     let target = rooms.event_by_id(&room, target_id).await?;
     let pruned = match &target {
-        Some(target) => Some((target.stored.nid.0, redact(&target.pdu, &room.version)?)),
+        Some(target) => {
+            unredacted::keep(rooms, &room, target).await?;
+            Some((target.stored.nid.0, redact(&target.pdu, &room.version)?))
+        }
         None => None,
     };
     plan.redact(

@@ -72,6 +72,7 @@ pub mod to_device;
 pub mod tokens;
 pub mod tx;
 pub mod unread;
+pub mod unredacted;
 pub mod user_directory;
 pub mod users;
 pub mod validations;

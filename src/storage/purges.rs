@@ -340,6 +340,7 @@ pub async fn delete_rest(conn: &mut PgConnection, room: RoomNid, limit: i64) -> 
         "appservice_queue",
         "appservice_invite",
         "appservice_room",
+        "event_unredacted",
         "search_doc",
         "search_todo",
         "push_queue",

@@ -44,7 +44,25 @@ pub(super) fn read(source: &mut Source, defaults: Rooms) -> Rooms {
         default_version,
         encryption,
         encryption_required,
+        keep_redacted_days: keep_redacted_days(source, defaults.keep_redacted_days),
     }
+}
+
+/// Who wants redacted events longer than a year does not want them redacted.
+const KEEP_REDACTED_DAYS_MAX: u16 = 366;
+
+fn keep_redacted_days(source: &mut Source, default: u16) -> u16 {
+    let key = "rooms.keep_redacted_days";
+    let Some(days) = source.number(key) else {
+        return default;
+    };
+    let fits = u16::try_from(days).ok();
+    let fits = fits.filter(|days| *days <= KEEP_REDACTED_DAYS_MAX);
+    fits.unwrap_or_else(|| {
+        let remedy = format!("is more than {KEEP_REDACTED_DAYS_MAX}");
+        source.problem(key, Some(days.to_string()), remedy);
+        default
+    })
 }
 
 /// Who wants events sent later than that does not mean it.

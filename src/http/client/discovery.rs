@@ -39,6 +39,7 @@ async fn get_supported_versions(
     let mut body = json!({
         "versions": VERSIONS,
         "unstable_features": {
+            "fi.mau.msc2815": ctx.config.rooms.keep_redacted_days > 0,
             "org.matrix.msc3391": ctx.config.unstable.account_data_deletion,
             "org.matrix.msc3757": true,
             "org.matrix.msc3814": true,

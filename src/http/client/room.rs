@@ -13,6 +13,7 @@ use ruma::api::client::{
         aliases, create_room, get_event_by_timestamp, get_room_event, get_summary, upgrade_room,
     },
 };
+use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::message::{Filtered, lazy_members, related, render};
@@ -34,7 +35,7 @@ use crate::{
         relations::redaction,
         send::{self, Txn},
         spaces::preview,
-        timeline, visibility,
+        timeline, unredacted, visibility,
     },
     storage,
     users::{self, moderation::Standing},
@@ -144,9 +145,17 @@ async fn get_summary_unstable(
     Ok(Object(answer))
 }
 
+/// Whether what a redacted event said is asked for (MSC2815).
+#[derive(Deserialize)]
+struct Unredacted {
+    #[serde(default, rename = "fi.mau.msc2815.include_unredacted_content")]
+    wanted: bool,
+}
+
 /// `GET /_matrix/client/v3/rooms/{roomId}/event/{eventId}`
 async fn get_room_event(
     State(rooms): State<Rooms>,
+    unredacted: Result<Query<Unredacted>, QueryRejection>,
     Authenticated {
         session, request, ..
     }: Authenticated<get_room_event::v3::Request>,
@@ -157,6 +166,13 @@ async fn get_room_event(
         // Who may not read it is not told whether it exists (specification).
         Err(rooms::Error::NotJoined { .. }) => return Err(rooms::Error::EventNotFound.into()),
         found => found?,
+    };
+    let Query(unredacted) =
+        unredacted.map_err(|error| ApiError::invalid_param(&error.body_text()))?;
+    let event = if unredacted.wanted && unredacted::keep_ms(&rooms) > 0 {
+        unredacted::find(&rooms, &room, user, event).await?
+    } else {
+        event
     };
     let events = render(&rooms, &room, &session, &[event]).await?;
     Ok(RawJson(

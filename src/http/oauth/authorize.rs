@@ -294,6 +294,7 @@ pub(super) fn decision(visitor: &Visitor, more: &str) -> String {
 
 fn consent(visitor: &Visitor, heard: &Heard<'_>) -> Response {
     let title = visitor.say("Zugriff erlauben?", "Allow access?");
-    let body = introduced(visitor, &heard.client, &place(visitor, &heard.url)) + &decision(visitor, "");
+    let body =
+        introduced(visitor, &heard.client, &place(visitor, &heard.url)) + &decision(visitor, "");
     visitor.page(StatusCode::OK, title, &body, &source(&heard.url))
 }

@@ -40,6 +40,7 @@ pub(crate) mod sticky;
 mod sync;
 mod terms;
 pub(crate) mod threads;
+mod unredacted;
 mod upgrades;
 pub(crate) mod user_directory;
 mod validity;
