@@ -56,7 +56,8 @@ pub enum Kind {
     Report,
     /// Rooms that a user makes.
     RoomCreation,
-    /// Steps of logins through identity providers from an address, which may be that of a whole agency.
+    /// Steps of logins in browsers from an address (OAuth 2.0, identity providers), which may be that of a
+    /// whole agency.
     Sso,
     /// Previews of web pages that a user asks for.
     UrlPreview,

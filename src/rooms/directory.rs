@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::Appservice,
-    event::{auth::Power, build::Draft},
+    event::build::Draft,
     storage::{self, RoomNid, rooms::Lists},
 };
 
@@ -154,16 +154,7 @@ pub async fn set_visibility(
 }
 
 async fn require_alias_power(rooms: &Rooms, room: &Room, user: &UserId) -> Result<(), Error> {
-    let head = room.head();
-    let state = &head.state.entries;
-    let create = rooms
-        .state_event(room, state, &StateEventType::RoomCreate, "")
-        .await?;
-    let create = create.ok_or(Error::StateNotFound)?;
-    let levels = rooms
-        .state_event(room, state, &StateEventType::RoomPowerLevels, "")
-        .await?;
-    let power = Power::new(&room.version, &create, levels.as_ref());
+    let power = rooms.power(room).await?;
     if power.of(user) >= power.needed_for_state("m.room.canonical_alias") {
         return Ok(());
     }

@@ -13,7 +13,7 @@ use ruma::{EventId, OwnedEventId, UserId, events::StateEventType};
 
 use super::{Error, Rooms, resident::Room, state::Entries};
 use crate::{
-    event::{pdu::Pdu, version::RoomVersion},
+    event::{auth::Power, pdu::Pdu, version::RoomVersion},
     storage::{
         self, RoomNid,
         events::{Stored, split_hash},
@@ -251,6 +251,18 @@ impl Rooms {
             return Ok(None);
         };
         Ok(self.pdus(room, &[nid]).await?.pop())
+    }
+
+    /// Who has which power in a room now.
+    pub(super) async fn power(&self, room: &Room) -> Result<Power, Error> {
+        let head = room.head();
+        let state = &head.state.entries;
+        let create = StateEventType::RoomCreate;
+        let create = self.state_event(room, state, &create, "").await?;
+        let create = create.ok_or(Error::StateNotFound)?;
+        let levels = StateEventType::RoomPowerLevels;
+        let levels = self.state_event(room, state, &levels, "").await?;
+        Ok(Power::new(&room.version, &create, levels.as_ref()))
     }
 
     /// The events at several state keys of a state; absent ones are left out.

@@ -3,14 +3,10 @@
 
 use std::sync::Arc;
 
-use ruma::{UserId, events::StateEventType};
+use ruma::UserId;
 
 use super::{Error, Event, Rooms, resident::Room};
-use crate::{
-    clock::now_ms,
-    event::{auth::Power, pdu::Pdu},
-    storage,
-};
+use crate::{clock::now_ms, event::pdu::Pdu, storage};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -54,16 +50,7 @@ pub async fn find(rooms: &Rooms, room: &Room, user: &UserId, event: Event) -> Re
 }
 
 async fn check_power(rooms: &Rooms, room: &Room, user: &UserId) -> Result<(), Error> {
-    let head = room.head();
-    let state = &head.state.entries;
-    let create = rooms
-        .state_event(room, state, &StateEventType::RoomCreate, "")
-        .await?;
-    let create = create.ok_or(Error::StateNotFound)?;
-    let levels = rooms
-        .state_event(room, state, &StateEventType::RoomPowerLevels, "")
-        .await?;
-    let power = Power::new(&room.version, &create, levels.as_ref());
+    let power = rooms.power(room).await?;
     if power.of(user) >= power.needed("redact") {
         return Ok(());
     }

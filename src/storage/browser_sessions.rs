@@ -60,14 +60,7 @@ pub async fn find(conn: &mut PgConnection, hash: &[u8], now: i64) -> Result<Opti
     .await?;
     Ok(row.map(|row| Found {
         user: UserNid(row.user_nid),
-        origin: row
-            .sso_provider
-            .zip(row.sso_subject)
-            .map(|(provider, subject)| Origin {
-                provider,
-                subject,
-                sid: row.sso_sid,
-            }),
+        origin: Origin::of(row.sso_provider, row.sso_subject, row.sso_sid),
     }))
 }
 

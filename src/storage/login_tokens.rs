@@ -45,12 +45,7 @@ pub async fn take(
     .fetch_optional(conn)
     .await?;
     Ok(row.map(|row| {
-        let origin = row.sso_provider.zip(row.sso_subject);
-        let origin = origin.map(|(provider, subject)| Origin {
-            provider,
-            subject,
-            sid: row.sso_sid,
-        });
+        let origin = Origin::of(row.sso_provider, row.sso_subject, row.sso_sid);
         (UserNid(row.user_nid), origin)
     }))
 }

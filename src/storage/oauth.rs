@@ -28,6 +28,9 @@ pub async fn insert_client(
     Ok(done.rows_affected() > 0)
 }
 
+/// How exactly it is known when a client was used: one that many share would be written again and again.
+const USED_MS: i64 = 3_600_000;
+
 /// What a client says of itself. It was used by that.
 pub async fn find_client(
     conn: &mut PgConnection,
@@ -35,9 +38,13 @@ pub async fn find_client(
     now: i64,
 ) -> Result<Option<String>, Error> {
     Ok(sqlx::query_scalar!(
-        "UPDATE oauth_client SET used_ts = $2 WHERE client_id = $1 RETURNING metadata",
+        "WITH used AS (
+           UPDATE oauth_client SET used_ts = $2 WHERE client_id = $1 AND used_ts < $3
+         )
+         SELECT metadata FROM oauth_client WHERE client_id = $1",
         id,
-        now
+        now,
+        now - USED_MS
     )
     .fetch_optional(conn)
     .await?)

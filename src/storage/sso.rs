@@ -25,6 +25,22 @@ pub struct Origin {
     pub sid: Option<String>,
 }
 
+impl Origin {
+    /// Out of columns that may all be null.
+    pub(super) fn of(
+        provider: Option<String>,
+        subject: Option<String>,
+        sid: Option<String>,
+    ) -> Option<Self> {
+        let (provider, subject) = provider.zip(subject)?;
+        Some(Self {
+            provider,
+            subject,
+            sid,
+        })
+    }
+}
+
 /// A login under way.
 #[derive(Clone)]
 pub struct Login {

@@ -173,16 +173,25 @@ pub async fn update_refresh(
     Ok(())
 }
 
-/// An access token that came with a refresh token was used: the refresh token before it is dead.
-pub async fn update_used(conn: &mut PgConnection, hash: &[u8]) -> Result<(), Error> {
+/// An access token that came with a refresh token was used: the refresh tokens before it are dead, and
+/// what of the device's other access tokens was over before a time (milliseconds) goes.
+pub async fn update_used(conn: &mut PgConnection, hash: &[u8], over_ts: i64) -> Result<(), Error> {
     sqlx::query!(
         "WITH mine AS (
            UPDATE refresh_token r SET used = true
            FROM access_token t
            WHERE t.token_hash = $1 AND t.refresh_id = r.refresh_id AND NOT r.used
-           RETURNING r.refresh_id)
-         DELETE FROM refresh_token o USING mine WHERE o.next_id = mine.refresh_id",
-        hash
+           RETURNING r.refresh_id, r.user_nid, r.device_no
+         ), stale AS (
+           DELETE FROM access_token t USING mine
+           WHERE t.user_nid = mine.user_nid AND t.device_no = mine.device_no
+             AND t.expires_ts <= $2 AND t.refresh_id <> mine.refresh_id
+         )
+         DELETE FROM refresh_token o USING mine
+         WHERE o.user_nid = mine.user_nid AND o.device_no = mine.device_no
+           AND o.used AND o.refresh_id <> mine.refresh_id",
+        hash,
+        over_ts
     )
     .execute(conn)
     .await?;

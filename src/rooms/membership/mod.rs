@@ -305,20 +305,8 @@ pub(super) async fn local_inviter(
     rooms: &Rooms,
     room_id: &RoomId,
 ) -> Result<Option<OwnedUserId>, Error> {
-    use crate::event::auth::Power;
     let room = rooms.by_id(room_id).await?;
-    let head = room.head();
-    let state = &head.state.entries;
-    let Some(create) = rooms
-        .state_event(&room, state, &StateEventType::RoomCreate, "")
-        .await?
-    else {
-        return Ok(None);
-    };
-    let levels = rooms
-        .state_event(&room, state, &StateEventType::RoomPowerLevels, "")
-        .await?;
-    let power = Power::new(&room.version, &create, levels.as_ref());
+    let power = rooms.power(&room).await?;
     let needed = power.needed("invite");
     let mut conn = rooms.ctx().db.conn().await?;
     let local = storage::memberships::list_local_joined(&mut conn, room.nid).await?;

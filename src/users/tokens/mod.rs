@@ -27,6 +27,9 @@ use crate::{
 
 /// How long a node trusts what it knows of a token without asking the database.
 const CACHED: Duration = Duration::from_mins(1);
+/// How long access tokens are known as over that have a successor: a request may be on its way with one, and
+/// its client has to hear that the session goes on.
+const KEEP_OVER_MS: i64 = 3_600_000;
 /// Tokens known to a node.
 const CACHED_MAX: u64 = 100_000;
 /// Users who waited once that are kept in mind; beyond that, those who wait.
@@ -138,7 +141,8 @@ impl Tokens {
             return Ok(Found::Unknown);
         };
         if row.expires_ts.is_some() {
-            storage::tokens::update_used(&mut conn, &key).await?;
+            let over = now_ms() - KEEP_OVER_MS;
+            storage::tokens::update_used(&mut conn, &key, over).await?;
         }
         let user_nid = UserNid(row.user_nid);
         let owes_terms = terms::is_owed(&self.ctx, &mut conn, user_nid).await?;

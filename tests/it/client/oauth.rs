@@ -298,6 +298,37 @@ async fn tokens_are_refreshed_by_their_client_and_end_with_a_thief() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_are_over_do_not_heap_up() {
+    let server = Server::with(CONFIG, None).await;
+    let anna = server.user("anna").await;
+    let client = Client::of(&server).await;
+    let mut browser = enter(&server, &anna).await;
+    let (_, mut tokens) = client.session(&server, &mut browser, "PHONE").await;
+    let mut database = server.database().await;
+    for _ in 0..5 {
+        let over = sqlx::query("UPDATE access_token SET expires_ts = 1 WHERE expires_ts > 1");
+        over.execute(&mut database).await.unwrap();
+        tokens = client
+            .refresh(&server, text(&tokens, "refresh_token"))
+            .await
+            .1;
+        oauth::user(&server, &tokens).await;
+    }
+    let kept = "SELECT count(*) FROM access_token WHERE expires_ts IS NOT NULL";
+    let kept: i64 = sqlx::query_scalar(kept)
+        .fetch_one(&mut database)
+        .await
+        .unwrap();
+    assert_eq!(kept, 1);
+    let kept = "SELECT count(*) FROM refresh_token";
+    let kept: i64 = sqlx::query_scalar(kept)
+        .fetch_one(&mut database)
+        .await
+        .unwrap();
+    assert_eq!(kept, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_has_a_token_can_end_it() {
     let server = Server::with(CONFIG, None).await;
     let anna = server.user("anna").await;
