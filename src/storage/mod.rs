@@ -73,6 +73,7 @@ pub mod tokens;
 pub mod tx;
 pub mod unread;
 pub mod user_directory;
+pub mod user_list;
 pub mod users;
 pub mod validations;
 pub mod validity;
