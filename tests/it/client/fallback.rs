@@ -8,7 +8,7 @@ use crate::rig::{
     mailbox::{self, Mailbox},
     pages::{self, Page},
     server::Server,
-    user::User,
+    user::{self, User},
 };
 
 async fn register(server: &Server, name: &str, session: Option<&Value>) -> (u16, Value) {
@@ -16,10 +16,7 @@ async fn register(server: &Server, name: &str, session: Option<&Value>) -> (u16,
     if let Some(session) = session {
         wish["auth"] = json!({ "session": session });
     }
-    let url = server.url("/_matrix/client/v3/register");
-    let request = http::client().post(url).body(wish.to_string());
-    let answer = request.ask().await.unwrap();
-    (answer.status().as_u16(), answer.json().await.unwrap())
+    user::register(&server.url(""), &wish).await
 }
 
 /// The page of a stage.
