@@ -119,6 +119,12 @@ async fn pages_ask_for_a_button_or_a_password() {
     let path = stage("m.login.password", &body);
     let page = pages::open(&server, &path, "en").await;
     assert_eq!(page.attribute("value"), bert.id);
+    // What no database can hold is no session.
+    let none = stage("m.login.password", &json!({ "session": "%00" }));
+    assert_eq!(pages::open(&server, &none, "en").await.status, 400);
+    let auth = json!({ "auth": { "session": "\u{0}" } });
+    let (status, told) = bert.call(Method::DELETE, &device, Some(auth)).await;
+    assert_eq!((status, &told["errcode"]), (400, &json!("M_INVALID_PARAM")));
     is_refused(&pages::send(&server, &path, &[("password", "password of carl")]).await);
     is_refused(&pages::send(&server, &path, &[]).await);
     is_done(&pages::send(&server, &path, &[("password", "password of bert")]).await);
