@@ -289,7 +289,10 @@ impl From<users::Error> for ApiError {
             Error::ProfileTooLarge(_) => bad("M_PROFILE_TOO_LARGE"),
             Error::KeyTooLarge => bad("M_KEY_TOO_LARGE"),
             Error::NotSettable(_) => Self::new(StatusCode::METHOD_NOT_ALLOWED, "M_BAD_JSON", &text),
-            Error::Invalid(_) | Error::NoGateway(_) | Error::Parameter(_) => bad("M_INVALID_PARAM"),
+            Error::NoSuchField(_)
+            | Error::Invalid(_)
+            | Error::NoGateway(_)
+            | Error::Parameter(_) => bad("M_INVALID_PARAM"),
             Error::UnknownAddress => bad("M_THREEPID_NOT_FOUND"),
             Error::AddressInUse => bad("M_THREEPID_IN_USE"),
             Error::ExternalIdInUse => Self::new(StatusCode::CONFLICT, "M_UNKNOWN", &text),

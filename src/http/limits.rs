@@ -63,11 +63,10 @@ impl Limits {
 
     /// [`Limits::check`] of something that a user does to others, such as a room or another user.
     pub fn check_by(&self, session: &Session, kind: Kind, whom: &str) -> Result<(), ApiError> {
-        if !session.is_limited() {
+        if !self.hold(session) {
             return Ok(());
         }
         match session.limit {
-            Some((0, _)) => Ok(()),
             Some((per_second, burst)) if kind == Kind::Message => {
                 let rate = Rate {
                     per_second: per_second.into(),
@@ -77,6 +76,12 @@ impl Limits {
             }
             Some(_) | None => self.check(kind, whom),
         }
+    }
+
+    /// Whether a user is held to limits at all.
+    pub fn hold(&self, session: &Session) -> bool {
+        let is_exempt = matches!(session.limit, Some((0, _)));
+        self.config.enabled && session.is_limited() && !is_exempt
     }
 
     /// [`Limits::check`] of where a request came from, as far as that is known.

@@ -3,19 +3,19 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Error, RoomNid, UserNid};
+use super::{Error, UserNid};
 
-/// What is to be scheduled.
-#[derive(Clone, Debug)]
-pub struct New {
+/// A delayed event.
+#[derive(Clone, Debug, Default)]
+pub struct Delayed {
+    /// Order; 0 before it is scheduled.
+    pub delay_no: i64,
     /// Id.
     pub delay_id: String,
     /// Who sends it.
-    pub user: UserNid,
+    pub user_nid: i64,
     /// Where.
-    pub room: RoomNid,
-    /// Client transaction.
-    pub txn: Option<Uuid>,
+    pub room_nid: i64,
     /// Type.
     pub kind: String,
     /// State key; `None`: no state.
@@ -26,75 +26,9 @@ pub struct New {
     pub claimed_ts: Option<i64>,
     /// For how long it is sticky.
     pub sticky_ms: Option<i64>,
-    /// State event that stands in its place.
-    pub seen_event: Option<String>,
-    /// How long it waits.
-    pub delay_ms: i64,
-}
-
-/// Schedules an event, unless the user has as many already, or the transaction is known; `false`: it
-/// is not scheduled. Requests at the same time may get one or two past the limit.
-pub async fn insert(
-    conn: &mut PgConnection,
-    new: &New,
-    (now, most): (i64, i64),
-) -> Result<bool, Error> {
-    let done = sqlx::query!(
-        "INSERT INTO delayed_event (delay_id, user_nid, room_nid, txn, kind, state_key, content,
-           claimed_ts, sticky_ms, seen_event, delay_ms, running_ts, due_ts)
-         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::bigint, $12::bigint,
-           $11::bigint + $12::bigint
-         WHERE (SELECT count(*) FROM delayed_event WHERE user_nid = $2 AND due_ts IS NOT NULL) < $13
-         ON CONFLICT ON CONSTRAINT delayed_event_txn_key DO NOTHING",
-        new.delay_id,
-        new.user.0,
-        new.room.0,
-        new.txn,
-        new.kind,
-        new.state_key,
-        new.content,
-        new.claimed_ts,
-        new.sticky_ms,
-        new.seen_event,
-        new.delay_ms,
-        now,
-        most
-    )
-    .execute(conn)
-    .await?;
-    Ok(done.rows_affected() > 0)
-}
-
-/// What a transaction scheduled.
-pub async fn find_by_txn(conn: &mut PgConnection, txn: Uuid) -> Result<Option<String>, Error> {
-    let found = sqlx::query_scalar!("SELECT delay_id FROM delayed_event WHERE txn = $1", txn);
-    Ok(found.fetch_optional(conn).await?)
-}
-
-/// A delayed event.
-#[derive(Clone, Debug)]
-pub struct Delayed {
-    /// Order.
-    pub delay_no: i64,
-    /// Id.
-    pub delay_id: String,
-    /// Who sends it.
-    pub user_nid: i64,
-    /// Where.
-    pub room_nid: i64,
-    /// Type.
-    pub kind: String,
-    /// State key.
-    pub state_key: Option<String>,
-    /// Content, JSON.
-    pub content: String,
-    /// Time that an application service says it is of.
-    pub claimed_ts: Option<i64>,
-    /// For how long it is sticky.
-    pub sticky_ms: Option<i64>,
     /// State event that stood in its place.
     pub seen_event: Option<String>,
-    /// How long it waits.
+    /// How long it waits, in milliseconds.
     pub delay_ms: i64,
     /// Since when.
     pub running_ts: i64,
@@ -106,6 +40,47 @@ pub struct Delayed {
     pub event_id: Option<String>,
     /// Why it could not be.
     pub error: Option<String>,
+}
+
+/// Schedules an event of a client transaction, unless its user has as many already, or the transaction
+/// is known; `false`: it is not scheduled. Requests at the same time may get one or two past the
+/// limit.
+pub async fn insert(
+    conn: &mut PgConnection,
+    new: &Delayed,
+    txn: Option<Uuid>,
+    most: i64,
+) -> Result<bool, Error> {
+    let done = sqlx::query!(
+        "INSERT INTO delayed_event (delay_id, user_nid, room_nid, txn, kind, state_key, content,
+           claimed_ts, sticky_ms, seen_event, delay_ms, running_ts, due_ts)
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::bigint, $12::bigint,
+           $11::bigint + $12::bigint
+         WHERE (SELECT count(*) FROM delayed_event WHERE user_nid = $2 AND due_ts IS NOT NULL) < $13
+         ON CONFLICT ON CONSTRAINT delayed_event_txn_key DO NOTHING",
+        new.delay_id,
+        new.user_nid,
+        new.room_nid,
+        txn,
+        new.kind,
+        new.state_key,
+        new.content,
+        new.claimed_ts,
+        new.sticky_ms,
+        new.seen_event,
+        new.delay_ms,
+        new.running_ts,
+        most
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// What a transaction scheduled.
+pub async fn find_by_txn(conn: &mut PgConnection, txn: Uuid) -> Result<Option<String>, Error> {
+    let found = sqlx::query_scalar!("SELECT delay_id FROM delayed_event WHERE txn = $1", txn);
+    Ok(found.fetch_optional(conn).await?)
 }
 
 /// One.

@@ -74,6 +74,7 @@ pub mod tx;
 pub mod unread;
 pub mod unredacted;
 pub mod user_directory;
+pub mod user_list;
 pub mod users;
 pub mod validations;
 pub mod validity;

@@ -12,7 +12,7 @@ pub struct Account {
     pub password_hash: Option<String>,
     /// Server administrator.
     pub admin: bool,
-    /// Closed for good.
+    /// Closed; an administrator may open it again.
     pub deactivated: bool,
     /// Its sessions are refused.
     pub locked: bool,
@@ -41,7 +41,7 @@ pub async fn find(conn: &mut PgConnection, user: UserNid) -> Result<Option<Accou
 pub struct Shown {
     /// Server administrator.
     pub admin: bool,
-    /// Closed for good.
+    /// Closed; an administrator may open it again.
     pub deactivated: bool,
     /// Its user asked for erasure.
     pub erased: bool,
@@ -90,6 +90,22 @@ pub async fn update_admin(
     Ok(())
 }
 
+/// Says what an account is: nothing in particular, or one of the kinds of the admin API.
+pub async fn update_user_type(
+    conn: &mut PgConnection,
+    user: UserNid,
+    user_type: Option<&str>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE account SET user_type = $2 WHERE user_nid = $1",
+        user.0,
+        user_type
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Whether a name is taken, in any case of letters.
 pub async fn is_taken(conn: &mut PgConnection, localpart: &str) -> Result<bool, Error> {
     let found = sqlx::query_scalar!(
@@ -121,6 +137,14 @@ pub async fn insert(
     )
     .execute(&mut *conn)
     .await?;
+    insert_profile(conn, user, localpart).await
+}
+
+async fn insert_profile(
+    conn: &mut PgConnection,
+    user: UserNid,
+    localpart: &str,
+) -> Result<(), Error> {
     sqlx::query!(
         "INSERT INTO profile (user_nid, body) VALUES ($1, jsonb_build_object('displayname', $2::text))",
         user.0,
@@ -204,6 +228,27 @@ pub async fn deactivate(conn: &mut PgConnection, user: UserNid, erase: bool) -> 
         super::terms::delete(conn, user).await?;
     }
     Ok(())
+}
+
+/// Opens a closed account again, with the profile of a new one; `false`: it is open.
+pub async fn reopen(
+    conn: &mut PgConnection,
+    (user, localpart): (UserNid, &str),
+    password_hash: &str,
+) -> Result<bool, Error> {
+    let done = sqlx::query!(
+        "UPDATE account SET deactivated = false, erased = false, password_hash = $2
+         WHERE user_nid = $1 AND deactivated",
+        user.0,
+        password_hash
+    )
+    .execute(&mut *conn)
+    .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    insert_profile(conn, user, localpart).await?;
+    Ok(true)
 }
 
 /// A local user's profile; `None`: no such account.

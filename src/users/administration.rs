@@ -6,11 +6,16 @@ use ruma::UserId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Error, login, passwords, profile, registration, threepids};
+use super::{
+    Error, login,
+    moderation::{self, Measure},
+    passwords, profile, registration, threepids,
+    tokens::Session,
+};
 use crate::{
     clock::now_ms,
     context::Context,
-    storage::{self, UserNid, sso::ExternalId},
+    storage::{self, UserNid, sso::ExternalId, users::Account},
 };
 
 /// Identities and addresses of a user.
@@ -18,11 +23,52 @@ const LIST_MAX: i64 = 20;
 /// Bytes of each part of an identity.
 const ID_BYTES_MAX: usize = 255;
 
-/// What is wanted of an account; what is not there stays.
-#[derive(Debug, Default, Deserialize)]
+/// What an account is said to be, as in Synapse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Option<String>")]
+pub enum UserType {
+    /// Nothing is said of that.
+    #[default]
+    Unsaid,
+    /// `null`: one of a person.
+    Person,
+    /// `bot`
+    Bot,
+    /// `support`
+    Support,
+}
+
+impl TryFrom<Option<String>> for UserType {
+    type Error = &'static str;
+
+    fn try_from(name: Option<String>) -> Result<Self, &'static str> {
+        match name.as_deref() {
+            None => Ok(Self::Person),
+            Some("bot") => Ok(Self::Bot),
+            Some("support") => Ok(Self::Support),
+            Some(_) => Err("user_type is null, bot or support"),
+        }
+    }
+}
+
+impl UserType {
+    /// As it is stored.
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Unsaid | Self::Person => None,
+            Self::Bot => Some("bot"),
+            Self::Support => Some("support"),
+        }
+    }
+}
+
+/// What is wanted of an account; what is not there stays. There is a password in it: it is not shown.
+#[derive(Default, PartialEq, Deserialize)]
 pub struct Wanted {
     /// Its password.
     pub password: Option<String>,
+    /// Whether a new password ends all sessions; they end where that is left out.
+    pub logout_devices: Option<bool>,
     /// What it is called.
     pub displayname: Option<String>,
     /// How it looks.
@@ -33,10 +79,20 @@ pub struct Wanted {
     pub external_ids: Option<Vec<Identity>>,
     /// Whether it is one of an administrator.
     pub admin: Option<bool>,
+    /// Whether it is closed.
+    pub deactivated: Option<bool>,
+    /// Whether its sessions are refused.
+    pub locked: Option<bool>,
+    /// What it is.
+    #[serde(default)]
+    pub user_type: UserType,
+    /// Whatever else is said: tools send back what they were shown, and it has to be so already.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
 }
 
 /// An address of an account.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 pub struct Address {
     /// `email`.
     pub medium: String,
@@ -45,7 +101,7 @@ pub struct Address {
 }
 
 /// An identity at a provider.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 pub struct Identity {
     /// Id of the provider.
     pub auth_provider: String,
@@ -107,32 +163,37 @@ pub async fn show(ctx: &Context, user: &UserId) -> Result<Value, Error> {
     }))
 }
 
-/// Makes an account what is wanted, and makes it where there is none; whether it did. All is checked
-/// before anything is changed.
-pub async fn put(ctx: &Context, user: &UserId, wanted: &Wanted) -> Result<bool, Error> {
+/// Makes an account what is wanted, and makes it where there is none; whose it is, and whether it was
+/// made. All is checked before anything is changed. An account that is to be closed is closed
+/// afterwards, by who knows of rooms.
+pub async fn put(
+    ctx: &Context,
+    by: &Session,
+    user: &UserId,
+    wanted: &Wanted,
+) -> Result<(UserNid, bool), Error> {
     own(ctx, user)?;
-    let length_min = ctx.config.registration.password_length_min;
-    if let Some(password) = &wanted.password {
-        passwords::check_strength(password, length_min)?;
-    }
     let ids = wanted.external_ids.as_deref().map(identities).transpose()?;
     let addresses = wanted.threepids.as_deref().map(addresses).transpose()?;
-    let is_new = !is_there(ctx, user).await?;
-    if is_new {
-        // Names of new accounts are held to what new names may be.
-        let legal = registration::user_id(ctx.server_name(), user.localpart())?;
-        if legal != *user {
-            return Err(Error::NameInvalid("a user name has no capitals".to_owned()));
-        }
+    check(ctx, by, user, wanted)?;
+    let before = find(ctx, user).await?;
+    match &before {
+        Some(account) => check_change(ctx, user, wanted, account).await?,
+        None => check_new(ctx, user, wanted)?,
     }
     let nid = ctx.db.ids.user(user).await?;
     check_free(ctx, nid, ids.as_deref(), addresses.as_deref()).await?;
-    let is_admin = wanted.admin.unwrap_or_default();
-    if is_new {
-        let password = wanted.password.as_deref();
-        registration::create_account(ctx, user, password, (is_admin, None), None).await?;
-    } else if let Some(password) = &wanted.password {
-        login::set_password(ctx, user, password).await?;
+    let password = wanted.password.as_deref();
+    match (&before, password) {
+        (None, _) => {
+            let kind = (wanted.admin.unwrap_or_default(), wanted.user_type.name());
+            registration::create_account(ctx, user, password, kind, None).await?;
+        }
+        (Some(account), Some(password)) if account.deactivated => {
+            login::reopen(ctx, user, password).await?;
+        }
+        (Some(_), Some(password)) => login::set_password(ctx, user, password).await?,
+        (Some(_), None) => {}
     }
     for (field, value) in [
         ("displayname", &wanted.displayname),
@@ -142,20 +203,103 @@ pub async fn put(ctx: &Context, user: &UserId, wanted: &Wanted) -> Result<bool, 
             profile::set(ctx, user, field, Some(json!(value))).await?;
         }
     }
-    write(ctx, nid, wanted.admin.filter(|_| !is_new), (ids, addresses)).await?;
-    Ok(is_new)
+    write(ctx, nid, wanted, (ids, addresses)).await?;
+    if let Some(locked) = new_lock(wanted, before.as_ref()) {
+        moderation::set(ctx, by, user, (Measure::Lock, locked)).await?;
+    }
+    tracing::info!(user = %user, by = %by.user_id, "an account was administered");
+    Ok((nid, before.is_none()))
 }
 
-/// Whether there is an account; a closed one stays what it is.
-async fn is_there(ctx: &Context, user: &UserId) -> Result<bool, Error> {
+async fn find(ctx: &Context, user: &UserId) -> Result<Option<Account>, Error> {
     let Some(nid) = ctx.db.ids.find_user(user).await? else {
-        return Ok(false);
+        return Ok(None);
     };
     let mut conn = ctx.db.conn().await?;
-    match storage::users::find(&mut conn, nid).await? {
-        Some(account) if account.deactivated => Err(Error::Deactivated),
-        account => Ok(account.is_some()),
+    Ok(storage::users::find(&mut conn, nid).await?)
+}
+
+/// Whether it is to be locked or unlocked, where it is not so already.
+fn new_lock(wanted: &Wanted, before: Option<&Account>) -> Option<bool> {
+    let is_locked = before.is_some_and(|account| account.locked);
+    wanted.locked.filter(|locked| *locked != is_locked)
+}
+
+/// What is wanted fits together, whatever the account is.
+fn check(ctx: &Context, by: &Session, user: &UserId, wanted: &Wanted) -> Result<(), Error> {
+    let length_min = ctx.config.registration.password_length_min;
+    if let Some(password) = &wanted.password {
+        passwords::check_strength(password, length_min)?;
+    } else if wanted.logout_devices.is_some() {
+        return Err(Error::Invalid("logout_devices goes with a password"));
     }
+    if let Some(admin) = wanted.admin {
+        moderation::check_demotion(by, user, admin)?;
+    }
+    if wanted.deactivated != Some(true) {
+        return Ok(());
+    }
+    if by.user_id == user {
+        return Err(Error::Forbidden("nobody does that to themselves"));
+    }
+    if wanted.locked == Some(true) || wanted.password.is_some() {
+        return Err(Error::Invalid(
+            "a closed account is not locked, and has no password",
+        ));
+    }
+    Ok(())
+}
+
+/// Names of new accounts are held to what new names may be.
+fn check_new(ctx: &Context, user: &UserId, wanted: &Wanted) -> Result<(), Error> {
+    let legal = registration::user_id(ctx.server_name(), user.localpart())?;
+    if legal != *user {
+        return Err(Error::NameInvalid("a user name has no capitals".to_owned()));
+    }
+    if wanted.deactivated == Some(true) {
+        return Err(Error::Invalid("there is no account that could be closed"));
+    }
+    if new_lock(wanted, None).is_some() && wanted.admin == Some(true) {
+        return Err(Error::Forbidden("administrators are not locked"));
+    }
+    Ok(())
+}
+
+/// What is wanted can be made of an account that is there. A closed one is opened, or stays what it is.
+async fn check_change(
+    ctx: &Context,
+    user: &UserId,
+    wanted: &Wanted,
+    account: &Account,
+) -> Result<(), Error> {
+    if account.deactivated && wanted.deactivated == Some(false) {
+        if wanted.password.is_none() {
+            return Err(Error::Invalid("a closed account is opened with a password"));
+        }
+    } else if account.deactivated {
+        let closed = Wanted {
+            deactivated: Some(true),
+            ..Wanted::default()
+        };
+        if *wanted != closed {
+            return Err(Error::Deactivated);
+        }
+    }
+    if new_lock(wanted, Some(account)).is_some() && wanted.admin.unwrap_or(account.admin) {
+        return Err(Error::Forbidden("the user is an administrator as well"));
+    }
+    if wanted.rest.is_empty() {
+        return Ok(());
+    }
+    let shown = show(ctx, user).await?;
+    for (field, value) in &wanted.rest {
+        // Times change by themselves, and tools write them in other units; what is not shown is the tool's own.
+        let is_so = field.ends_with("_ts") || shown.get(field).is_none_or(|known| known == value);
+        if !is_so {
+            return Err(Error::NoSuchField(field.clone()));
+        }
+    }
+    Ok(())
 }
 
 fn identities(wanted: &[Identity]) -> Result<Vec<ExternalId>, Error> {
@@ -218,12 +362,16 @@ async fn check_free(
 async fn write(
     ctx: &Context,
     nid: UserNid,
-    admin: Option<bool>,
+    wanted: &Wanted,
     (ids, addresses): (Option<Vec<ExternalId>>, Option<Vec<String>>),
 ) -> Result<(), Error> {
     let mut tx = ctx.db.begin().await?;
-    if let Some(admin) = admin {
+    if let Some(admin) = wanted.admin {
         storage::users::update_admin(&mut tx, nid, admin).await?;
+    }
+    let says_type = wanted.user_type != UserType::Unsaid;
+    if says_type {
+        storage::users::update_user_type(&mut tx, nid, wanted.user_type.name()).await?;
     }
     if let Some(ids) = ids {
         storage::sso::delete_ids(&mut tx, nid).await?;
@@ -252,7 +400,8 @@ async fn write(
             }
         }
     }
-    if admin.is_some() {
+    // What sessions know of the account: who is an administrator, and of whom no terms are asked.
+    if wanted.admin.is_some() || says_type {
         tx.log(super::tokens::invalid_entry(nid)).await?;
     }
     tx.commit().await?;

@@ -3,7 +3,7 @@
 use ruma::{OwnedUserId, UserId};
 
 use super::{
-    Error, passwords,
+    Error, passwords, profile,
     registration::{self, user_id},
     threepids,
 };
@@ -99,6 +99,21 @@ pub async fn deactivate(ctx: &Context, user: &UserId, erase: bool) -> Result<(),
     }
     storage::device_keys::delete_cross_signing(&mut tx, nid).await?;
     storage::key_backup::delete_all(&mut tx, nid).await?;
+    // Application services speak for it without a device that ends.
+    tx.log(super::tokens::invalid_entry(nid)).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Opens a closed account again. It is as a new one of that name: without rooms, devices and addresses.
+pub async fn reopen(ctx: &Context, user: &UserId, password: &str) -> Result<(), Error> {
+    passwords::check_strength(password, ctx.config.registration.password_length_min)?;
+    let hash = passwords::hash(password).await?;
+    let nid = ctx.db.ids.user(user).await?;
+    let mut tx = ctx.db.begin().await?;
+    if storage::users::reopen(&mut tx, (nid, user.localpart()), &hash).await? {
+        profile::log(&mut tx, nid, "displayname").await?;
+    }
     tx.commit().await?;
     Ok(())
 }

@@ -5,6 +5,7 @@ pub mod administration;
 pub mod announce;
 pub mod devices;
 pub mod invite_permission;
+pub mod listing;
 pub mod login;
 pub mod login_token;
 pub mod moderation;
@@ -90,6 +91,9 @@ pub enum Error {
     /// Not written this way.
     #[error("{0} cannot be set here")]
     NotSettable(String),
+    /// Nothing of an account that administrators set.
+    #[error("{0} cannot be set here")]
+    NoSuchField(String),
     /// What the client sent is not what it has to be.
     #[error("{0}")]
     Invalid(&'static str),

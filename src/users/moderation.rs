@@ -96,6 +96,39 @@ pub async fn set(
     Ok(nid)
 }
 
+/// Whether a user is a server administrator.
+pub async fn is_admin(ctx: &Context, user: &UserId) -> Result<bool, Error> {
+    Ok(account(ctx, user).await?.1.admin)
+}
+
+/// Makes a user a server administrator, or makes one none. Returns whose account it is.
+pub async fn set_admin(
+    ctx: &Context,
+    by: &Session,
+    user: &UserId,
+    admin: bool,
+) -> Result<UserNid, Error> {
+    check_demotion(by, user, admin)?;
+    let (nid, account) = account(ctx, user).await?;
+    if account.admin == admin {
+        return Ok(nid);
+    }
+    let mut tx = ctx.db.begin().await?;
+    storage::users::update_admin(&mut tx, nid, admin).await?;
+    tx.log(super::tokens::invalid_entry(nid)).await?;
+    tx.commit().await?;
+    tracing::info!(user = %user, by = %by.user_id, admin, "an administrator was made or unmade");
+    Ok(nid)
+}
+
+/// Somebody else has to take it from an administrator: else none may be left (text as in Synapse).
+pub(super) fn check_demotion(by: &Session, user: &UserId, admin: bool) -> Result<(), Error> {
+    if !admin && by.user_id == user {
+        return Err(Error::Invalid("You may not demote yourself."));
+    }
+    Ok(())
+}
+
 /// Events a second and at once that a user may send, where that is not as for everybody.
 pub async fn limit(ctx: &Context, user: &UserId) -> Result<Option<(i32, i32)>, Error> {
     let (nid, _) = account(ctx, user).await?;

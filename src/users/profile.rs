@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::Error;
 use crate::{
     context::Context,
-    storage::{self, LogEntry, LogKind},
+    storage::{self, LogEntry, LogKind, Tx, UserNid},
 };
 
 /// Bytes of a whole profile (specification, "Extensible profiles").
@@ -61,14 +61,19 @@ pub async fn set(
     let nid = ctx.db.ids.user(user).await?;
     let mut tx = ctx.db.begin().await?;
     storage::users::update_profile(&mut tx, nid, field, value.as_ref()).await?;
+    log(&mut tx, nid, field).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Notes that a field is another one, for syncs and the user directory.
+pub(super) async fn log(tx: &mut Tx, user: UserNid, field: &str) -> Result<(), storage::Error> {
     let entry = LogEntry {
         kind: LogKind::Profile,
         room: 0,
-        user: nid.0,
+        user: user.0,
         reference: 0,
     };
     let pos = tx.log(entry).await?;
-    storage::profile_changes::upsert(&mut tx, nid, field, pos).await?;
-    tx.commit().await?;
-    Ok(())
+    storage::profile_changes::upsert(tx, user, field, pos).await
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     clock::now_ms,
     context::Context,
-    storage::{self, UserNid},
+    storage::{self, UserNid, users::UiaSession},
 };
 
 /// Ways through: one of these lists of stages, in any order.
@@ -145,17 +145,13 @@ pub async fn authenticate(
     let given = auth
         .and_then(|auth| auth.get("session"))
         .and_then(Value::as_str);
-    let mut conn = ctx.db.conn().await?;
     let session = match given {
-        Some(id) => {
-            let session = storage::users::find_uia(&mut conn, id, now_ms() - LIFE_MS).await?;
-            session
-                .filter(|session| session.path == operation.path && session.user_nid == user)
-                .map(|session| (id.to_owned(), session.completed, session.params))
-        }
+        Some(id) => find(ctx, id)
+            .await?
+            .filter(|session| session.path == operation.path && session.user_nid == user)
+            .map(|session| (id.to_owned(), session.completed, session.params)),
         None => None,
     };
-    drop(conn);
     let (id, mut completed, mut facts) = match session {
         Some(session) => session,
         None if given.is_some() => return Err(Error::Invalid("unknown session")),
@@ -206,22 +202,21 @@ pub async fn authenticate(
     })))
 }
 
-/// The operation that a session is good for, and who asks; `None`: there is no such session.
-pub async fn find(ctx: &Context, session: &str) -> Result<Option<(String, UserNid)>, Error> {
+/// What is stored of a session that is still good; `None`: there is none of that id.
+async fn find(ctx: &Context, session: &str) -> Result<Option<UiaSession>, Error> {
     // What no database can hold is none.
     if session.contains('\0') {
         return Ok(None);
     }
     let mut conn = ctx.db.conn().await?;
-    let found = storage::users::find_uia(&mut conn, session, now_ms() - LIFE_MS).await?;
-    Ok(found.map(|found| (found.path, UserNid(found.user_nid))))
+    Ok(storage::users::find_uia(&mut conn, session, now_ms() - LIFE_MS).await?)
 }
 
 /// Notes that an identity provider has said who it is; `false`: somebody else than who asks, or nobody
 /// asks any more.
 pub async fn prove_person(ctx: &Context, session: &str, user: UserNid) -> Result<bool, Error> {
     let asking = find(ctx, session).await?;
-    if asking.is_none_or(|(_, asking)| asking != user) {
+    if asking.is_none_or(|asking| asking.user_nid != user.0) {
         return Ok(false);
     }
     let mut conn = ctx.db.conn().await?;
@@ -258,10 +253,7 @@ impl Pending {
 
 /// A session under way; `None`: there is none of that id.
 pub async fn pending(ctx: &Context, session: &str) -> Result<Option<Pending>, Error> {
-    let mut conn = ctx.db.conn().await?;
-    let found = storage::users::find_uia(&mut conn, session, now_ms() - LIFE_MS).await?;
-    drop(conn);
-    let Some(found) = found else {
+    let Some(found) = find(ctx, session).await? else {
         return Ok(None);
     };
     let user = match UserNid(found.user_nid) {

@@ -14,6 +14,7 @@ use ruma::{
     },
     events::TimelineEventType,
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::{
@@ -110,11 +111,14 @@ pub(super) fn related(
     filtered: Result<Query<Filtered>, QueryRejection>,
 ) -> Result<Related, ApiError> {
     let Query(filtered) = filtered.map_err(|error| ApiError::invalid_param(&error.body_text()))?;
-    let related = filtered.filter.map(|json| serde_json::from_str(&json));
-    let related = related.transpose();
-    Ok(related
-        .map_err(|error| ApiError::invalid_param(&error.to_string()))?
-        .unwrap_or_default())
+    parse_filter(filtered.filter.as_deref())
+}
+
+/// The filter of a query, JSON, as one of the types that read a part of it.
+fn parse_filter<T: DeserializeOwned + Default>(json: Option<&str>) -> Result<T, ApiError> {
+    let parsed = json.map(serde_json::from_str).transpose();
+    let parsed = parsed.map_err(|error| ApiError::invalid_param(&error.to_string()))?;
+    Ok(parsed.unwrap_or_default())
 }
 
 /// Which events are asked for.
@@ -126,8 +130,8 @@ struct Wanted {
     #[serde(default = "forward")]
     dir: Direction,
     limit: Option<u64>,
-    #[serde(default, with = "ruma::serde::json_string")]
-    filter: RoomEventFilter,
+    /// JSON.
+    filter: Option<String>,
 }
 
 fn forward() -> Direction {
@@ -142,12 +146,12 @@ async fn get_message_events(
     State(rooms): State<Rooms>,
     Asking(session): Asking,
     Path(room_id): Path<String>,
-    filtered: Result<Query<Filtered>, QueryRejection>,
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Object, ApiError> {
     let room_id = super::state::parse(&room_id)?;
-    let related = related(filtered)?;
     let Query(request) = wanted.map_err(|error| ApiError::invalid_param(&error.body_text()))?;
+    let filter: RoomEventFilter = parse_filter(request.filter.as_deref())?;
+    let related: Related = parse_filter(request.filter.as_deref())?;
     let limit = request
         .limit
         .map(|limit| limit.try_into().unwrap_or(timeline::PAGE_MAX));
@@ -161,7 +165,7 @@ async fn get_message_events(
     let mut events: Vec<Event> = page
         .events
         .into_iter()
-        .filter(|event| crate::sync::filter::passes(&request.filter, &event.pdu))
+        .filter(|event| crate::sync::filter::passes(&filter, &event.pdu))
         .collect();
     related.retain(&rooms, &page.room, &mut events).await?;
     let chunk = render(&rooms, &page.room, &session, &events).await?;
@@ -169,7 +173,7 @@ async fn get_message_events(
     if let Some(end) = page.end {
         answer["end"] = json!(end);
     }
-    let members = lazy_members(&rooms, &page.room, &request.filter, &events).await?;
+    let members = lazy_members(&rooms, &page.room, &filter, &events).await?;
     if !members.is_empty() {
         answer["state"] = json!(members);
     }

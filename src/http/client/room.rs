@@ -5,12 +5,15 @@ use axum::{
     extract::{Query, State, rejection::QueryRejection},
     routing::get,
 };
-use ruma::api::client::{
-    context::get_context,
-    membership::{get_member_events, joined_members},
-    redact::redact_event,
-    room::{
-        aliases, create_room, get_event_by_timestamp, get_room_event, get_summary, upgrade_room,
+use ruma::{
+    EventId, RoomId,
+    api::client::{
+        context::get_context,
+        membership::{get_member_events, joined_members},
+        redact::redact_event,
+        room::{
+            aliases, create_room, get_event_by_timestamp, get_room_event, get_summary, upgrade_room,
+        },
     },
 };
 use serde::Deserialize;
@@ -38,7 +41,7 @@ use crate::{
         timeline, unredacted, visibility,
     },
     storage,
-    users::{self, moderation::Standing},
+    users::{self, moderation::Standing, tokens::Session},
 };
 
 pub(super) fn routes() -> Router<App> {
@@ -265,17 +268,8 @@ async fn redact_event(
         ..
     }: Authenticated<redact_event::v3::Request>,
 ) -> Result<Object, ApiError> {
-    let event = (&*request.room_id, &*request.event_id);
-    let is_own = send::is_own(&app.rooms, &session.user_id, event).await?;
-    if session.standing == Standing::Suspended && !is_own {
-        return Err(users::Error::Suspended.into());
-    }
-    let kind = if is_own {
-        Kind::Message
-    } else {
-        Kind::AdminRedaction
-    };
-    app.limits.check_user(kind, &session)?;
+    let target = (&*request.room_id, &*request.event_id);
+    admit_redaction(&app, &session, target).await?;
     let with = with_relations(&body)?;
     let draft = Draft::redaction(request.event_id.clone(), request.reason.as_deref());
     let mut draft = draft.map_err(|error| ApiError::internal(&error))?;
@@ -285,18 +279,34 @@ async fn redact_event(
     let txn = Txn::new(&session.user_id, session.device_id.as_str(), &path, txn_id);
     let room = &request.room_id;
     let sent = send::send(&app.rooms, room, &session.user_id, &draft, Some(txn)).await?;
-    let target = (&**room, &*request.event_id);
-    redaction::begin(
-        &app.rooms,
-        &session,
-        target,
-        with,
-        request.reason.as_deref(),
-    )
-    .await?;
+    let reason = request.reason.as_deref();
+    redaction::begin(&app.rooms, &session, target, with, reason).await?;
     let device = (session.user_nid, session.device_no);
     app.rooms.remember_echo(&sent.event_id, device, txn_id);
     Ok(Object(json!({ "event_id": sent.event_id })))
+}
+
+/// Who is suspended redacts what is their own, and that of others is counted apart. Whose an event is
+/// is looked up only for who is held to that.
+async fn admit_redaction(
+    app: &App,
+    session: &Session,
+    target: (&RoomId, &EventId),
+) -> Result<(), ApiError> {
+    let is_suspended = session.standing == Standing::Suspended;
+    if !is_suspended && !app.limits.hold(session) {
+        return Ok(());
+    }
+    let is_own = send::is_own(&app.rooms, &session.user_id, target).await?;
+    if is_suspended && !is_own {
+        return Err(users::Error::Suspended.into());
+    }
+    let kind = if is_own {
+        Kind::Message
+    } else {
+        Kind::AdminRedaction
+    };
+    app.limits.check_user(kind, session)
 }
 
 /// Relation types of what is redacted as well (MSC3912).

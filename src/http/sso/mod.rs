@@ -294,10 +294,12 @@ async fn stage(
     check_any(&app)?;
     app.limits.check_address(Kind::Sso, address)?;
     let asked = asked.map(|Query(asked)| asked).unwrap_or_default();
-    let Some((operation, user)) = uia::find(&app.ctx, &asked.session).await? else {
+    let pending = uia::pending(&app.ctx, &asked.session).await?;
+    let Some((operation, (user, nid))) = pending.and_then(|it| it.user.map(|user| (it.path, user)))
+    else {
         return Ok(page::failure(&Error::NotUnderWay));
     };
-    let providers = sso::providers_of(&app.ctx, user).await?;
+    let providers = sso::providers_of(&app.ctx, nid).await?;
     let chosen = asked.provider.as_deref();
     let chosen = chosen.and_then(|id| providers.iter().find(|it| it.config.id == id));
     if let Some(provider) = chosen {
@@ -315,7 +317,6 @@ async fn stage(
         query.append_pair("provider", &provider.config.id);
         (format!("?{}", query.finish()), provider.config.name.clone())
     });
-    let user = app.ctx.db.ids.user_id(user).await?;
     Ok(page::stage(&operation, &user, &links.collect::<Vec<_>>()))
 }
 

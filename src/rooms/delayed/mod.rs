@@ -20,7 +20,7 @@ use crate::{
     event::build::{Draft, EVENT_BYTES_MAX},
     storage::{
         UserNid,
-        delayed_events::{self, Delayed, New},
+        delayed_events::{self, Delayed},
     },
     users::tokens::Session,
 };
@@ -65,11 +65,10 @@ pub async fn schedule(
     }
     check(draft)?;
     let room = visibility::joined(rooms, room_id, &session.user_id).await?;
-    let new = New {
+    let new = Delayed {
         delay_id: format!("{:032x}", rand::random::<u128>()),
-        user: session.user_nid,
-        room: room.nid,
-        txn,
+        user_nid: session.user_nid.0,
+        room_nid: room.nid.0,
         kind: draft.kind.to_string(),
         state_key: draft.state_key.clone(),
         content: draft.content.get().to_owned(),
@@ -79,10 +78,12 @@ pub async fn schedule(
             .await?
             .map(|event| event.event_id.to_string()),
         delay_ms,
+        running_ts: now_ms(),
+        ..Delayed::default()
     };
     let mut conn = rooms.ctx().db.conn().await?;
-    let limit = (now_ms(), i64::from(config.max_scheduled));
-    if !delayed_events::insert(&mut conn, &new, limit).await? {
+    let most = i64::from(config.max_scheduled);
+    if !delayed_events::insert(&mut conn, &new, txn, most).await? {
         let known = match txn {
             Some(txn) => delayed_events::find_by_txn(&mut conn, txn).await?,
             None => None,

@@ -8,7 +8,7 @@ use crate::rig::{
     mailbox::{self, Mailbox},
     pages::{self, Page},
     server::Server,
-    user::User,
+    user::{self, User},
 };
 
 async fn register(server: &Server, name: &str, session: Option<&Value>) -> (u16, Value) {
@@ -16,10 +16,7 @@ async fn register(server: &Server, name: &str, session: Option<&Value>) -> (u16,
     if let Some(session) = session {
         wish["auth"] = json!({ "session": session });
     }
-    let url = server.url("/_matrix/client/v3/register");
-    let request = http::client().post(url).body(wish.to_string());
-    let answer = request.ask().await.unwrap();
-    (answer.status().as_u16(), answer.json().await.unwrap())
+    user::register(&server.url(""), &wish).await
 }
 
 /// The page of a stage.
@@ -122,6 +119,12 @@ async fn pages_ask_for_a_button_or_a_password() {
     let path = stage("m.login.password", &body);
     let page = pages::open(&server, &path, "en").await;
     assert_eq!(page.attribute("value"), bert.id);
+    // What no database can hold is no session.
+    let none = stage("m.login.password", &json!({ "session": "%00" }));
+    assert_eq!(pages::open(&server, &none, "en").await.status, 400);
+    let auth = json!({ "auth": { "session": "\u{0}" } });
+    let (status, told) = bert.call(Method::DELETE, &device, Some(auth)).await;
+    assert_eq!((status, &told["errcode"]), (400, &json!("M_INVALID_PARAM")));
     is_refused(&pages::send(&server, &path, &[("password", "password of carl")]).await);
     is_refused(&pages::send(&server, &path, &[]).await);
     is_done(&pages::send(&server, &path, &[("password", "password of bert")]).await);

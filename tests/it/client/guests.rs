@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use crate::rig::{enc, eventually, server::Server, user::User};
 
-const CONFIG: &str = "[registration]\nopen = true\nguests = true\n";
+pub(super) const CONFIG: &str = "[registration]\nopen = true\nguests = true\n";
 
 /// Becomes a guest.
-async fn guest(server: &Server) -> User {
+pub(super) async fn guest(server: &Server) -> User {
     let (status, answer) = register(server, json!({ "username": "me", "device_id": "D" })).await;
     assert_eq!(status, 200, "{answer}");
     assert_ne!(answer["device_id"], "D");

@@ -3,6 +3,7 @@
 pub(crate) mod account;
 mod account_data;
 mod admin_rooms;
+mod admin_users;
 mod bad_input;
 mod dehydrated;
 mod delayed_events;

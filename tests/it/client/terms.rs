@@ -5,11 +5,10 @@ use serde_json::{Value, json};
 
 use crate::rig::{
     enc, eventually,
-    http::{self, Ask as _},
     operator::Operator,
     pages,
     server::{Folder, Server},
-    user::User,
+    user::{self, User},
 };
 
 const BASE: &str = "https://matrix.amt.example";
@@ -29,13 +28,6 @@ fn policy(folder: &Folder, more: &str) -> String {
          texts.en = {{ name = \"Privacy & you\", file = \"{}\" }}\n",
         file.display()
     )
-}
-
-async fn register(server: &Server, body: &Value) -> (u16, Value) {
-    let url = server.url("/_matrix/client/v3/register");
-    let request = http::client().post(url).body(body.to_string());
-    let answer = request.ask().await.unwrap();
-    (answer.status().as_u16(), answer.json().await.unwrap())
 }
 
 /// The path of a link that a client was given.
@@ -62,7 +54,7 @@ async fn who_registers_accepts_the_terms() {
     let server = Server::with(&format!("{OPEN}{}", policy(&folder, "")), None).await;
     let admin = Operator::of(&server).await;
     let mut wish = json!({ "username": "anna", "password": "password of anna" });
-    let (status, body) = register(&server, &wish).await;
+    let (status, body) = user::register(&server.url(""), &wish).await;
     assert_eq!(status, 401, "{body}");
     assert_eq!(body["flows"], json!([{ "stages": ["m.login.terms"] }]));
     let shown = json!({ "m.login.terms": { "policies": { "privacy_policy": {
@@ -75,10 +67,10 @@ async fn who_registers_accepts_the_terms() {
     } } } });
     assert_eq!(body["params"], shown);
     wish["auth"] = json!({ "type": "m.login.dummy", "session": body["session"] });
-    let (status, body) = register(&server, &wish).await;
+    let (status, body) = user::register(&server.url(""), &wish).await;
     assert_eq!((status, &body["errcode"]), (401, &json!("M_UNRECOGNIZED")));
     wish["auth"] = json!({ "type": "m.login.terms", "session": body["session"] });
-    let (status, body) = register(&server, &wish).await;
+    let (status, body) = user::register(&server.url(""), &wish).await;
     assert_eq!(status, 200, "{body}");
 
     let base = server.url("/_amtsbote/admin");

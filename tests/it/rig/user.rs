@@ -13,6 +13,14 @@ use super::{
 
 static TXNS: AtomicU32 = AtomicU32::new(0);
 
+/// Asks for an account.
+pub(crate) async fn register(base: &str, wish: &Value) -> (u16, Value) {
+    let url = format!("{base}/_matrix/client/v3/register");
+    let request = http::client().post(url).body(wish.to_string());
+    let answer = request.ask().await.unwrap();
+    (answer.status().as_u16(), answer.json().await.unwrap())
+}
+
 /// A logged-in user.
 pub(crate) struct User {
     base: String,
@@ -28,45 +36,18 @@ pub(crate) struct User {
 
 impl User {
     pub(crate) async fn register(base: &str, name: &str) -> Self {
-        let http = http::client();
         let mut body = json!({ "username": name, "password": format!("password of {name}") });
-        let url = format!("{base}/_matrix/client/v3/register");
-        let first: Value = http
-            .post(&url)
-            .body(body.to_string())
-            .ask()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap();
+        let (_, first) = register(base, &body).await;
         // Terms are accepted where there are any.
         let stage = &first["flows"][0]["stages"][0];
         body["auth"] = json!({ "type": stage, "session": first["session"] });
-        let answer: Value = http
-            .post(&url)
-            .body(body.to_string())
-            .ask()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap();
+        let (_, answer) = register(base, &body).await;
         let text = |key: &str| {
             answer[key]
                 .as_str()
                 .unwrap_or_else(|| panic!("no {key} in {answer}"))
-                .to_owned()
         };
-        Self {
-            base: base.to_owned(),
-            http,
-            id: text("user_id"),
-            token: text("access_token"),
-            mask: None,
-            since: None,
-            seen: Vec::new(),
-        }
+        Self::with_token(base, text("user_id"), text("access_token"))
     }
 
     /// Somebody with a token that was not got by a login.
