@@ -13,8 +13,10 @@ use super::{
     Error, Hub, TIMEOUT_MAX,
     encryption::{self, News},
     fields::{self, Fields, raw},
-    filter::{self, load, passes_room_type, passes_type},
+    filter::{self, Loaded, load, passes_room_type, passes_type},
+    hub::Waiter,
     joined::{Candidate, Part, Scope, assemble_all, candidates},
+    memory::Memory,
     other, presence, profiles, sticky,
     timeline::{self, Mine},
     token::Token,
@@ -55,9 +57,7 @@ pub async fn sync(
     stopping: &CancellationToken,
 ) -> Result<String, Error> {
     let memory = &hub.memory;
-    let loaded = load(rooms.ctx(), memory, session, request.filter.as_deref());
-    let loaded = Box::pin(loaded).await?;
-    let fields = &loaded.fields;
+    let loaded = load(rooms.ctx(), memory, session, request.filter.as_deref()).await?;
     let since: Option<Token> = request.since.as_deref().map(str::parse).transpose()?;
     let stream = &rooms.ctx().db.stream;
     if let Some(since) = since {
@@ -65,16 +65,77 @@ pub async fn sync(
         let caught_up = stream.reached(since.pos);
         let _ = tokio::time::timeout(Duration::from_secs(1), caught_up).await;
     }
-    let synced = rooms::presence::synced(rooms, session, request.set_presence);
-    let _syncing = Box::pin(synced).await;
+    let _syncing = rooms::presence::synced(rooms, session, request.set_presence).await;
     let deadline = tokio::time::Instant::now() + request.timeout.min(TIMEOUT_MAX);
+    let asked = Asked {
+        rooms,
+        memory,
+        session,
+        request,
+        loaded: &loaded,
+        since,
+    };
     loop {
         // Register, then look, then wait: what comes in between is not missed.
         let mut waiter = hub.register(session.user_nid);
+        // In one box, which goes: who waits holds nothing of it, and thousands do.
+        let found = Box::pin(asked.look(&mut waiter)).await?;
+        let is_over =
+            tokio::time::Instant::now() >= deadline || stopping.is_cancelled() || !found.wait;
+        if is_over {
+            return Ok(found.answer());
+        }
+        drop(found);
+        tokio::select! {
+            () = waiter.woken() => {}
+            () = tokio::time::sleep_until(deadline) => {}
+            () = stopping.cancelled() => {}
+        }
+    }
+}
+
+/// Who asks for what.
+struct Asked<'a> {
+    rooms: &'a Rooms,
+    memory: &'a Memory,
+    session: &'a Arc<Session>,
+    request: &'a Request,
+    loaded: &'a Loaded,
+    since: Option<Token>,
+}
+
+/// What there is to tell at a moment.
+struct Found {
+    answer: Answer,
+    news: News,
+    presence: Vec<Value>,
+    token: Token,
+    /// Whether it is too little to be an answer.
+    wait: bool,
+}
+
+impl Found {
+    fn answer(&self) -> String {
+        finish(&self.answer, &self.news, &self.presence, self.token)
+    }
+}
+
+impl Asked<'_> {
+    /// Looks what there is, after the waiter was told what to watch.
+    async fn look(&self, waiter: &mut Waiter) -> Result<Found, Error> {
+        let Self {
+            rooms,
+            memory,
+            session,
+            request,
+            loaded,
+            since,
+        } = *self;
+        let fields = &loaded.fields;
         if !fields.is_empty() {
             waiter.watch_profiles();
         }
-        let mine = Box::pin(Mine::read(rooms, memory, session)).await?;
+        let mine = Mine::read(rooms, memory, session).await?;
         waiter.watch(mine.joined());
         let upto = mine.upto;
         let scope = Scope {
@@ -93,34 +154,29 @@ pub async fn sync(
         };
         let typing = rooms.typing().serial();
         let told_typing = since.map_or(0, |since| since.typing);
-        // What is looked at is in boxes: who waits holds none of it.
-        let mut answer = Box::pin(look(scope, (told_typing, typing))).await?;
+        let mut answer = look(scope, (told_typing, typing)).await?;
         if !fields.is_empty() {
             let span = (scope.since, upto);
-            let found = profiles::read(rooms, session, Some(fields), span, &answer.fresh);
-            let found = Box::pin(found).await?;
+            let found = profiles::read(rooms, session, Some(fields), span, &answer.fresh).await?;
             answer.users = profiles::classic(found);
         }
-        let news = Box::pin(encryption::look(scope, since)).await?;
-        let presence = Box::pin(presence::look(scope, &news.met)).await?;
+        let news = encryption::look(scope, since).await?;
+        let presence = presence::look(scope, &news.met).await?;
         let is_quiet = news.is_empty() && answer.is_empty() && presence.is_empty();
-        let wait = since.is_some() && is_quiet && !request.full_state;
-        let now = tokio::time::Instant::now();
-        if !wait || now >= deadline || stopping.is_cancelled() {
-            let token = Token {
-                pos: upto,
-                typing,
-                to_device: news.told,
-                sticky: answer.sticky,
-                devices: news.more,
-            };
-            return Ok(finish(&answer, &news, &presence, token));
-        }
-        tokio::select! {
-            () = waiter.woken() => {}
-            () = tokio::time::sleep_until(deadline) => {}
-            () = stopping.cancelled() => {}
-        }
+        let token = Token {
+            pos: upto,
+            typing,
+            to_device: news.told,
+            sticky: answer.sticky,
+            devices: news.more,
+        };
+        Ok(Found {
+            wait: since.is_some() && is_quiet && !request.full_state,
+            answer,
+            news,
+            presence,
+            token,
+        })
     }
 }
 

@@ -50,8 +50,10 @@ async fn sync_events(
     parts: http::request::Parts,
 ) -> Result<RawJson, ApiError> {
     let turn = app.tokens.turn();
-    let session = Box::pin(request::session(&parts, &app)).await?;
-    Box::pin(tell_terms(&app, &session)).await;
+    let session = request::session(&parts, &app).await?;
+    if session.owes_terms {
+        Box::pin(tell_terms(&app, &session)).await;
+    }
     let Query(query) = Query::<Parameters>::try_from_uri(&parts.uri)
         .map_err(|error| ApiError::invalid_param(&error.body_text()))?;
     let state_after = if query.use_state_after_unstable {
@@ -81,9 +83,6 @@ async fn sync_events(
 
 /// Whoever comes to read is told of terms to accept; without that they read all the same.
 async fn tell_terms(app: &App, session: &Session) {
-    if !session.owes_terms {
-        return;
-    }
     if let Err(error) = server_notices::tell_terms(&app.rooms, session).await {
         tracing::warn!(%error, "a user was not told of the terms");
     }
@@ -122,8 +121,10 @@ async fn sync_sliding(
 ) -> Result<RawJson, ApiError> {
     let (parts, body) = request.into_parts();
     let turn = app.tokens.turn();
-    let session = Box::pin(request::session(&parts, &app)).await?;
-    Box::pin(tell_terms(&app, &session)).await;
+    let session = request::session(&parts, &app).await?;
+    if session.owes_terms {
+        Box::pin(tell_terms(&app, &session)).await;
+    }
     let Query(query) = Query::<SlidingParameters>::try_from_uri(&parts.uri)
         .map_err(|error| ApiError::invalid_param(&error.body_text()))?;
     let request = axum::extract::Request::new(body);

@@ -134,15 +134,13 @@ pub async fn sync(
     let db = &rooms.ctx().db;
     let name = &request.body.conn_id;
     let token: Option<Token> = request.pos.as_deref().map(str::parse).transpose()?;
-    let told = Box::pin(told(db, connections, session, (name, token))).await?;
-    let synced = rooms::presence::synced(rooms, session, request.set_presence);
-    let _syncing = Box::pin(synced).await;
+    let told = told(db, connections, session, (name, token)).await?;
+    let _syncing = rooms::presence::synced(rooms, session, request.set_presence).await;
     let deadline = tokio::time::Instant::now() + request.timeout.min(TIMEOUT_MAX);
     loop {
         // Register, then look, then wait: what comes in between is not missed.
         let mut waiter = hub.register(session.user_nid);
-        // What is looked at is in boxes: who waits holds none of it.
-        let mine = Box::pin(Mine::read(rooms, &hub.memory, session)).await?;
+        let mine = Mine::read(rooms, &hub.memory, session).await?;
         waiter.watch(mine.joined());
         if request.body.extensions.profiles.of.is_on() {
             waiter.watch_profiles();
@@ -181,7 +179,7 @@ pub async fn sync(
                 version
             } else {
                 let of = (&**name, base);
-                Box::pin(connections.store(db, session, of, answer.told)).await?
+                connections.store(db, session, of, answer.told).await?
             };
             let pos = Token {
                 version,
