@@ -270,7 +270,6 @@ async fn what_is_not_understood_is_refused_and_changes_nothing() {
     let more = json!({ "id": anna.id, "creation_ts": 1 });
     assert_eq!(put(&operator, &anna, more).await, before);
     for wish in [
-        json!({ "consent_version": "1" }),
         json!({ "shadow_banned": true }),
         json!({ "suspended": true }),
         json!({ "name": "@other:x" }),
