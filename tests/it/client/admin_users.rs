@@ -309,7 +309,6 @@ async fn what_is_not_understood_is_refused_and_changes_nothing() {
     let nobody = User::with_token("", &anna.id.replace("anna", "nobody"), "");
     for wish in [
         json!({ "deactivated": true }),
-        json!({ "name": nobody.id }),
         json!({ "user_type": "robot" }),
     ] {
         let at = path(&nobody);
