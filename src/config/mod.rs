@@ -198,7 +198,7 @@ pub struct Rooms {
     /// Whether nobody may do otherwise.
     pub encryption_required: bool,
     /// Days for which those who may redact are told what redacted events said; 0: it is gone at once.
-    pub keep_redacted_days: u16,
+    pub keep_redacted_days: u32,
 }
 
 /// Which new rooms are encrypted where the client does not say.

@@ -107,8 +107,8 @@ pub(crate) fn may_be_at(issuer: &Url, url: &Url) -> bool {
     }
 }
 
-/// Whether an address is on this machine.
-fn is_here(url: &Url) -> bool {
+/// Whether an address is on this machine: nobody else listens.
+pub(super) fn is_here(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
         Some(url::Host::Ipv4(address)) => address.is_loopback(),

@@ -15,9 +15,9 @@ use super::{
     App,
     error::ApiError,
     limits::{Kind, Whence},
-    page::{AUTH_DONE, Page, Reads, alert, notice},
+    page::{AUTH_DONE, Page, Reads, alert, credentials, notice},
     path::Path,
-    terms::{choice, list},
+    terms::{fields, has_read},
 };
 use crate::{
     mail::text::{Language, escape},
@@ -189,8 +189,8 @@ impl Stage<'_> {
     /// Whether the reader agreed to the terms as they are now.
     fn has_read(&self, given: &Given) -> bool {
         let terms = self.app.ctx.config.terms.as_ref();
-        let version = terms.map(terms::version);
-        given.agreed.is_some() && version.is_some_and(|version| version == given.version)
+        let agreed = (given.agreed.is_some(), &*given.version);
+        terms.is_some_and(|terms| has_read(terms, agreed))
     }
 
     /// Does the stage; `Some`: it failed, through the reader's fault.
@@ -288,30 +288,16 @@ impl Stage<'_> {
         let user = user.map_or("", |(id, _)| id.as_str());
         format!(
             "<p><label for=\"user\">{}</label>\
-             <input id=\"user\" value=\"{}\" readonly autocomplete=\"username\"></p>\
-             <p><label for=\"password\">{}</label>\
-             <input id=\"password\" name=\"password\" type=\"password\" required \
-             autocomplete=\"current-password\" aria-describedby=\"alert\"></p>",
+             <input id=\"user\" value=\"{}\" readonly autocomplete=\"username\"></p>{}",
             self.language.pick("Konto", "Account"),
             escape(user),
-            self.language.pick("Passwort", "Password")
+            credentials::current_password(self.language)
         )
     }
 
     fn terms(&self) -> String {
-        let Some(terms) = &self.app.ctx.config.terms else {
-            return String::new();
-        };
-        format!(
-            "<p>{}</p>{}<input type=\"hidden\" name=\"version\" value=\"{}\">{}",
-            self.language.pick(
-                "Bitte lesen Sie, was für diesen Dienst gilt:",
-                "Please read what holds for this service:"
-            ),
-            list(terms, self.language),
-            escape(&terms::version(terms)),
-            choice(self.language)
-        )
+        let terms = self.app.ctx.config.terms.as_ref();
+        terms.map_or_else(String::new, |terms| fields(terms, self.language))
     }
 
     fn form(&self, fields: &str, button: &str, wrong: Option<&str>) -> Response {

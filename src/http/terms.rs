@@ -72,7 +72,7 @@ fn of(app: &App) -> Result<&Terms, ApiError> {
 }
 
 /// The policies, as a list of links; each in the language of the reader if there is such a text.
-pub(super) fn list(terms: &Terms, language: Language) -> String {
+fn list(terms: &Terms, language: Language) -> String {
     let mut html = "<ul>".to_owned();
     for policy in &terms.policies {
         let of_reader = policy
@@ -98,7 +98,7 @@ pub(super) fn list(terms: &Terms, language: Language) -> String {
 }
 
 /// The box by which a reader accepts.
-pub(super) fn choice(language: Language) -> String {
+fn choice(language: Language) -> String {
     format!(
         "<p><input type=\"checkbox\" id=\"agreed\" name=\"agreed\" required aria-describedby=\"alert\"> \
          <label class=\"choice\" for=\"agreed\">{}</label></p>",
@@ -107,6 +107,26 @@ pub(super) fn choice(language: Language) -> String {
             "I have read this and agree."
         )
     )
+}
+
+/// What a form asks of who has to accept: the policies, which versions they are, and the box.
+pub(super) fn fields(terms: &Terms, language: Language) -> String {
+    format!(
+        "<p>{}</p>{}<input type=\"hidden\" name=\"version\" value=\"{}\">{}",
+        language.pick(
+            "Bitte lesen Sie, was für diesen Dienst gilt:",
+            "Please read what holds for this service:"
+        ),
+        list(terms, language),
+        escape(&terms::version(terms)),
+        choice(language)
+    )
+}
+
+/// Whether a reader agreed to the terms as they are now: whether the box is checked, and which versions
+/// were shown.
+pub(super) fn has_read(terms: &Terms, (agreed, version): (bool, &str)) -> bool {
+    agreed && version == terms::version(terms)
 }
 
 /// What a link holds, and what the form sends.

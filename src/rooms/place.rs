@@ -445,13 +445,7 @@ async fn redactions(
     let target = rooms.event_by_id(room, target_id).await?;
     let allowed =
         |target: &Event| target.pdu.sender == pdu.sender || has_redact_power(room, pdu, slice);
-    let pruned = match target.filter(allowed) {
-        Some(target) => {
-            unredacted::keep(rooms, room, &target).await?;
-            Some((target.stored.nid.0, redact(&target.pdu, &room.version)?))
-        }
-        None => None,
-    };
+    let pruned = unredacted::prune(rooms, room, target.filter(allowed).as_ref()).await?;
     plan.redact(
         nid,
         target_id.as_str(),

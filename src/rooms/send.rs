@@ -28,7 +28,6 @@ use crate::{
         auth::{self, Power},
         build::{self, Draft, PREV_EVENTS_MAX, Place},
         pdu::Pdu,
-        redact::redact,
     },
     storage::{self, append::flag},
 };
@@ -453,13 +452,7 @@ async fn apply_redaction(rooms: &Rooms, plan: &mut Plan, nid: i64, pdu: &Pdu) ->
     };
     let room = rooms.by_id(&pdu.room_id).await?;
     let target = rooms.event_by_id(&room, target_id).await?;
-    let pruned = match &target {
-        Some(target) => {
-            unredacted::keep(rooms, &room, target).await?;
-            Some((target.stored.nid.0, redact(&target.pdu, &room.version)?))
-        }
-        None => None,
-    };
+    let pruned = unredacted::prune(rooms, &room, target.as_ref()).await?;
     plan.redact(
         nid,
         target_id.as_str(),

@@ -6,7 +6,11 @@ use std::sync::Arc;
 use ruma::UserId;
 
 use super::{Error, Event, Rooms, resident::Room};
-use crate::{clock::now_ms, event::pdu::Pdu, storage};
+use crate::{
+    clock::now_ms,
+    event::{pdu::Pdu, redact::redact},
+    storage,
+};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -17,13 +21,28 @@ pub fn keep_ms(rooms: &Rooms) -> i64 {
 
 /// Keeps an event as it is, before it is redacted: should that not come to be written after all, the row
 /// tells nothing that the event does not.
-pub(super) async fn keep(rooms: &Rooms, room: &Room, event: &Event) -> Result<(), Error> {
+async fn keep(rooms: &Rooms, room: &Room, event: &Event) -> Result<(), Error> {
     if keep_ms(rooms) == 0 || event.stored.is_redacted() {
         return Ok(());
     }
     let mut conn = rooms.ctx().db.conn().await?;
     let row = (event.stored.nid.0, &*event.pdu.json);
     Ok(storage::unredacted::insert(&mut conn, room.nid, row, now_ms()).await?)
+}
+
+/// What a redaction leaves of its target, if that is here, with its number. What it said is kept before, where
+/// the operator wants it.
+pub(super) async fn prune(
+    rooms: &Rooms,
+    room: &Room,
+    target: Option<&Event>,
+) -> Result<Option<(i64, Pdu)>, Error> {
+    let Some(target) = target else {
+        return Ok(None);
+    };
+    keep(rooms, room, target).await?;
+    let left = redact(&target.pdu, &room.version)?;
+    Ok(Some((target.stored.nid.0, left)))
 }
 
 /// An event as it was before it was redacted, for a user who may redact; one that was not redacted as it is.

@@ -1,8 +1,8 @@
 //! The section `[oauth]`.
 
-use url::{Host, Url};
+use url::Url;
 
-use super::super::{WellKnown, oauth::OAuth, source::Source};
+use super::super::{WellKnown, oauth::OAuth, oidc::is_here, source::Source};
 
 /// `None`: clients log in by the endpoints of the specification that are older.
 pub(super) fn read(source: &mut Source, well_known: &WellKnown) -> Option<OAuth> {
@@ -29,14 +29,4 @@ pub(super) fn read(source: &mut Source, well_known: &WellKnown) -> Option<OAuth>
     Some(OAuth {
         base_url: url.as_str().trim_end_matches('/').to_owned(),
     })
-}
-
-/// Whether it is this machine: nobody else listens.
-fn is_here(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }

@@ -44,23 +44,25 @@ pub(super) fn read(source: &mut Source, defaults: Rooms) -> Rooms {
         default_version,
         encryption,
         encryption_required,
-        keep_redacted_days: keep_redacted_days(source, defaults.keep_redacted_days),
+        keep_redacted_days: number(
+            source,
+            "rooms.keep_redacted_days",
+            defaults.keep_redacted_days,
+            KEEP_REDACTED_DAYS_MAX,
+        ),
     }
 }
 
 /// Who wants redacted events longer than a year does not want them redacted.
-const KEEP_REDACTED_DAYS_MAX: u16 = 366;
+const KEEP_REDACTED_DAYS_MAX: u32 = 366;
 
-fn keep_redacted_days(source: &mut Source, default: u16) -> u16 {
-    let key = "rooms.keep_redacted_days";
-    let Some(days) = source.number(key) else {
-        return default;
-    };
-    let fits = u16::try_from(days).ok();
-    let fits = fits.filter(|days| *days <= KEEP_REDACTED_DAYS_MAX);
+/// A number that is at most `most`.
+fn number(source: &mut Source, key: &'static str, default: u32, most: u32) -> u32 {
+    let number = source.number(key).unwrap_or(default.into());
+    let fits = u32::try_from(number).ok().filter(|it| *it <= most);
     fits.unwrap_or_else(|| {
-        let remedy = format!("is more than {KEEP_REDACTED_DAYS_MAX}");
-        source.problem(key, Some(days.to_string()), remedy);
+        let remedy = format!("is more than {most}");
+        source.problem(key, Some(number.to_string()), remedy);
         default
     })
 }
@@ -71,22 +73,15 @@ const DELAY_S_MAX: u32 = 90 * 86_400;
 const SCHEDULED_MAX: u32 = 10_000;
 
 pub(super) fn delayed_events(source: &mut Source, defaults: DelayedEvents) -> DelayedEvents {
-    let mut number = |key: &'static str, default: u32, most: u32| {
-        let number = source.number(key).unwrap_or(default.into());
-        let fits = u32::try_from(number).ok().filter(|it| *it <= most);
-        fits.unwrap_or_else(|| {
-            let remedy = format!("is more than {most}");
-            source.problem(key, Some(number.to_string()), remedy);
-            default
-        })
-    };
     DelayedEvents {
         max_delay_s: number(
+            source,
             "delayed_events.max_delay_s",
             defaults.max_delay_s,
             DELAY_S_MAX,
         ),
         max_scheduled: number(
+            source,
             "delayed_events.max_scheduled",
             defaults.max_scheduled,
             SCHEDULED_MAX,

@@ -8,7 +8,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Admin;
+use super::{Admin, is_backwards};
 use crate::{
     federation::destinations,
     http::{App, error::ApiError, path::Path, reply::Object},
@@ -58,11 +58,7 @@ impl Page {
     }
 
     fn is_descending(&self) -> Result<bool, ApiError> {
-        match self.dir.as_deref() {
-            None | Some("f") => Ok(false),
-            Some("b") => Ok(true),
-            Some(_) => Err(ApiError::invalid_param("dir is f or b")),
-        }
+        Ok(is_backwards(self.dir.as_deref())?.unwrap_or(false))
     }
 }
 

@@ -8,7 +8,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Admin;
+use super::{Admin, is_backwards};
 use crate::{
     context::Context,
     http::{App, error::ApiError, path::Path, reply::Object},
@@ -118,11 +118,7 @@ impl Which {
         if !["user_id", "displayname", "media_length", "media_count"].contains(&order_by) {
             return Err(ApiError::invalid_param("users have no such order"));
         }
-        let ascending = match self.dir.as_deref() {
-            None | Some("f") => true,
-            Some("b") => false,
-            Some(_) => return Err(ApiError::invalid_param("dir is f or b")),
-        };
+        let ascending = !is_backwards(self.dir.as_deref())?.unwrap_or(false);
         Ok(media_use::Query {
             order_by,
             ascending,

@@ -44,6 +44,16 @@ pub(super) fn routes() -> Router<App> {
         .merge(users::routes())
 }
 
+/// Whether a list is wanted backwards (`dir`), where that is said.
+fn is_backwards(dir: Option<&str>) -> Result<Option<bool>, ApiError> {
+    match dir {
+        None => Ok(None),
+        Some("f") => Ok(Some(false)),
+        Some("b") => Ok(Some(true)),
+        Some(_) => Err(ApiError::invalid_param("dir is f or b")),
+    }
+}
+
 /// The user that a path names.
 fn user_id(text: &str) -> Result<OwnedUserId, ApiError> {
     UserId::parse(text).map_err(|_| ApiError::invalid_param("no user id"))

@@ -8,7 +8,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Admin, user_id};
+use super::{Admin, is_backwards, user_id};
 use crate::{
     context::Context,
     http::{App, error::ApiError, path::Path, reply::Object, request::Body},
@@ -86,11 +86,7 @@ async fn list(ctx: &Context, kind: Kind, asked: Asked, name: &str) -> Result<Obj
     let wanted = Wanted {
         from: asked.from,
         limit,
-        oldest_first: match asked.dir.as_deref() {
-            None | Some("b") => false,
-            Some("f") => true,
-            Some(_) => return Err(ApiError::invalid_param("dir is f or b")),
-        },
+        oldest_first: !is_backwards(asked.dir.as_deref())?.unwrap_or(true),
         reporter: asked.user_id,
         room_id: asked.room_id,
         user_id: asked.event_sender_user_id,

@@ -9,7 +9,7 @@ use ruma::{OwnedRoomId, RoomId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 
-use super::Admin;
+use super::{Admin, is_backwards};
 use crate::{
     event::client::{Shape, to_client},
     http::{App, error::ApiError, path::Path, reply::Object, request::Body},
@@ -69,11 +69,7 @@ async fn list(
         ));
     }
     let (order_by, ascending) = order(wanted.order_by.as_deref().unwrap_or("name"))?;
-    let reversed = match wanted.dir.as_deref() {
-        None | Some("f") => false,
-        Some("b") => true,
-        Some(_) => return Err(ApiError::invalid_param("dir is f or b")),
-    };
+    let reversed = is_backwards(wanted.dir.as_deref())?.unwrap_or(false);
     let limit = limit.min(PAGE_MAX);
     let query = room_list::Query {
         order_by,

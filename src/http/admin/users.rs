@@ -9,7 +9,7 @@ use http::StatusCode;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
 
-use super::{Admin, user_id};
+use super::{Admin, is_backwards, user_id};
 use crate::{
     context::Context,
     http::{App, client::close, error::ApiError, path::Path, reply::Object, request::Body},
@@ -84,11 +84,7 @@ impl Which {
             let why = format!("order_by is one of {}", ORDERS.join(", "));
             return Err(ApiError::invalid_param(&why));
         }
-        let ascending = match self.dir.as_deref() {
-            None | Some("f") => true,
-            Some("b") => false,
-            Some(_) => return Err(ApiError::invalid_param("dir is f or b")),
-        };
+        let ascending = !is_backwards(self.dir.as_deref())?.unwrap_or(false);
         let name = self.name.as_deref();
         Ok(user_list::Query {
             server_name,

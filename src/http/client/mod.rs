@@ -41,7 +41,10 @@ mod voip;
 
 use axum::Router;
 
-pub(super) use self::{account::close, session::granted_body};
+pub(super) use self::{
+    account::close,
+    session::{check_password, granted_body},
+};
 use super::App;
 
 /// The routes of the client-server API.

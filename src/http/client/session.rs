@@ -125,7 +125,7 @@ async fn login(
                 app.limits.check(Kind::LoginAccount, name)?;
                 parse_user(&app.ctx, name)
             };
-            check_password(&app, user.as_deref(), &password.password).await?
+            check_password(&app, user.as_deref(), &password.password).await??
         }
         LoginInfo::ApplicationService(login) => {
             let service = shown.appservice()?;
@@ -158,12 +158,13 @@ async fn login(
     Ok(Object(granted_body(&user, &granted)))
 }
 
-/// Checks a password, unless too many wrong ones were given for the account.
+/// Checks a password, unless too many wrong ones were given for the account; whose it is, or why it is
+/// not good.
 pub(in crate::http) async fn check_password(
     app: &App,
     user: Option<&UserId>,
     password: &str,
-) -> Result<OwnedUserId, ApiError> {
+) -> Result<Result<OwnedUserId, users::Error>, ApiError> {
     let who = user.map_or("", UserId::as_str);
     if user.is_some() {
         app.limits.look(Kind::LoginFailed, who)?;
@@ -172,7 +173,7 @@ pub(in crate::http) async fn check_password(
     if user.is_some() && matches!(checked, Err(users::Error::WrongCredentials)) {
         app.limits.note(Kind::LoginFailed, who);
     }
-    Ok(checked?)
+    Ok(checked)
 }
 
 /// `POST /_matrix/client/v1/login/get_token`

@@ -72,7 +72,7 @@ async fn submit(
     Asked(request): Asked<Request>,
     given: Given,
 ) -> Result<Response, ApiError> {
-    if matches!(&*given.step, "login" | "register") {
+    if given.enters() {
         return enter::submit(&visitor, &given).await;
     }
     let Some(browser) = visitor.sealed(&given) else {
@@ -196,7 +196,7 @@ impl Page<'_> {
     async fn close(&self, given: &Given) -> Done {
         let app = &self.visitor.app;
         let user = &*self.browser.user;
-        if enter::has_password(app, user).await? {
+        if enter::has_password(app, self.browser.nid).await? {
             if let Err(wrong) = self.check(&given.password).await? {
                 return Ok(Err(wrong));
             }
@@ -277,11 +277,11 @@ impl Page<'_> {
             escape(self.browser.user.as_str()),
             self.form("name", &name, self.say("Namen ändern", "Change the name"))
         );
-        if enter::has_password(&visitor.app, &self.browser.user).await? {
+        if enter::has_password(&visitor.app, self.browser.nid).await? {
             let fields = format!(
                 "{}{}<p><input type=\"checkbox\" id=\"log_out\" name=\"log_out\"> \
                  <label class=\"choice\" for=\"log_out\">{}</label></p>",
-                self.password_field(),
+                credentials::current_password(self.visitor.language),
                 enter::new_password_fields(visitor),
                 self.say("Alle Geräte abmelden", "Log all devices out")
             );
@@ -301,15 +301,6 @@ impl Page<'_> {
         Ok((self.say("Ihr Konto", "Your account"), body))
     }
 
-    fn password_field(&self) -> String {
-        format!(
-            "<p><label for=\"password\">{}</label><input id=\"password\" name=\"password\" \
-             type=\"password\" required autocomplete=\"current-password\" \
-             aria-describedby=\"alert\"></p>",
-            self.say("Passwort", "Password")
-        )
-    }
-
     fn replacement(&self) -> (&'static str, String) {
         let text = self.say(
             "Wenn Sie die Schlüssel ersetzen, mit denen Sie Ihre Geräte bestätigen, müssen Sie alle \
@@ -327,8 +318,8 @@ impl Page<'_> {
 
     async fn end(&self) -> Result<(&'static str, String), ApiError> {
         let user = escape(self.browser.user.as_str());
-        let proof = if enter::has_password(&self.visitor.app, &self.browser.user).await? {
-            self.password_field()
+        let proof = if enter::has_password(&self.visitor.app, self.browser.nid).await? {
+            credentials::current_password(self.visitor.language)
         } else {
             format!(
                 "<p><label for=\"user\">{} ({user})</label><input id=\"user\" name=\"user\" required \

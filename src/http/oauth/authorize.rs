@@ -13,6 +13,7 @@ use super::{
     visitor::{Asked, Given, Visitor},
 };
 use crate::{
+    http::sso,
     mail::text::escape,
     users::oauth::{
         CODE_GRANT,
@@ -190,7 +191,7 @@ async fn submit(
         Ok(ready) => ready,
         Err(answer) => return Ok(answer),
     };
-    if matches!(&*given.step, "login" | "register") {
+    if given.enters() {
         return enter::submit(&visitor, &given).await;
     }
     let Some(browser) = visitor.sealed(&given) else {
@@ -216,14 +217,13 @@ async fn submit(
     }
 }
 
-/// The host of an address, or its scheme where it is no address on the web.
+/// What people are told of where a client waits.
 pub(super) fn place(visitor: &Visitor, url: &Url) -> String {
-    match url.host_str().filter(|host| !host.is_empty()) {
+    match url.host_str() {
         Some("localhost" | "127.0.0.1" | "[::1]") => visitor
             .say("ein Programm auf diesem Gerät", "a program on this device")
             .to_owned(),
-        Some(host) if ["http", "https"].contains(&url.scheme()) => host.to_owned(),
-        _ => format!("{}:", url.scheme()),
+        _ => sso::place(url),
     }
 }
 

@@ -90,7 +90,7 @@ async fn submit(
     let Some(mut url) = sso::redirect_url(&asked.redirect_url) else {
         return Ok(refusal(&visitor));
     };
-    if matches!(&*given.step, "login" | "register") {
+    if given.enters() {
         return enter::submit(&visitor, &given).await;
     }
     let Some(browser) = visitor.sealed(&given) else {

@@ -149,14 +149,14 @@ async fn token(
             Ok(tokens(&granted, None, None))
         }
         LINK_GRANT => {
-            let of = (&*client.id, &*show.device_code);
+            let of = (&client, &*show.device_code);
             let (granted, scope) = link::poll(&app.ctx, &app.tokens, of).await?;
             Ok(tokens(&granted, Some(&scope), None))
         }
         _ => {
             let shown = Shown {
                 code: &show.code,
-                client: &client.id,
+                client: &client,
                 redirect_uri: &show.redirect_uri,
                 verifier: &show.code_verifier,
             };

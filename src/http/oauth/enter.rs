@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use axum::response::Response;
 use http::StatusCode;
-use ruma::{OwnedUserId, UserId};
+use ruma::OwnedUserId;
 use serde::Deserialize;
 use url::form_urlencoded;
 
@@ -18,9 +18,10 @@ use crate::{
     http::{
         limits::Kind,
         page::{alert, credentials},
-        terms::{choice, list},
+        terms::{fields, has_read},
     },
     mail::text::escape,
+    storage::UserNid,
     users::{self, oauth::browser, passwords, registration, terms},
 };
 
@@ -122,19 +123,12 @@ fn form(visitor: &Visitor, user: &str, wrong: Wrong<'_>) -> Response {
     visitor.page(status, title, &body, "")
 }
 
-/// A field for a new password, or for that once more.
-fn password_field(name: &str, label: &str) -> String {
-    format!(
-        "<p><label for=\"{name}\">{label}</label><input id=\"{name}\" name=\"{name}\" \
-         type=\"password\" required autocomplete=\"new-password\" aria-describedby=\"alert\"></p>"
-    )
-}
-
 /// Fields for a new password, which is typed twice.
 pub(super) fn new_password_fields(visitor: &Visitor) -> String {
     let label = visitor.say("Neues Passwort", "New password");
     let again = visitor.say("Neues Passwort wiederholen", "Repeat the new password");
-    password_field("new_password", label) + &password_field("again", again)
+    let field = |name, label| credentials::password_field(name, label, "new-password");
+    field("new_password", label) + &field("again", again)
 }
 
 /// The new password of a form; or what to tell the reader.
@@ -173,26 +167,16 @@ fn register_form(visitor: &Visitor, given: &Given, wrong: Wrong<'_>) -> Response
         visitor.say("Token für die Registrierung", "Registration token"),
         escape(&given.token)
     );
-    let terms = config.terms.as_ref().map(|terms| {
-        let intro = visitor.say(
-            "Bitte lesen Sie, was für diesen Dienst gilt:",
-            "Please read what holds for this service:",
-        );
-        format!(
-            "<p>{intro}</p>{}<input type=\"hidden\" name=\"version\" value=\"{}\">{}",
-            list(terms, visitor.language),
-            escape(&terms::version(terms)),
-            choice(visitor.language)
-        )
-    });
+    let terms = config.terms.as_ref();
+    let terms = terms.map(|terms| fields(terms, visitor.language));
     let token = if config.registration.require_token {
         &*token
     } else {
         ""
     };
-    let fields = name + &new_password_fields(visitor) + token + &terms.unwrap_or_default();
+    let all = name + &new_password_fields(visitor) + token + &terms.unwrap_or_default();
     let body = format!(
-        "{}<form method=\"post\">{}{fields}<button type=\"submit\" name=\"step\" \
+        "{}<form method=\"post\">{}{all}<button type=\"submit\" name=\"step\" \
          value=\"register\">{title}</button></form>{}",
         alert(wrong.map(|(_, text)| text)),
         visitor.seal(),
@@ -217,8 +201,8 @@ async fn register(
     app.limits
         .check_address(Kind::Registration, visitor.address)?;
     let terms = app.ctx.config.terms.as_ref();
-    let has_read =
-        terms.is_none_or(|terms| given.agreed.is_some() && given.version == terms::version(terms));
+    let agreed = (given.agreed.is_some(), &*given.version);
+    let has_read = terms.is_none_or(|terms| has_read(terms, agreed));
     if !has_read {
         let text = visitor.say(
             "Sie haben noch nicht zugestimmt, oder die Texte haben sich geändert.",
@@ -274,8 +258,7 @@ fn refusal<'a>(visitor: &Visitor, error: &users::Error) -> Option<&'a str> {
 }
 
 /// Whether somebody who is logged in has a password.
-pub(super) async fn has_password(app: &App, user: &UserId) -> Result<bool, ApiError> {
-    let nid = app.ctx.db.ids.user(user).await?;
-    let flows = users::sso::flows(&app.ctx, nid).await?;
+pub(super) async fn has_password(app: &App, user: UserNid) -> Result<bool, ApiError> {
+    let flows = users::sso::flows(&app.ctx, user).await?;
     Ok(flows.concat().contains(&users::uia::PASSWORD_STAGE))
 }

@@ -58,7 +58,7 @@ async fn show(
 
 /// `POST /_matrix/oauth2/link`
 async fn submit(visitor: Visitor, given: Given) -> Result<Response, ApiError> {
-    if matches!(&*given.step, "login" | "register") {
+    if given.enters() {
         return enter::submit(&visitor, &given).await;
     }
     let Some(browser) = visitor.sealed(&given) else {

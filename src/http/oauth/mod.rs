@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 pub(super) use self::{client_login::is_path, visitor::logged_in};
-use super::{App, error::ApiError, mount, reply::Object};
+use super::{App, error::ApiError, mount, page::redirection, reply::Object};
 use crate::{
     config::OAuth,
     context::Context,
@@ -155,23 +155,15 @@ fn code(error: &Error) -> Option<(StatusCode, &'static str)> {
     Some((StatusCode::BAD_REQUEST, code))
 }
 
-/// Sends a browser on after a form. The address may hold a code: nothing keeps it, and nobody is told it.
+/// Sends a browser on after a form.
 fn send_on(location: &str) -> Response {
-    let headers = [
-        (header::LOCATION, location),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CONTENT_LENGTH, "0"),
-    ];
-    (StatusCode::SEE_OTHER, headers).into_response()
+    redirection(StatusCode::SEE_OTHER, location, [])
 }
 
 /// An address as a source of a content security policy: its origin, or its scheme where that is not to be said.
 fn source(url: &Url) -> String {
     match url.host() {
-        Some(url::Host::Domain(_) | url::Host::Ipv4(_)) if url.has_host() => {
-            url.origin().ascii_serialization()
-        }
+        Some(url::Host::Domain(_) | url::Host::Ipv4(_)) => url.origin().ascii_serialization(),
         _ => format!("{}:", url.scheme()),
     }
 }

@@ -7,16 +7,17 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Query, Request},
     response::Response,
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
+use http::{HeaderMap, Method, StatusCode, request::Parts};
 use serde::Deserialize;
 use url::Url;
 
-use super::{ApiError, App, config, send_on};
+use super::{ApiError, App, config};
 use crate::{
     http::{
         limits::{Kind, Whence},
-        page::{Page, Reads},
+        page::{Page, Reads, redirection},
         request::read,
+        sso::cookie_named,
     },
     mail::text::{Language, escape},
     users::oauth::browser::{self, Browser},
@@ -89,14 +90,7 @@ fn cookie_name(base: &str) -> &'static str {
 }
 
 fn cookie(headers: &HeaderMap, base: &str) -> Option<String> {
-    let name = cookie_name(base);
-    let all = headers.get_all(header::COOKIE).into_iter();
-    let texts = all.filter_map(|value| value.to_str().ok());
-    let mut pairs = texts.flat_map(|text| text.split(';'));
-    pairs.find_map(|pair| {
-        let (key, value) = pair.trim().split_once('=')?;
-        (key == name).then(|| value.to_owned())
-    })
+    cookie_named(headers, cookie_name(base))
 }
 
 /// Sends a browser on that is logged in now (`None`: that is not any more).
@@ -109,11 +103,7 @@ pub(in crate::http) fn logged_in(base: &str, token: Option<&str>, location: &str
         cookie_name(base),
         token.unwrap_or_default()
     );
-    let mut response = send_on(location);
-    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
-    }
-    response
+    redirection(StatusCode::SEE_OTHER, location, [&*cookie])
 }
 
 impl Visitor {
@@ -195,6 +185,13 @@ pub(super) struct Given {
     pub(super) erase: Option<String>,
     /// Set where the box is checked.
     pub(super) log_out: Option<String>,
+}
+
+impl Given {
+    /// Whether somebody logs in by it, or makes an account.
+    pub(super) fn enters(&self) -> bool {
+        matches!(&*self.step, "login" | "register")
+    }
 }
 
 impl FromRequest<App> for Given {

@@ -5,23 +5,34 @@ use std::net::SocketAddr;
 use ruma::{OwnedUserId, UserId};
 
 use crate::{
-    http::{App, error::ApiError, limits::Kind},
+    http::{App, client::check_password, error::ApiError, limits::Kind},
     mail::text::{Language, escape},
     users::{self, login, threepids},
 };
+
+/// A field for a password; `kind`: what browsers fill in (`current-password` or `new-password`).
+pub(in crate::http) fn password_field(name: &str, label: &str, kind: &str) -> String {
+    format!(
+        "<p><label for=\"{name}\">{label}</label><input id=\"{name}\" name=\"{name}\" \
+         type=\"password\" required autocomplete=\"{kind}\" aria-describedby=\"alert\"></p>"
+    )
+}
+
+/// The field for the password of an account.
+pub(in crate::http) fn current_password(language: Language) -> String {
+    let label = language.pick("Passwort", "Password");
+    password_field("password", label, "current-password")
+}
 
 /// The fields, with the name that was given.
 pub(in crate::http) fn fields(language: Language, user: &str) -> String {
     format!(
         "<p><label for=\"user\">{}</label>\
          <input id=\"user\" name=\"user\" value=\"{}\" required autocomplete=\"username\" \
-         autocapitalize=\"none\" spellcheck=\"false\" aria-describedby=\"alert\"></p>\
-         <p><label for=\"password\">{}</label>\
-         <input id=\"password\" name=\"password\" type=\"password\" required \
-         autocomplete=\"current-password\" aria-describedby=\"alert\"></p>",
+         autocapitalize=\"none\" spellcheck=\"false\" aria-describedby=\"alert\"></p>{}",
         language.pick("Name oder E-Mail-Adresse", "Name or e-mail address"),
         escape(user),
-        language.pick("Passwort", "Password"),
+        current_password(language),
     )
 }
 
@@ -48,21 +59,12 @@ pub(in crate::http) async fn check_of(
     language: Language,
     (user, password): (Option<&UserId>, &str),
 ) -> Result<Result<OwnedUserId, &'static str>, ApiError> {
-    let who = user.map(UserId::as_str);
-    if let Some(who) = who {
-        app.limits.look(Kind::LoginFailed, who)?;
-    }
-    match login::check_password(&app.ctx, user, password).await {
+    match check_password(app, user, password).await? {
         Ok(user) => Ok(Ok(user)),
-        Err(users::Error::WrongCredentials) => {
-            if let Some(who) = who {
-                app.limits.note(Kind::LoginFailed, who);
-            }
-            Ok(Err(language.pick(
-                "Name oder Passwort sind falsch.",
-                "The name or the password is wrong.",
-            )))
-        }
+        Err(users::Error::WrongCredentials) => Ok(Err(language.pick(
+            "Name oder Passwort sind falsch.",
+            "The name or the password is wrong.",
+        ))),
         Err(users::Error::Deactivated | users::Error::Locked) => Ok(Err(
             language.pick("Dieses Konto ist gesperrt.", "This account is closed.")
         )),

@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{HeaderName, StatusCode, header, request::Parts};
+use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
 
 use super::App;
 use crate::mail::text::{Language, escape};
@@ -57,6 +57,31 @@ async fn login_done() -> Response {
         "text/javascript; charset=utf-8",
         include_str!("login_done.js"),
     )
+}
+
+/// Sets cookies beside those that are set.
+pub(super) fn set_cookies<'a>(response: &mut Response, cookies: impl IntoIterator<Item = &'a str>) {
+    let cookies = cookies.into_iter();
+    for value in cookies.filter_map(|cookie| HeaderValue::from_str(cookie).ok()) {
+        response.headers_mut().append(header::SET_COOKIE, value);
+    }
+}
+
+/// Sends the browser on. The address may hold a token: nothing keeps it, and nobody is told it.
+pub(super) fn redirection<'a>(
+    status: StatusCode,
+    location: &str,
+    cookies: impl IntoIterator<Item = &'a str>,
+) -> Response {
+    let headers: [(HeaderName, &str); 4] = [
+        (header::LOCATION, location),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CONTENT_LENGTH, "0"),
+    ];
+    let mut response = (status, headers).into_response();
+    set_cookies(&mut response, cookies);
+    response
 }
 
 /// The language that a reader's browser asks for.

@@ -22,13 +22,14 @@ use serde::Deserialize;
 use serde_json::json;
 use url::Url;
 
-pub(super) use self::whence::redirect_url;
 use self::whence::{cookie, cookie_of};
+pub(super) use self::whence::{cookie_named, place, redirect_url};
 use super::{
     App,
     error::ApiError,
     limits::{Kind, Whence},
     mount, oauth,
+    page::{redirection, set_cookies},
     path::Path,
     reply::Object,
 };
@@ -111,7 +112,7 @@ async fn sso_login(
     };
     if is_ours {
         let location = oauth::is_path(&redirect_url, action.as_deref());
-        return Ok(page::redirection(&location, &[]));
+        return Ok(redirection(StatusCode::FOUND, &location, []));
     }
     if let [only] = app.ctx.providers.all() {
         let goal = Goal::Session {
@@ -122,7 +123,7 @@ async fn sso_login(
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.append_pair("redirectUrl", &redirect_url);
     let location = format!("{CHOICE_PATH}?{}", query.finish());
-    Ok(page::redirection(&location, &[]))
+    Ok(redirection(StatusCode::FOUND, &location, []))
 }
 
 /// `GET /_matrix/client/v3/login/sso/redirect/{idpId}`
@@ -175,7 +176,7 @@ pub(super) async fn begin(app: &App, provider: &Provider, goal: Goal<'_>) -> Res
             cookie: value,
         }) => {
             let cookie = cookie(is_secure(app), &state, Some(&value));
-            page::redirection(location.as_str(), &[cookie])
+            redirection(StatusCode::FOUND, location.as_str(), [&*cookie])
         }
         Err(error) => page::failure(&error),
     }
@@ -236,7 +237,7 @@ async fn callback(
                 .as_ref()
                 .map(|config| &*config.base_url);
             let mut response = oauth::logged_in(base.unwrap_or_default(), Some(&token), &path);
-            page::set_cookies(&mut response, [&*over]);
+            set_cookies(&mut response, [&*over]);
             Ok(response)
         }
         Done::Session {
@@ -252,7 +253,7 @@ async fn callback(
             let is_listed = whence::is_listed(&app.ctx.config.sso.client_whitelist, &url);
             let location = with_token(url.clone(), &token);
             Ok(if is_listed {
-                page::redirection(location.as_str(), &[over])
+                redirection(StatusCode::FOUND, location.as_str(), [&*over])
             } else {
                 page::confirmation(&url, &location, &user, &over)
             })

@@ -3,11 +3,13 @@
 //! stage is done, run nothing.
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, StatusCode, header};
 use ruma::UserId;
 use url::Url;
 
+use super::whence::place;
 use crate::{
+    http::page::set_cookies,
     mail::text::escape,
     oidc,
     users::{self, sso::Error},
@@ -52,27 +54,6 @@ fn show(page: &Page<'_>) -> Response {
     response
 }
 
-/// Sets cookies beside those that are set.
-pub(super) fn set_cookies<'a>(response: &mut Response, cookies: impl IntoIterator<Item = &'a str>) {
-    let cookies = cookies.into_iter();
-    for value in cookies.filter_map(|cookie| HeaderValue::from_str(cookie).ok()) {
-        response.headers_mut().append(header::SET_COOKIE, value);
-    }
-}
-
-/// Sends the browser on. The address may hold a token: nothing keeps it, and nobody is told it.
-pub(super) fn redirection(location: &str, cookies: &[String]) -> Response {
-    let headers: [(HeaderName, &str); 4] = [
-        (header::LOCATION, location),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CONTENT_LENGTH, "0"),
-    ];
-    let mut response = (StatusCode::FOUND, headers).into_response();
-    set_cookies(&mut response, cookies.iter().map(String::as_str));
-    response
-}
-
 fn paragraphs(german: &str, english: &str) -> String {
     format!("<p>{german}</p><p lang=\"en\">{english}</p>")
 }
@@ -102,11 +83,7 @@ pub(super) fn choice(links: &[(String, String)]) -> Response {
 
 /// Before a client that the operator does not know gets a session.
 pub(super) fn confirmation(url: &Url, location: &Url, user: &UserId, cookie: &str) -> Response {
-    let place = match url.host_str().filter(|host| !host.is_empty()) {
-        Some(host) if ["http", "https"].contains(&url.scheme()) => host.to_owned(),
-        _ => format!("{}:", url.scheme()),
-    };
-    let (place, user) = (escape(&place), escape(user.as_str()));
+    let (place, user) = (escape(&place(url)), escape(user.as_str()));
     let text = paragraphs(
         &format!(
             "Sie sind als <strong>{user}</strong> angemeldet. Wenn Sie weitergehen, bekommt \

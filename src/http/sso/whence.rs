@@ -33,6 +33,14 @@ pub(in crate::http) fn redirect_url(text: &str) -> Option<Url> {
     (!is_refused && (!is_web || url.has_host())).then_some(url)
 }
 
+/// What people are told of an address: its host, or its scheme where it is none on the web.
+pub(in crate::http) fn place(url: &Url) -> String {
+    match url.host_str().filter(|host| !host.is_empty()) {
+        Some(host) if ["http", "https"].contains(&url.scheme()) => host.to_owned(),
+        _ => format!("{}:", url.scheme()),
+    }
+}
+
 /// Whether an address is one of those that are listed, or below one.
 pub(super) fn is_listed(list: &[Url], url: &Url) -> bool {
     list.iter().any(|listed| {
@@ -69,7 +77,11 @@ pub(super) fn cookie(is_secure: bool, state: &str, value: Option<&str>) -> Strin
 
 /// The cookie that goes with a state.
 pub(super) fn cookie_of(headers: &HeaderMap, is_secure: bool, state: &str) -> Option<String> {
-    let name = cookie_name(is_secure, state)?;
+    cookie_named(headers, &cookie_name(is_secure, state)?)
+}
+
+/// The cookie of a name.
+pub(in crate::http) fn cookie_named(headers: &HeaderMap, name: &str) -> Option<String> {
     let all = headers.get_all(header::COOKIE).into_iter();
     let texts = all.filter_map(|value| value.to_str().ok());
     let mut pairs = texts.flat_map(|text| text.split(';'));

@@ -30,8 +30,8 @@ const VERIFIER_CHARS: std::ops::RangeInclusive<usize> = 43..=128;
 pub struct Shown<'a> {
     /// The code.
     pub code: &'a str,
-    /// Id of the client.
-    pub client: &'a str,
+    /// The client.
+    pub client: &'a Client,
     /// Where the browser took the code.
     pub redirect_uri: &'a str,
     /// What proves that it began.
@@ -101,7 +101,7 @@ pub async fn redeem(
     let found = storage::oauth::find_code(&mut conn, &hash, now_ms()).await?;
     let (code, used) = found.ok_or_else(wrong)?;
     let owner = UserNid(code.user_nid);
-    if code.client_id != shown.client || code.redirect_uri != shown.redirect_uri {
+    if code.client_id != shown.client.id || code.redirect_uri != shown.redirect_uri {
         return Err(wrong());
     }
     if !proves(shown.verifier, &code.challenge) {
@@ -119,7 +119,7 @@ pub async fn redeem(
         ctx,
         tokens,
         owner,
-        (&code.browser_hash, &code.client_id),
+        (&code.browser_hash, shown.client),
         &code.device_id,
     );
     Ok((granted.await?, code))
@@ -137,16 +137,14 @@ pub(super) async fn grant(
     ctx: &Context,
     tokens: &Tokens,
     user: UserNid,
-    (browser_hash, client): (&[u8], &str),
+    (browser_hash, client): (&[u8], &Client),
     device_id: &str,
 ) -> Result<Granted, Error> {
     let mut conn = ctx.db.conn().await?;
     let browser = storage::browser_sessions::find(&mut conn, browser_hash, now_ms()).await?;
     let browser = browser.filter(|browser| browser.user == user);
     let browser = browser.ok_or(Error::Grant("the browser is not logged in any more"))?;
-    let metadata = storage::oauth::find_client(&mut conn, client, now_ms()).await?;
     drop(conn);
-    let client = Client::read(client, &metadata.ok_or(Error::Client)?)?;
     let name: String = client.name().chars().take(100).collect();
     let cause = Cause {
         origin: browser.origin.as_ref(),

@@ -106,13 +106,13 @@ pub async fn answer(
 pub async fn poll(
     ctx: &Context,
     tokens: &Tokens,
-    (client, device_code): (&str, &str),
+    (client, device_code): (&Client, &str),
 ) -> Result<(Granted, String), Error> {
     let hash = tokens::hash(device_code);
     let now = now_ms();
     let mut conn = ctx.db.conn().await?;
     let found = storage::oauth::poll_link(&mut conn, &hash, now).await?;
-    let found = found.filter(|(link, _)| link.client_id == client);
+    let found = found.filter(|(link, _)| link.client_id == client.id);
     let (link, before) = found.ok_or(Error::Grant("the device code is not valid"))?;
     if link.denied {
         return Err(Error::Denied);
