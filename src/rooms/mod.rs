@@ -51,9 +51,11 @@ mod catch_up;
 mod doors;
 mod encryption;
 mod ends;
+mod erasure;
 mod loading;
 mod locks;
 mod missing;
+mod moments;
 mod older;
 mod once;
 pub mod open_history;
@@ -82,6 +84,7 @@ use crate::{
     context::Context,
     event::{self, pdu::Pdu},
     storage::{self, RoomNid},
+    users::erased::Erased,
 };
 
 /// Rooms in memory; a large room weighs more than one.
@@ -246,6 +249,7 @@ pub struct Rooms(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     ctx: Context,
+    erased: Arc<Erased>,
     resident: AsyncCache<RoomNid, Arc<Room>>,
     /// Newest position of a change of rooms that changed lately, on whatever node.
     changed: Cache<RoomNid, i64>,
@@ -305,7 +309,7 @@ pub struct News {
 
 impl Rooms {
     /// Starts the writers.
-    pub fn start(ctx: Context) -> Self {
+    pub fn start(ctx: Context, erased: Arc<Erased>) -> Self {
         let writers = Writers::start(&ctx.db);
         let rooms = Self(Arc::new(Inner {
             // The least recently used goes, because what was just made is needed at once; moka's
@@ -373,6 +377,7 @@ impl Rooms {
                 .time_to_live(ECHO_LIFE)
                 .build(),
             news: broadcast::Sender::new(NEWS_MAX),
+            erased,
             ctx,
         }));
         tokio::spawn(loading::forget_stale(rooms.clone()));

@@ -73,7 +73,13 @@ impl Extras {
         }
         let olds: Vec<i64> = replaced.iter().map(|(_, old)| *old).collect();
         let pdus = rooms.pdus(room, &olds).await?;
-        let previous = replaced.into_iter().map(|(nid, _)| nid).zip(pdus).collect();
+        let previous = replaced.into_iter().map(|(nid, _)| nid).zip(pdus);
+        // What an erased user said before is for those who were there.
+        let previous = previous.filter(|(nid, pdu)| {
+            !rooms.0.erased.contains(&pdu.sender)
+                || memberships.get(nid) == Some(&MembershipState::Join)
+        });
+        let previous = previous.collect();
         let because = events.iter().filter_map(|event| {
             let redaction = redactions.of(&event.pdu)?;
             Some((event.stored.nid.0, redaction.clone()))

@@ -11,22 +11,18 @@
 //! Events that change the visibility, or the user's own membership, may be seen when the state
 //! before or after them allows it.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use ruma::{
     OwnedUserId, RoomId, ServerName, UserId,
-    events::{
-        TimelineEventType,
-        room::{history_visibility::HistoryVisibility, member::MembershipState},
-    },
+    events::room::{history_visibility::HistoryVisibility, member::MembershipState},
 };
 use serde::Deserialize;
 
 use super::{
-    Error, Rooms, open_history,
+    Error, Rooms, erasure,
+    moments::Moments,
+    open_history,
     pdus::Event,
     resident::Room,
     state::{Entries, State},
@@ -211,9 +207,14 @@ pub async fn viewer_of(
 
 /// Whether a user may know anything of a room.
 pub async fn may_see_room(rooms: &Rooms, room: &Room, user: &UserId) -> Result<bool, Error> {
+    Ok(find_viewer(rooms, room, user).await?.is_some())
+}
+
+/// How a user stands to a room; `None`: they may not read it at all.
+async fn find_viewer(rooms: &Rooms, room: &Room, user: &UserId) -> Result<Option<Viewer>, Error> {
     match viewer(rooms, room, user).await {
-        Ok(_) => Ok(true),
-        Err(Error::NotJoined { .. }) => Ok(false),
+        Ok(viewer) => Ok(Some(viewer)),
+        Err(Error::NotJoined { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -236,15 +237,50 @@ pub async fn filter(
     user: &UserId,
     events: Vec<Event>,
 ) -> Result<Vec<Event>, Error> {
-    match viewer(rooms, room, user).await {
-        Ok(viewer) => filter_for(rooms, room, &viewer, events).await,
-        Err(Error::NotJoined { .. }) => Ok(Vec::new()),
-        Err(error) => Err(error),
+    match find_viewer(rooms, room, user).await? {
+        Some(viewer) => filter_for(rooms, room, &viewer, events).await,
+        None => Ok(Vec::new()),
     }
 }
 
-/// The same for a user whose standing is known.
+/// Those of the events that a user may see whole, in the same order: for what is found by what events
+/// say.
+pub async fn filter_whole(
+    rooms: &Rooms,
+    room: &Room,
+    user: &UserId,
+    events: Vec<Event>,
+) -> Result<Vec<Event>, Error> {
+    match find_viewer(rooms, room, user).await? {
+        Some(viewer) => filter_whole_for(rooms, room, &viewer, events).await,
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The same for a user whose standing is known. What erased users said is pruned for who was not
+/// there.
 pub async fn filter_for(
+    rooms: &Rooms,
+    room: &Room,
+    viewer: &Viewer,
+    events: Vec<Event>,
+) -> Result<Vec<Event>, Error> {
+    let events = visible(rooms, room, viewer, events).await?;
+    erasure::prune(rooms, room, viewer, events).await
+}
+
+/// The same without what is pruned: for what is made of what events say.
+pub async fn filter_whole_for(
+    rooms: &Rooms,
+    room: &Room,
+    viewer: &Viewer,
+    events: Vec<Event>,
+) -> Result<Vec<Event>, Error> {
+    let events = visible(rooms, room, viewer, events).await?;
+    erasure::leave_out(rooms, room, viewer, events).await
+}
+
+async fn visible(
     rooms: &Rooms,
     room: &Room,
     viewer: &Viewer,
@@ -287,11 +323,7 @@ pub async fn server_may_see(
     if open_history::always(rooms, room, visibility_skey).await? {
         return Ok(vec![true; events.len()]);
     }
-    let server_nid = rooms.ctx().db.ids.server(server).await?;
-    let mut conn = rooms.ctx().db.conn().await?;
-    let users = storage::memberships::list_users_of_server(&mut conn, room.nid, server_nid).await?;
-    drop(conn);
-    let mut keys: Vec<i64> = users.iter().map(|user| -user.0).collect();
+    let mut keys = keys_of_server(rooms, room, server).await?;
     keys.push(visibility_skey);
     let moments = Moments::load(rooms, room, events, &keys).await?;
     let sees = |event: &Event| {
@@ -309,79 +341,25 @@ pub async fn server_may_see(
     Ok(events.iter().map(sees).collect())
 }
 
-/// The states before some events, and the few events of them that decide.
-struct Moments {
-    states: HashMap<i64, State>,
-    pdus: HashMap<i64, Arc<Pdu>>,
-    /// For events whose state is not known: the current state.
-    head: State,
+/// State keys of the members that a server has, or had, in a room.
+pub(super) async fn keys_of_server(
+    rooms: &Rooms,
+    room: &Room,
+    server: &ServerName,
+) -> Result<Vec<i64>, Error> {
+    let server = rooms.ctx().db.ids.server(server).await?;
+    let mut conn = rooms.ctx().db.conn().await?;
+    let users = storage::memberships::list_users_of_server(&mut conn, room.nid, server).await?;
+    Ok(users.iter().map(|user| -user.0).collect())
 }
 
-type Moment = (HistoryVisibility, MembershipState);
-
-impl Moments {
-    async fn load(
-        rooms: &Rooms,
-        room: &Room,
-        events: &[Event],
-        keys: &[i64],
-    ) -> Result<Self, Error> {
-        let states = rooms.states_before(room, events).await?;
-        let head = room.head().state.clone();
-        let nids: BTreeSet<i64> = states
-            .values()
-            .chain([&head])
-            .flat_map(|state| keys.iter().filter_map(|skey| state.get(*skey)))
-            .collect();
-        let nids: Vec<i64> = nids.into_iter().collect();
-        let pdus = rooms.pdus(room, &nids).await?;
-        Ok(Self {
-            states,
-            pdus: nids.into_iter().zip(pdus).collect(),
-            head,
-        })
-    }
-
-    fn event(&self, state: &State, skey: i64) -> Option<&Arc<Pdu>> {
-        self.pdus.get(&state.get(skey)?)
-    }
-
-    fn before(&self, event: &Event, visibility_skey: i64, member_skey: i64) -> Moment {
-        let state = event.stored.snap.and_then(|snap| self.states.get(&snap));
-        match state {
-            Some(state) => (
-                of(self.event(state, visibility_skey)),
-                membership(self.event(state, member_skey)),
-            ),
-            // Backfilled, state unknown: judged by the current visibility, and as if the user had
-            // not been there. Strict where history is not open.
-            None => (
-                of(self.event(&self.head, visibility_skey)),
-                MembershipState::Leave,
-            ),
-        }
-    }
-
-    fn after(event: &Event, before: Moment, own: bool) -> Moment {
-        if event.pdu.kind == TimelineEventType::RoomHistoryVisibility
-            && event.pdu.state_key.as_deref() == Some("")
-        {
-            (of(Some(&event.pdu)), before.1)
-        } else if own {
-            (before.0, membership(Some(&event.pdu)))
-        } else {
-            before
-        }
-    }
-}
-
-fn membership(event: Option<&Arc<Pdu>>) -> MembershipState {
+pub(super) fn membership(event: Option<&Arc<Pdu>>) -> MembershipState {
     event
         .and_then(|pdu| pdu.membership())
         .unwrap_or(MembershipState::Leave)
 }
 
-fn is_join(event: Option<&Arc<Pdu>>) -> bool {
+pub(super) fn is_join(event: Option<&Arc<Pdu>>) -> bool {
     membership(event) == MembershipState::Join
 }
 

@@ -21,7 +21,7 @@ use crate::{
     media::Media,
     rooms::Rooms,
     storage::{self, Db},
-    users::{seen::Seen, tokens::Tokens},
+    users::{erased::Erased, seen::Seen, tokens::Tokens},
 };
 
 /// How long requests may go on after the word to stop.
@@ -53,7 +53,7 @@ pub async fn run(
     made.context("the users of application services could not be made")?;
     let made = crate::rooms::server_notices::prepare(&ctx).await;
     made.context("the user of the server's notices could not be made")?;
-    let rooms = Rooms::start(ctx.clone());
+    let rooms = Rooms::start(ctx.clone(), Erased::start(&ctx.db).await?);
     let app = App {
         media: Media::open(ctx.clone()).context("the folder for media")?,
         tokens: Tokens::start(ctx.clone()),

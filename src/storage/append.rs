@@ -4,9 +4,11 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Error, RoomNid, UserNid, memberships,
+    Error, RoomNid, UserNid,
+    log::{LogEntry, LogKind, LogRow},
+    memberships,
     relations::RelationRow,
-    stream::{self, LogEntry, LogKind, LogRow, Pos},
+    stream::{self, Pos},
 };
 
 /// `event.flags`.

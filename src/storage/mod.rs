@@ -21,6 +21,7 @@ pub mod inbox;
 pub mod keeping;
 pub mod key_backup;
 pub mod locks;
+mod log;
 pub mod login_tokens;
 pub mod mail_rooms;
 pub mod media;
@@ -89,9 +90,10 @@ use sqlx::{
 
 pub use self::{
     ids::Ids,
+    log::{LogEntry, LogKind, LogRow},
     numbers::{EventNid, RoomNid, SKeyNid, ServerNid, TypeNid, UserNid},
     recent::{Recent, Topic},
-    stream::{LogEntry, LogKind, LogRow, Pos, StreamClock},
+    stream::{Pos, StreamClock},
     tx::Tx,
 };
 

@@ -4,7 +4,8 @@ use sqlx::PgConnection;
 
 use super::{
     Error, ServerNid, UserNid,
-    stream::{LogEntry, LogKind, Pos},
+    log::{LogEntry, LogKind},
+    stream::Pos,
     tx::Tx,
 };
 

@@ -10,8 +10,9 @@
 use std::collections::HashMap;
 
 use super::{
+    log::{LogKind, LogRow},
     numbers::RoomNid,
-    stream::{LogKind, LogRow, Pos},
+    stream::Pos,
 };
 
 /// Rooms and users in one of the two generations; the older one goes when the younger one is full. Both
@@ -135,7 +136,8 @@ fn topics(row: &LogRow) -> [Option<(Topic, i64)>; 2] {
         | LogKind::Owed
         | LogKind::ServerRule
         | LogKind::Presence
-        | LogKind::PeerAlive => [None, None],
+        | LogKind::PeerAlive
+        | LogKind::Erased => [None, None],
     }
 }
 

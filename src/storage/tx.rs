@@ -6,7 +6,8 @@ use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use super::{
     Error,
-    stream::{LogEntry, LogRow, Pos, StreamClock},
+    log::{LogEntry, LogRow},
+    stream::{Pos, StreamClock},
 };
 
 /// A transaction. Dropped without [`Tx::commit`], it is rolled back.

@@ -230,6 +230,22 @@ pub async fn deactivate(conn: &mut PgConnection, user: UserNid, erase: bool) -> 
     Ok(())
 }
 
+/// Users who were erased, by number, after one of them.
+pub async fn list_erased(
+    conn: &mut PgConnection,
+    after: UserNid,
+    limit: i64,
+) -> Result<Vec<(UserNid, String)>, Error> {
+    let rows = sqlx::query!(
+        "SELECT user_nid, u.mxid FROM account a JOIN mx_user u USING (user_nid)
+         WHERE a.erased AND user_nid > $1 ORDER BY user_nid LIMIT $2",
+        after.0,
+        limit
+    );
+    let rows = rows.fetch_all(conn).await?.into_iter();
+    Ok(rows.map(|row| (UserNid(row.user_nid), row.mxid)).collect())
+}
+
 /// Opens a closed account again, with the profile of a new one; `false`: it is open.
 pub async fn reopen(
     conn: &mut PgConnection,

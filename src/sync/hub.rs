@@ -287,7 +287,8 @@ async fn follow_log(hub: Hub, rooms: Rooms) {
                         | LogKind::ServerRule
                         | LogKind::Presence
                         | LogKind::Owed
-                        | LogKind::PeerAlive => {}
+                        | LogKind::PeerAlive
+                        | LogKind::Erased => {}
                     }
                 }
                 hub.wake(&in_rooms, &users);

@@ -211,6 +211,23 @@ pub async fn put(
     Ok((nid, before.is_none()))
 }
 
+/// The account that an administrator wants to close; it may be closed already, and what was
+/// interrupted goes on.
+pub async fn to_close(ctx: &Context, by: &Session, user: &UserId) -> Result<UserNid, Error> {
+    own(ctx, user)?;
+    check_closing(by, user)?;
+    find(ctx, user).await?.ok_or(Error::NotFound("user"))?;
+    tracing::info!(user = %user, by = %by.user_id, "an account is closed");
+    Ok(ctx.db.ids.user(user).await?)
+}
+
+fn check_closing(by: &Session, user: &UserId) -> Result<(), Error> {
+    if by.user_id == user {
+        return Err(Error::Forbidden("nobody does that to themselves"));
+    }
+    Ok(())
+}
+
 async fn find(ctx: &Context, user: &UserId) -> Result<Option<Account>, Error> {
     let Some(nid) = ctx.db.ids.find_user(user).await? else {
         return Ok(None);
@@ -239,9 +256,7 @@ fn check(ctx: &Context, by: &Session, user: &UserId, wanted: &Wanted) -> Result<
     if wanted.deactivated != Some(true) {
         return Ok(());
     }
-    if by.user_id == user {
-        return Err(Error::Forbidden("nobody does that to themselves"));
-    }
+    check_closing(by, user)?;
     if wanted.locked == Some(true) || wanted.password.is_some() {
         return Err(Error::Invalid(
             "a closed account is not locked, and has no password",

@@ -3,7 +3,7 @@
 use ruma::{OwnedUserId, UserId};
 
 use super::{
-    Error, passwords, profile,
+    Error, erased, passwords, profile,
     registration::{self, user_id},
     threepids,
 };
@@ -96,6 +96,7 @@ pub async fn deactivate(ctx: &Context, user: &UserId, erase: bool) -> Result<(),
     if erase {
         // Who they are elsewhere is not known any more. Their name stays taken.
         storage::sso::delete_ids(&mut tx, nid).await?;
+        tx.log(erased::entry(nid)).await?;
     }
     storage::device_keys::delete_cross_signing(&mut tx, nid).await?;
     storage::key_backup::delete_all(&mut tx, nid).await?;
@@ -113,6 +114,7 @@ pub async fn reopen(ctx: &Context, user: &UserId, password: &str) -> Result<(), 
     let mut tx = ctx.db.begin().await?;
     if storage::users::reopen(&mut tx, (nid, user.localpart()), &hash).await? {
         profile::log(&mut tx, nid, "displayname").await?;
+        tx.log(erased::entry(nid)).await?;
     }
     tx.commit().await?;
     Ok(())

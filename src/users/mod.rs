@@ -4,6 +4,7 @@ pub mod account_data;
 pub mod administration;
 pub mod announce;
 pub mod devices;
+pub mod erased;
 pub mod invite_permission;
 pub mod listing;
 pub mod login;

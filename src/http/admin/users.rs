@@ -3,7 +3,7 @@
 use axum::{
     Router,
     extract::{Query, State, rejection::QueryRejection},
-    routing::get,
+    routing::{get, post},
 };
 use http::StatusCode;
 use serde::{Deserialize, de::IgnoredAny};
@@ -44,6 +44,7 @@ pub(super) fn routes() -> Router<App> {
             "/_synapse/admin/v1/users/{user_id}/admin",
             get(is_admin).put(set_admin),
         )
+        .route("/_synapse/admin/v1/deactivate/{user_id}", post(deactivate))
         .route(
             "/_synapse/admin/v1/auth_providers/{provider}/users/{external_id}",
             get(find_external),
@@ -159,6 +160,26 @@ async fn put(
         StatusCode::OK
     };
     Ok((status, Object(shown)))
+}
+
+#[derive(Deserialize)]
+struct Deactivate {
+    #[serde(default)]
+    erase: bool,
+}
+
+/// `POST /_synapse/admin/v1/deactivate/{user_id}`
+async fn deactivate(
+    Admin(session): Admin,
+    State(app): State<App>,
+    Path(user): Path<String>,
+    Body(wanted): Body<Deactivate>,
+) -> Result<Object, ApiError> {
+    let user = user_id(&user)?;
+    let nid = administration::to_close(&app.ctx, &session, &user).await?;
+    close(&app, (&user, nid), wanted.erase).await?;
+    // Identity servers are asked for nothing here.
+    Ok(Object(json!({ "id_server_unbind_result": "no-support" })))
 }
 
 /// `GET /_synapse/admin/v1/users/{user_id}/admin`

@@ -11,7 +11,7 @@ use super::inside;
 use crate::{
     event::{pdu::Pdu, redact::redact},
     rooms::{
-        Error, Rooms,
+        Error, Rooms, erasure,
         pdus::{Event, hash_of, id_of_hash},
         resident::Room,
         visibility::server_may_see,
@@ -176,11 +176,13 @@ async fn shown(
     events: Vec<Event>,
 ) -> Result<Vec<Arc<Pdu>>, Error> {
     let visible = server_may_see(rooms, room, origin, &events).await?;
+    let gone = erasure::gone_for_server(rooms, room, origin, &events).await?;
     events
         .into_iter()
         .zip(visible)
         .map(|(event, visible)| {
-            if visible || event.pdu.is_state() {
+            let is_whole = !gone.contains(&event.stored.nid.0);
+            if is_whole && (visible || event.pdu.is_state()) {
                 Ok(event.pdu)
             } else {
                 Ok(Arc::new(redact(&event.pdu, &room.version)?))

@@ -9,6 +9,7 @@ mod dehydrated;
 mod delayed_events;
 mod email;
 mod encryption;
+mod erasure;
 mod fallback;
 mod guests;
 pub(crate) mod keys;

@@ -93,7 +93,9 @@ async fn peers_are_shared_out_and_taken_over() {
             let path = "/_matrix/federation/v1/publicRooms";
             peer.call(&server, "GET", path, None).await;
             let heard = peer.heard(0);
-            heard.contains(&"to those who rest".to_owned()).then_some(())
+            heard
+                .contains(&"to those who rest".to_owned())
+                .then_some(())
         })
         .await;
     }

@@ -1,0 +1,1 @@
+UPDATE account SET erased = true WHERE localpart_folded = 'alice';
