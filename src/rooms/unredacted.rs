@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ruma::UserId;
 
-use super::{Error, Event, Rooms, resident::Room};
+use super::{Error, Event, Rooms, erasure, resident::Room, visibility::Viewer};
 use crate::{
     clock::now_ms,
     event::{pdu::Pdu, redact::redact},
@@ -46,8 +46,13 @@ pub(super) async fn prune(
 }
 
 /// An event as it was before it was redacted, for a user who may redact; one that was not redacted as it is.
-pub async fn find(rooms: &Rooms, room: &Room, user: &UserId, event: Event) -> Result<Event, Error> {
-    check_power(rooms, room, user).await?;
+pub async fn find(
+    rooms: &Rooms,
+    room: &Room,
+    viewer: &Viewer,
+    event: Event,
+) -> Result<Event, Error> {
+    check_power(rooms, room, &viewer.user_id).await?;
     if !event.stored.is_redacted() {
         return Ok(event);
     }
@@ -62,10 +67,12 @@ pub async fn find(rooms: &Rooms, room: &Room, user: &UserId, event: Event) -> Re
         table: "event_unredacted",
         what: format!("event {}: {error}", event.stored.nid.0),
     })?;
-    Ok(Event {
+    let event = Event {
         stored: event.stored,
         pdu: Arc::new(pdu),
-    })
+    };
+    let shown = erasure::prune(rooms, room, viewer, vec![event]).await?;
+    shown.into_iter().next().ok_or(Error::EventNotFound)
 }
 
 async fn check_power(rooms: &Rooms, room: &Room, user: &UserId) -> Result<(), Error> {

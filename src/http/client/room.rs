@@ -165,7 +165,7 @@ async fn get_room_event(
 ) -> Result<RawJson, ApiError> {
     let (user, id) = (&session.user_id, &request.event_id);
     let found = timeline::event(&rooms, &request.room_id, user, id).await;
-    let (room, _, event) = match found {
+    let (room, viewer, event) = match found {
         // Who may not read it is not told whether it exists (specification).
         Err(rooms::Error::NotJoined { .. }) => return Err(rooms::Error::EventNotFound.into()),
         found => found?,
@@ -173,7 +173,7 @@ async fn get_room_event(
     let Query(unredacted) =
         unredacted.map_err(|error| ApiError::invalid_param(&error.body_text()))?;
     let event = if unredacted.wanted && unredacted::keep_ms(&rooms) > 0 {
-        unredacted::find(&rooms, &room, user, event).await?
+        unredacted::find(&rooms, &room, &viewer, event).await?
     } else {
         event
     };

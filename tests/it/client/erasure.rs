@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::unredacted;
 use crate::rig::{
     enc, eventually,
     operator::Operator,
@@ -131,6 +132,34 @@ async fn who_comes_later_does_not_learn_what_the_erased_said() {
     let (late, alice) = (late.at(&server), alice.at(&server));
     assert_eq!(content(&late, &room, &said).await, json!({}));
     assert_eq!(content(&alice, &room, &said).await["body"], SECRET);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_erased_took_back_is_for_nobody_who_came_later() {
+    let server = Server::with(unredacted::CONFIG, None).await;
+    let (alice, clara) = (server.user("alice").await, server.user("clara").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    clara.join(&room).await;
+    let said = clara.say(&room, SECRET).await;
+    unredacted::redact(&clara, &room, &said).await;
+    let late = server.user("late").await;
+    late.join(&room).await;
+    let levels = format!("/rooms/{}/state/m.room.power_levels", enc(&room));
+    let (_, mut power) = alice.get(&levels).await;
+    power["users"][&late.id] = json!(50);
+    assert_eq!(alice.put(&levels, power).await.0, 200);
+    let text = async |user: &User| {
+        let (status, event) = unredacted::look(user, &room, &said, "true").await;
+        assert_eq!(status, 200, "{event}");
+        event["content"]["body"].clone()
+    };
+    assert_eq!(text(&late).await, SECRET);
+    close(&clara, true).await;
+    eventually("what was taken back to be gone", async || {
+        text(&late).await.is_null().then_some(())
+    })
+    .await;
+    assert_eq!(text(&alice).await, SECRET);
 }
 
 #[tokio::test(flavor = "multi_thread")]

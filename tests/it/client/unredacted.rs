@@ -7,15 +7,15 @@ use crate::{
     rig::{enc, server::Server, user::User},
 };
 
-const CONFIG: &str = "[registration]\nopen = true\n[rooms]\nkeep_redacted_days = 7\n";
+pub(super) const CONFIG: &str = "[registration]\nopen = true\n[rooms]\nkeep_redacted_days = 7\n";
 
-async fn redact(user: &User, room: &str, event: &str) {
+pub(super) async fn redact(user: &User, room: &str, event: &str) {
     let path = format!("/rooms/{}/redact/{}/1", enc(room), enc(event));
     let (status, body) = user.put(&path, json!({ "reason": "by mistake" })).await;
     assert_eq!(status, 200, "{body}");
 }
 
-async fn look(user: &User, room: &str, event: &str, wanted: &str) -> (u16, Value) {
+pub(super) async fn look(user: &User, room: &str, event: &str, wanted: &str) -> (u16, Value) {
     let wanted = format!("fi.mau.msc2815.include_unredacted_content={wanted}");
     let path = format!("/rooms/{}/event/{}?{wanted}", enc(room), enc(event));
     user.get(&path).await
