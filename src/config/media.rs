@@ -16,6 +16,8 @@ pub struct Media {
     pub user_quota_bytes: Option<u64>,
     /// Days after which copies of media of peers go that nobody looked at; `None`: they stay.
     pub remote_lifetime_days: Option<u32>,
+    /// Whether the usual thumbnails of images are made before somebody asks for them.
+    pub premade_thumbnails: bool,
     /// Whether the old addresses serve media to whoever asks.
     pub unauthenticated: bool,
     /// Previews of web pages.
@@ -68,6 +70,7 @@ impl Default for Media {
             max_upload_bytes: 100 << 20,
             user_quota_bytes: None,
             remote_lifetime_days: None,
+            premade_thumbnails: true,
             unauthenticated: false,
             url_previews: UrlPreviews {
                 enabled: false,

@@ -13,7 +13,7 @@ use crate::{
     context::Context,
     devices,
     federation::sender::Sender,
-    media::{Media, freeing},
+    media::{Media, freeing, thumbnail},
     rooms::{
         self, News, Rooms, delayed, deletion, feed, guests, inbox, partial, presence, purge, push,
         search, user_directory,
@@ -60,6 +60,7 @@ pub fn start(
     };
     spawn(Box::pin(sweep(rooms.clone())));
     spawn(Box::pin(free_media(media.clone())));
+    spawn(Box::pin(make_thumbnails(media.clone())));
     spawn(Box::pin(write_seen(rooms.clone(), seen.clone())));
     spawn(Box::pin(partial::look_after(rooms.clone())));
     spawn(Box::pin(inbox::look_after(rooms.clone())));
@@ -91,6 +92,10 @@ async fn free_media(media: Media) {
             tracing::warn!(%error, "files of media that are over were not deleted");
         }
     }
+}
+
+async fn make_thumbnails(media: Media) {
+    thumbnail::make_usual(&media).await;
 }
 
 /// Writes when devices were last used.

@@ -133,6 +133,7 @@ struct Inner {
     fetches: Semaphore,
     outcomes: Cache<(i64, Frame), Outcome>,
     decoders: Semaphore,
+    waiting: thumbnail::Waiting,
     /// Previews that are being made: one for all who ask.
     previewing: Cache<storage::previews::Key, Arc<str>>,
     previewers: Semaphore,
@@ -180,6 +181,7 @@ impl Media {
                 .max_capacity(OUTCOMES_MAX)
                 .build(),
             decoders: Semaphore::new(DECODERS_MAX),
+            waiting: thumbnail::Waiting::new(),
             previewing: Cache::builder()
                 .time_to_live(Duration::from_millis(100))
                 .max_capacity(OUTCOMES_MAX)
@@ -193,6 +195,13 @@ impl Media {
     /// Infrastructure.
     pub fn ctx(&self) -> &Context {
         &self.0.ctx
+    }
+
+    /// An upload is there: its usual thumbnails are made in time.
+    fn make_thumbnails(&self, id: &str, named: &upload::Named) {
+        if self.ctx().config.media.premade_thumbnails {
+            self.0.waiting.add(id, named.content_type.as_deref());
+        }
     }
 
     /// Bytes of the largest media, ours or a peer's.

@@ -1,4 +1,5 @@
-//! Thumbnails, made when they are first asked for, and kept.
+//! Thumbnails: the usual ones are made after an upload, all others when they are first asked for. They
+//! are kept.
 
 use std::{io::Cursor, path::Path};
 
@@ -6,6 +7,8 @@ use image::{
     DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, codecs::jpeg::JpegEncoder,
     imageops::FilterType, metadata::Orientation,
 };
+
+use tokio::sync::{Mutex, mpsc};
 
 use super::{
     Error, Media, Served,
@@ -18,6 +21,19 @@ use crate::storage::{self, media::Thumbnail};
 const SCALED: [(u32, u32); 3] = [(320, 240), (640, 480), (800, 600)];
 /// Frames that are filled. The larger ones are for clients that crop what they show large.
 const CROPPED: [(u32, u32); 5] = [(32, 32), (96, 96), (320, 240), (640, 480), (800, 600)];
+/// Those that the specification recommends to have before they are asked for: width, height, filled.
+const USUAL: [(u32, u32, bool); 5] = [
+    (32, 32, true),
+    (96, 96, true),
+    (320, 240, false),
+    (640, 480, false),
+    (800, 600, false),
+];
+/// What uploads are called of which they are made.
+const USUAL_KINDS: [&str; 4] = ["image/jpeg", "image/png", "image/webp", "image/gif"];
+/// Uploads that wait for it; there are more in bad times only, and their thumbnails are made when they
+/// are asked for.
+const WAITING_MAX: usize = 200;
 /// Bytes of a file that a thumbnail is made of: decoders hold some formats whole.
 const SOURCE_BYTES_MAX: u64 = 64 << 20;
 /// Pixels of an image: what good cameras make, and no bomb.
@@ -33,6 +49,31 @@ pub struct Frame {
     width: u32,
     height: u32,
     crop: bool,
+}
+
+/// Uploads whose usual thumbnails are still to be made, by media id.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    ids: mpsc::Sender<String>,
+    next: Mutex<mpsc::Receiver<String>>,
+}
+
+impl Waiting {
+    pub(super) fn new() -> Self {
+        let (ids, next) = mpsc::channel(WAITING_MAX);
+        Self {
+            ids,
+            next: Mutex::new(next),
+        }
+    }
+
+    /// Notes an upload that calls itself an image.
+    pub(super) fn add(&self, id: &str, content_type: Option<&str>) {
+        if content_type.is_some_and(|kind| USUAL_KINDS.contains(&kind)) {
+            // Full: see there.
+            let _ = self.ids.try_send(id.to_owned());
+        }
+    }
 }
 
 /// What came of making a thumbnail.
@@ -87,6 +128,35 @@ pub async fn open(media: &Media, wanted: Wanted<'_>, frame: Frame) -> Result<Ser
     }
 }
 
+/// Makes the usual thumbnails of uploads, one upload after the other, for as long as the server runs. What
+/// was not begun when it stops is made when it is asked for.
+pub async fn make_usual(media: &Media) {
+    let mut next = media.0.waiting.next.lock().await;
+    while let Some(id) = next.recv().await {
+        match try_make_usual(media, &id).await {
+            Ok(()) | Err(Error::NotAnImage | Error::NotFound) => {}
+            Err(error) => tracing::warn!(%error, "thumbnails of an upload were not made"),
+        }
+    }
+}
+
+async fn try_make_usual(media: &Media, id: &str) -> Result<(), Error> {
+    let own = media.own_nid().await?;
+    let mut conn = media.ctx().db.conn().await?;
+    let row = storage::media::find(&mut conn, own, id).await?;
+    drop(conn);
+    let row = row.ok_or(Error::NotFound)?;
+    if row.quarantined_by.is_some() {
+        return Ok(());
+    }
+    let frames = USUAL.map(|(width, height, crop)| Frame {
+        width,
+        height,
+        crop,
+    });
+    try_make(media, &row, Frames::Usual(frames.to_vec())).await
+}
+
 async fn find(media: &Media, nid: i64, frame: Frame) -> Result<Option<Thumbnail>, Error> {
     let mut conn = media.ctx().db.conn().await?;
     Ok(storage::media::find_thumbnail(&mut conn, nid, frame.sides(), frame.crop).await?)
@@ -102,7 +172,7 @@ async fn serve(media: &Media, found: Thumbnail) -> Result<Served, Error> {
 }
 
 async fn make(media: &Media, row: &storage::media::Media, frame: Frame) -> Outcome {
-    match try_make(media, row, frame).await {
+    match try_make(media, row, Frames::Asked(frame)).await {
         Ok(()) => Outcome::Made,
         Err(Error::NotAnImage) => Outcome::NotAnImage,
         Err(error) => {
@@ -112,7 +182,33 @@ async fn make(media: &Media, row: &storage::media::Media, frame: Frame) -> Outco
     }
 }
 
-async fn try_make(media: &Media, row: &storage::media::Media, frame: Frame) -> Result<(), Error> {
+/// Which thumbnails are made.
+enum Frames {
+    /// The one that was asked for.
+    Asked(Frame),
+    /// Those of which there is something to make smaller.
+    Usual(Vec<Frame>),
+}
+
+impl Frames {
+    fn of(self, image: &Decoded) -> Vec<Frame> {
+        match self {
+            Self::Asked(frame) => vec![frame],
+            Self::Usual(mut frames) => {
+                frames.retain(|frame| {
+                    let frame = lying(*frame, image.orientation);
+                    image.pixels.width() > frame.width || image.pixels.height() > frame.height
+                });
+                frames
+            }
+        }
+    }
+}
+
+/// A thumbnail's bytes, and what they are.
+type Rendered = (Vec<u8>, &'static str);
+
+async fn try_make(media: &Media, row: &storage::media::Media, frames: Frames) -> Result<(), Error> {
     let blob = row.blob.ok_or(Error::NotFound)?;
     if u64::try_from(row.size).unwrap_or(0) > SOURCE_BYTES_MAX {
         return Err(Error::NotAnImage);
@@ -126,9 +222,25 @@ async fn try_make(media: &Media, row: &storage::media::Media, frame: Frame) -> R
         .local(blob, size)
         .await
         .map_err(Error::reading)?;
-    let work = tokio::task::spawn_blocking(move || render(file.path(), frame));
+    let work = tokio::task::spawn_blocking(move || {
+        let image = decode(file.path())?;
+        let frames = frames.of(&image).into_iter();
+        let all = frames.map(|frame| Ok((frame, render(&image, frame)?)));
+        all.collect::<Result<Vec<(Frame, Rendered)>, Error>>()
+    });
     // A decoder that panics has met a bad image.
-    let (bytes, content_type) = work.await.map_err(|_| Error::NotAnImage)??;
+    for (frame, rendered) in work.await.map_err(|_| Error::NotAnImage)?? {
+        keep(media, row.nid, frame, rendered).await?;
+    }
+    Ok(())
+}
+
+async fn keep(
+    media: &Media,
+    nid: i64,
+    frame: Frame,
+    (bytes, content_type): Rendered,
+) -> Result<(), Error> {
     let mut draft = media.draft().await?;
     draft.write(&bytes).await?;
     let blob = draft.finish().await?;
@@ -139,13 +251,23 @@ async fn try_make(media: &Media, row: &storage::media::Media, frame: Frame) -> R
     };
     let mut conn = media.ctx().db.conn().await?;
     let sides = frame.sides();
-    storage::media::insert_thumbnail(&mut conn, row.nid, sides, frame.crop, &thumbnail).await?;
+    storage::media::insert_thumbnail(&mut conn, nid, sides, frame.crop, &thumbnail).await?;
     Ok(())
 }
 
-/// Decodes, scales, turns, encodes. Thumbnails are small: these bytes may be in memory.
-fn render(path: &Path, frame: Frame) -> Result<(Vec<u8>, &'static str), Error> {
-    let not_an_image = |_| Error::NotAnImage;
+/// An image, as the file has it.
+struct Decoded {
+    pixels: DynamicImage,
+    /// How it is to be turned.
+    orientation: Orientation,
+    is_png: bool,
+}
+
+fn not_an_image(_: image::ImageError) -> Error {
+    Error::NotAnImage
+}
+
+fn decode(path: &Path) -> Result<Decoded, Error> {
     let mut reader = ImageReader::open(path)?.with_guessed_format()?;
     let mut limits = Limits::default();
     limits.max_alloc = Some(DECODER_BYTES_MAX);
@@ -158,14 +280,21 @@ fn render(path: &Path, frame: Frame) -> Result<(Vec<u8>, &'static str), Error> {
         return Err(Error::NotAnImage);
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let image = DynamicImage::from_decoder(decoder).map_err(not_an_image)?;
-    let mut small = fit(&image, lying(frame, orientation));
-    drop(image);
-    small.apply_orientation(orientation);
+    Ok(Decoded {
+        pixels: DynamicImage::from_decoder(decoder).map_err(not_an_image)?,
+        orientation,
+        is_png,
+    })
+}
+
+/// Scales, turns, encodes. Thumbnails are small: these bytes may be in memory.
+fn render(image: &Decoded, frame: Frame) -> Result<Rendered, Error> {
+    let mut small = fit(&image.pixels, lying(frame, image.orientation));
+    small.apply_orientation(image.orientation);
     let mut bytes = Vec::new();
     let has_alpha = small.color().has_alpha();
     // What was sharp stays sharp, and what shines through goes on doing so.
-    if is_png || has_alpha {
+    if image.is_png || has_alpha {
         let image = if has_alpha {
             DynamicImage::from(small.into_rgba8())
         } else {

@@ -80,6 +80,7 @@ pub async fn store<E>(
     let mut conn = media.ctx().db.conn().await?;
     let content = named.of(&blob);
     storage::media::insert(&mut conn, (server, &id), Some(user), &content, now_ms()).await?;
+    media.make_thumbnails(&id, named);
     Ok(id)
 }
 
@@ -129,6 +130,7 @@ pub async fn fill<E>(
         return Err(Error::CannotOverwrite);
     }
     media.0.uploaded.send_modify(|count| *count += 1);
+    media.make_thumbnails(id, named);
     Ok(())
 }
 

@@ -16,6 +16,7 @@ pub(super) fn read(source: &mut Source, defaults: &Media) -> Media {
         max_upload_bytes: max_upload_bytes.unwrap_or(defaults.max_upload_bytes),
         user_quota_bytes: source.number("media.user_quota_bytes"),
         remote_lifetime_days: remote_lifetime(source),
+        premade_thumbnails: source.flag("media.premade_thumbnails", defaults.premade_thumbnails),
         unauthenticated: unauthenticated(source),
         url_previews: url_previews(source, &defaults.url_previews),
         s3: s3(source),

@@ -7,7 +7,7 @@ use reqwest::{Method, Response, header::RANGE};
 use serde_json::{Value, json};
 
 use crate::rig::{
-    enc,
+    enc, eventually,
     http::{self, Ask as _},
     server::Server,
     user::User,
@@ -357,6 +357,55 @@ async fn thumbnails_are_made_of_every_format() {
         (20, 10),
         "nothing is made larger"
     );
+}
+
+/// Thumbnails that are kept: their frames.
+async fn kept(server: &Server) -> Vec<(i32, i32, bool)> {
+    let mut database = server.database().await;
+    let rows = "SELECT width, height, crop FROM media_thumbnail ORDER BY media_nid, width";
+    sqlx::query_as(rows).fetch_all(&mut database).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_usual_thumbnails_are_there_before_somebody_asks() {
+    let server = Server::start().await;
+    let alice = server.user("alice").await;
+    let picture = |width, height| picture(width, height, ImageFormat::Png);
+    // What is no image, or does not say that it is one, keeps none of the others waiting.
+    upload(&alice, "", "image/png", b"no image").await;
+    upload(&alice, "", "application/octet-stream", &picture(900, 900)).await;
+    upload(&alice, "", "image/png", &picture(30, 20)).await;
+    let (status, reserved) = alice.post("/../../media/v1/create", json!({})).await;
+    assert_eq!(status, 200, "{reserved}");
+    let (name, id) = parts(reserved["content_uri"].as_str().unwrap());
+    let path = format!("/_matrix/media/v3/upload/{name}/{id}");
+    let body = ("image/png", picture(500, 100));
+    let answer = ask(&alice, Method::PUT, &path, body).await;
+    assert_eq!(answer.status(), 200);
+    let mxc = upload(&alice, "", "image/png", &picture(1600, 400)).await;
+    let few = [(32, 32, true), (96, 96, true), (320, 240, false)];
+    let all = [&few[..], &[(640, 480, false), (800, 600, false)]].concat();
+    let all = [&few[..], &all].concat();
+    eventually("thumbnails of two images", async || {
+        (kept(&server).await == all).then_some(())
+    })
+    .await;
+    let image = decoded(get(&alice, &thumbnail(&mxc, "width=640&height=480")).await).await;
+    assert_eq!((image.width(), image.height()), (640, 160));
+    let image = decoded(get(&alice, &thumbnail(&mxc, "width=96&height=96&method=crop")).await);
+    assert_eq!(image.await.width(), 96);
+    assert_eq!(kept(&server).await, all, "none was made anew");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_operator_wants_it_thumbnails_are_made_for_those_who_ask() {
+    let config = format!("{REGISTRATION}[media]\npremade_thumbnails = false\n");
+    let server = Server::with(&config, None).await;
+    let alice = server.user("alice").await;
+    let picture = picture(1600, 400, ImageFormat::Png);
+    let mxc = upload(&alice, "", "image/png", &picture).await;
+    decoded(get(&alice, &thumbnail(&mxc, "width=640&height=480")).await).await;
+    assert_eq!(kept(&server).await, [(640, 480, false)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
