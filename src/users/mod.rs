@@ -22,6 +22,7 @@ pub mod sso;
 pub mod terms;
 pub mod threepids;
 pub mod tokens;
+pub mod typed_code;
 pub mod uia;
 pub mod validation;
 pub mod validity;
