@@ -12,6 +12,7 @@ pub mod moderation;
 pub mod oauth;
 pub mod openid;
 pub mod passwords;
+pub mod pending_accounts;
 pub mod profile;
 pub mod push_rules;
 pub mod pushers;
