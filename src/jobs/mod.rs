@@ -362,6 +362,7 @@ async fn sweep_once(rooms: &Rooms) -> Result<(), storage::Error> {
     while storage::devices::forget_seen(&mut conn, unseen, SWEEP_ROWS).await? > 0 {}
     let asked = (now - validation::KEEP_MS, now);
     while storage::validations::delete_before(&mut conn, asked, SWEEP_ROWS).await? > 0 {}
+    while storage::pending_accounts::delete_over(&mut conn, now, SWEEP_ROWS).await? > 0 {}
     let told = now - push::MAIL_KEEP_MS;
     while storage::mail_rooms::delete_before(&mut conn, told, SWEEP_ROWS).await? > 0 {}
     while storage::rendezvous::delete_expired(&mut conn, now, SWEEP_ROWS).await? > 0 {}

@@ -104,7 +104,43 @@ pub fn confirmation(to: &str, app: &str, what: Confirmation, link: &str) -> Lett
         "Der Link gilt eine Stunde. Wenn Sie das nicht waren, brauchen Sie nichts zu tun.";
     let english_end = "The link is good for an hour. If it was not you, there is nothing to do.";
     let (german, english) = ((german, german_end), (english, english_end));
-    bilingual((to, app, subject), link, german, english)
+    bilingual((to, app, subject), Core::Link(link), german, english)
+}
+
+/// A mail with a code that the reader types into the page that asked for it, to make an account. Nobody
+/// knows the language of the reader: it is in both.
+pub fn code(to: &str, app: &str, code: &str) -> Letter {
+    let subject = "E-Mail-Adresse bestätigen / Confirm your e-mail address";
+    let german = (
+        "Jemand möchte mit dieser E-Mail-Adresse ein Konto anlegen. Wenn Sie das sind, geben Sie bitte \
+         diesen Code auf der Seite ein, auf der Sie begonnen haben:",
+        "Der Code gilt eine Stunde. Geben Sie ihn sonst niemandem. Wenn Sie das nicht waren, brauchen \
+         Sie nichts zu tun.",
+    );
+    let english = (
+        "Somebody wants to make an account with this e-mail address. If that is you, please type this \
+         code into the page where you began:",
+        "The code is good for an hour. Give it to nobody else. If it was not you, there is nothing to \
+         do.",
+    );
+    bilingual((to, app, subject), Core::Code(code), german, english)
+}
+
+/// A mail to somebody who has an account with the address with which somebody wants to make another.
+/// Nobody knows the language of the reader: it is in both.
+pub fn address_in_use(to: &str, app: &str, login: &str) -> Letter {
+    let subject = "Sie haben schon ein Konto / You have an account already";
+    let german = (
+        "Jemand möchte mit dieser E-Mail-Adresse ein Konto anlegen. Es gibt aber schon eines mit ihr. \
+         Wenn Sie das waren, melden Sie sich bitte mit der E-Mail-Adresse und Ihrem Passwort an:",
+        "Wenn Sie das nicht waren, brauchen Sie nichts zu tun.",
+    );
+    let english = (
+        "Somebody wants to make an account with this e-mail address, but there is one with it already. \
+         If that was you, please log in with the e-mail address and your password:",
+        "If it was not you, there is nothing to do.",
+    );
+    bilingual((to, app, subject), Core::Link(login), german, english)
 }
 
 /// A mail with a link by which the reader renews an account that ends at a time (milliseconds). Nobody
@@ -127,23 +163,35 @@ pub fn renewal(to: &str, app: &str, until_ms: i64, link: &str) -> Letter {
          pass it on.";
     let subject = "Konto verlängern / Renew your account";
     let (german, english) = ((&*german, german_end), (&*english, english_end));
-    bilingual((to, app, subject), link, german, english)
+    bilingual((to, app, subject), Core::Link(link), german, english)
 }
 
-/// What stands before the link and after it, in both languages.
+/// What a mail is there for: it stands in a line by itself.
+#[derive(Clone, Copy)]
+enum Core<'a> {
+    Link(&'a str),
+    Code(&'a str),
+}
+
+/// What stands before the core of a mail and after it, in both languages.
 fn bilingual(
     (to, app, subject): (&str, &str, &str),
-    link: &str,
+    core: Core<'_>,
     (german, german_end): (&str, &str),
     (english, english_end): (&str, &str),
 ) -> Letter {
+    let (Core::Link(line) | Core::Code(line)) = core;
     let text = format!(
-        "{german}\n\n{link}\n\n{german_end}\n\n--\n\n{english}\n\n{link}\n\n{english_end}\n"
+        "{german}\n\n{line}\n\n{german_end}\n\n--\n\n{english}\n\n{line}\n\n{english_end}\n"
     );
-    let shown = escape(link);
+    let line = escape(line);
+    let shown = match core {
+        Core::Link(_) => format!("<a href=\"{line}\">{line}</a>"),
+        Core::Code(_) => format!("<strong>{line}</strong>"),
+    };
     let part = |lang: &str, body: &str, end: &str| {
         format!(
-            "<div lang=\"{lang}\"><p>{}</p><p><a href=\"{shown}\">{shown}</a></p><p>{}</p></div>",
+            "<div lang=\"{lang}\"><p>{}</p><p>{shown}</p><p>{}</p></div>",
             escape(body),
             escape(end)
         )

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{Error, UserNid};
+use super::{Error, UserNid, oauth::Grant, sso::Origin};
 
 /// A device.
 #[derive(Clone, Debug)]
@@ -56,6 +56,44 @@ pub async fn upsert(
     )
     .fetch_one(conn)
     .await?)
+}
+
+/// Notes what the session of a device comes of: the session at an identity provider, and the client of
+/// OAuth 2.0; `None`: of none (any more).
+pub async fn update_origin(
+    conn: &mut PgConnection,
+    (user, device_no): (UserNid, i32),
+    (origin, grant): (Option<&Origin>, Option<Grant<'_>>),
+    now: i64,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "WITH no_provider AS (
+           DELETE FROM sso_session WHERE user_nid = $1 AND device_no = $2 AND $3::text IS NULL
+         ), no_client AS (
+           DELETE FROM oauth_session WHERE user_nid = $1 AND device_no = $2 AND $6::text IS NULL
+         ), provider AS (
+           INSERT INTO sso_session (user_nid, device_no, provider, subject, sid)
+           SELECT $1, $2, $3, $4, $5 WHERE $3::text IS NOT NULL
+           ON CONFLICT ON CONSTRAINT sso_session_pkey DO UPDATE
+             SET provider = EXCLUDED.provider, subject = EXCLUDED.subject, sid = EXCLUDED.sid
+         )
+         INSERT INTO oauth_session (user_nid, device_no, client_id, family_hash, granted_ts)
+         SELECT $1, $2, $6, $7, $8 WHERE $6::text IS NOT NULL
+         ON CONFLICT ON CONSTRAINT oauth_session_pkey DO UPDATE
+           SET client_id = EXCLUDED.client_id, family_hash = EXCLUDED.family_hash,
+               granted_ts = EXCLUDED.granted_ts",
+        user.0,
+        device_no,
+        origin.map(|origin| &*origin.provider),
+        origin.map(|origin| &*origin.subject),
+        origin.and_then(|origin| origin.sid.as_deref()),
+        grant.map(|grant| grant.client),
+        grant.map(|grant| grant.family_hash),
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Devices of a user, oldest first.

@@ -36,6 +36,7 @@ pub mod oauth;
 pub mod openid_tokens;
 pub mod outbox;
 pub mod partial;
+pub mod pending_accounts;
 pub mod presence;
 pub mod previews;
 pub mod profile_changes;

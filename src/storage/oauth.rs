@@ -74,40 +74,6 @@ pub struct Grant<'a> {
     pub family_hash: &'a [u8],
 }
 
-/// Notes by which client a device was logged in; `None`: by none of OAuth 2.0 (any more).
-pub async fn update_session(
-    conn: &mut PgConnection,
-    (user, device_no): (UserNid, i32),
-    grant: Option<Grant<'_>>,
-    now: i64,
-) -> Result<(), Error> {
-    let Some(grant) = grant else {
-        sqlx::query!(
-            "DELETE FROM oauth_session WHERE user_nid = $1 AND device_no = $2",
-            user.0,
-            device_no
-        )
-        .execute(conn)
-        .await?;
-        return Ok(());
-    };
-    sqlx::query!(
-        "INSERT INTO oauth_session (user_nid, device_no, client_id, family_hash, granted_ts)
-         VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT ON CONSTRAINT oauth_session_pkey DO UPDATE
-           SET client_id = EXCLUDED.client_id, family_hash = EXCLUDED.family_hash,
-               granted_ts = EXCLUDED.granted_ts",
-        user.0,
-        device_no,
-        grant.client,
-        grant.family_hash,
-        now
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
 /// The device whose refresh tokens begin like that.
 pub async fn find_family(
     conn: &mut PgConnection,

@@ -181,38 +181,6 @@ pub async fn delete_ids(conn: &mut PgConnection, user: UserNid) -> Result<(), Er
     Ok(())
 }
 
-/// Notes of which session at a provider a device was logged in; `None`: of none (any more).
-pub async fn update_session(
-    conn: &mut PgConnection,
-    (user, device_no): (UserNid, i32),
-    origin: Option<&Origin>,
-) -> Result<(), Error> {
-    let Some(origin) = origin else {
-        sqlx::query!(
-            "DELETE FROM sso_session WHERE user_nid = $1 AND device_no = $2",
-            user.0,
-            device_no
-        )
-        .execute(conn)
-        .await?;
-        return Ok(());
-    };
-    sqlx::query!(
-        "INSERT INTO sso_session (user_nid, device_no, provider, subject, sid)
-         VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT ON CONSTRAINT sso_session_pkey DO UPDATE
-           SET provider = EXCLUDED.provider, subject = EXCLUDED.subject, sid = EXCLUDED.sid",
-        user.0,
-        device_no,
-        origin.provider,
-        origin.subject,
-        origin.sid
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
 /// The session at a provider of which a device was logged in.
 pub async fn find_session(
     conn: &mut PgConnection,

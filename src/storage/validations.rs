@@ -51,13 +51,14 @@ pub async fn find_answered(
     .await?)
 }
 
-/// Opens a session, or goes on with the one of the same client secret; returns its id.
+/// Opens a session, or goes on with the one of the same client secret; returns its id. `None`: the same was
+/// asked for meanwhile.
 pub async fn upsert(
     conn: &mut PgConnection,
     asked: Asked<'_>,
     (sid, token_hash): (&str, &[u8]),
     (now, expires_ts): (i64, i64),
-) -> Result<String, Error> {
+) -> Result<Option<String>, Error> {
     // What is over begins anew, under another id.
     Ok(sqlx::query_scalar!(
         "INSERT INTO validation AS v (sid, purpose, address, secret_hash, token_hash, attempt,
@@ -68,6 +69,7 @@ pub async fn upsert(
            token_hash = EXCLUDED.token_hash, attempt = EXCLUDED.attempt, sends = v.sends + 1,
            tries = 0, next_link = EXCLUDED.next_link, validated_ts = NULL,
            expires_ts = EXCLUDED.expires_ts
+           WHERE v.attempt < EXCLUDED.attempt OR v.expires_ts <= $8
          RETURNING sid",
         sid,
         asked.purpose,
@@ -79,7 +81,7 @@ pub async fn upsert(
         now,
         expires_ts
     )
-    .fetch_one(conn)
+    .fetch_optional(conn)
     .await?)
 }
 
@@ -125,7 +127,7 @@ pub async fn take(
     now: i64,
 ) -> Result<Option<(String, i64)>, Error> {
     let row = sqlx::query!(
-        r#"UPDATE validation SET expires_ts = $4
+        r#"UPDATE validation SET expires_ts = 0
            WHERE sid = $1 AND secret_hash = $2 AND purpose = $3 AND expires_ts > $4
              AND validated_ts IS NOT NULL
            RETURNING address, validated_ts AS "validated_ts!""#,

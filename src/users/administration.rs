@@ -52,8 +52,8 @@ impl TryFrom<Option<String>> for UserType {
 }
 
 impl UserType {
-    /// As it is stored.
-    fn name(self) -> Option<&'static str> {
+    /// As it is stored, and signed where a shared secret makes an account.
+    pub fn name(self) -> Option<&'static str> {
         match self {
             Self::Unsaid | Self::Person => None,
             Self::Bot => Some("bot"),

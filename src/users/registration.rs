@@ -1,6 +1,7 @@
 //! Making accounts.
 
 use ruma::{OwnedUserId, ServerName, UserId};
+use sqlx::PgConnection;
 
 use super::{
     Error, passwords,
@@ -186,7 +187,8 @@ pub async fn create_external(
     Ok(nid)
 }
 
-async fn insert(
+/// Makes the account as part of a transaction, with a password that is hashed.
+pub(super) async fn insert(
     tx: &mut Tx,
     (nid, user): (UserNid, &UserId),
     hash: Option<&str>,
@@ -200,7 +202,8 @@ async fn insert(
     }
 }
 
-async fn add_address(
+/// Gives a new account the address that was proved, and when.
+pub(super) async fn add_address(
     tx: &mut Tx,
     user: UserNid,
     address: Option<(&str, i64)>,
@@ -269,11 +272,22 @@ pub fn random_token(length: usize) -> String {
 
 /// Uses a registration token up by one: those of the configuration have no limit.
 pub async fn use_token(ctx: &Context, token: &str) -> Result<(), Error> {
+    let mut conn = ctx.db.conn().await?;
+    use_token_in(ctx, &mut conn, token).await
+}
+
+/// [`use_token`] as part of a transaction.
+pub(super) async fn use_token_in(
+    ctx: &Context,
+    conn: &mut PgConnection,
+    token: &str,
+) -> Result<(), Error> {
     if is_configured(ctx, token) {
         return Ok(());
     }
-    let mut conn = ctx.db.conn().await?;
-    if storage::registration_tokens::use_one(&mut conn, token, now_ms()).await? {
+    // What no database can hold is none.
+    let is_text = !token.contains('\0');
+    if is_text && storage::registration_tokens::use_one(conn, token, now_ms()).await? {
         Ok(())
     } else {
         Err(Error::WrongToken)
@@ -284,6 +298,9 @@ pub async fn use_token(ctx: &Context, token: &str) -> Result<(), Error> {
 pub async fn is_token_valid(ctx: &Context, token: &str) -> Result<bool, Error> {
     if is_configured(ctx, token) {
         return Ok(true);
+    }
+    if token.contains('\0') {
+        return Ok(false);
     }
     let mut conn = ctx.db.conn().await?;
     Ok(storage::registration_tokens::is_valid(&mut conn, token, now_ms()).await?)

@@ -7,6 +7,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use ruma::{OwnedUserId, UserId};
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
+use sqlx::PgConnection;
 
 use super::{Error, tokens};
 use crate::{
@@ -96,11 +97,21 @@ pub(super) async fn is_owed(
 
 /// A user accepts all of it.
 pub async fn accept(ctx: &Context, user: UserNid) -> Result<(), Error> {
-    let (policies, versions) = current(of(ctx)?);
     let mut tx = ctx.db.begin().await?;
-    storage::terms::insert(&mut tx, user, &policies, &versions, now_ms()).await?;
+    accept_in(ctx, &mut tx, user).await?;
     tx.log(tokens::invalid_entry(user)).await?;
     tx.commit().await?;
+    Ok(())
+}
+
+/// [`accept`] as part of a transaction that makes the account.
+pub(super) async fn accept_in(
+    ctx: &Context,
+    conn: &mut PgConnection,
+    user: UserNid,
+) -> Result<(), Error> {
+    let (policies, versions) = current(of(ctx)?);
+    storage::terms::insert(conn, user, &policies, &versions, now_ms()).await?;
     Ok(())
 }
 

@@ -1,9 +1,10 @@
 //! Proofs that somebody reads an address: a mail with a link, which the reader opens (specification,
 //! "requestToken"). What a client knows of it is a session id and a secret of its own.
 
+use sqlx::PgConnection;
 use url::Url;
 
-use super::{Error, threepids, tokens};
+use super::{Error, threepids, tokens, typed_code};
 use crate::{
     clock::now_ms,
     config::Email,
@@ -12,19 +13,21 @@ use crate::{
         Mailer,
         text::{self, Confirmation},
     },
-    storage::{self, validations::Asked},
+    storage::{self, Tx, validations::Asked},
 };
 
 /// How long a link is good, and after that what it proved.
-const LIFE_MS: i64 = 3_600_000;
+pub(super) const LIFE_MS: i64 = 3_600_000;
 /// Mails to an address in a day, whoever asks for them and whatever for.
 const SENDS_MAX: i64 = 10;
 /// The day.
 pub const KEEP_MS: i64 = 24 * 3_600_000;
 /// Wrong tokens after which a link is good no more.
-const TRIES_MAX: i32 = 10;
+pub(super) const TRIES_MAX: i32 = 10;
 /// Characters of a client secret, and of a session id (specification).
 const ID_CHARS_MAX: usize = 255;
+/// Characters of a secret of ours at least: 32 random bytes.
+const SECRET_CHARS_MIN: usize = 43;
 /// Bytes of an address that a browser is sent to.
 const LINK_BYTES_MAX: usize = 1_024;
 
@@ -86,23 +89,16 @@ pub async fn request(
         next_link: request.next_link,
     };
     let token = tokens::fresh("ame");
-    let sid = tokens::fresh("ams");
     let mut tx = ctx.db.begin().await?;
     let is_known = storage::threepids::find_owner(&mut tx, &address).await?;
     let is_known = is_known.is_some();
     if is_known && purpose != Purpose::Password {
         return Err(Error::AddressInUse);
     }
-    if let Some(sid) = storage::validations::find_answered(&mut tx, asked, now).await? {
-        return Ok(sid);
-    }
-    if storage::validations::count_sends(&mut tx, &address, now - KEEP_MS).await? >= SENDS_MAX {
-        return Err(Error::TooManyMails);
-    }
-    let made = (&*sid, &tokens::hash(&token)[..]);
-    let times = (now, now + LIFE_MS);
-    let sid = storage::validations::upsert(&mut tx, asked, made, times).await?;
-    tx.commit().await?;
+    let sid = match note(tx, asked, &token, now).await? {
+        Noted::Before(sid) => return Ok(sid),
+        Noted::Now(sid) => sid,
+    };
     let what = match purpose {
         Purpose::Add => Confirmation::Address,
         Purpose::Register => Confirmation::Registration,
@@ -118,6 +114,91 @@ pub async fn request(
     } else {
         Err(Error::TooManyMails)
     }
+}
+
+/// A mail that is asked for.
+enum Noted {
+    /// It went out before: the session id.
+    Before(String),
+    /// It is to go out now.
+    Now(String),
+}
+
+/// Notes that a mail with a token goes out, unless that was done.
+async fn note(mut tx: Tx, asked: Asked<'_>, token: &str, now: i64) -> Result<Noted, Error> {
+    if let Some(sid) = storage::validations::find_answered(&mut tx, asked, now).await? {
+        return Ok(Noted::Before(sid));
+    }
+    let since = now - KEEP_MS;
+    if storage::validations::count_sends(&mut tx, asked.address, since).await? >= SENDS_MAX {
+        return Err(Error::TooManyMails);
+    }
+    let sid = tokens::fresh("ams");
+    let made = (&*sid, &tokens::hash(token)[..]);
+    let times = (now, now + LIFE_MS);
+    if let Some(sid) = storage::validations::upsert(&mut tx, asked, made, times).await? {
+        tx.commit().await?;
+        return Ok(Noted::Now(sid));
+    }
+    let sid = storage::validations::find_answered(&mut tx, asked, now).await?;
+    sid.map(Noted::Before).ok_or(Error::TooManyMails)
+}
+
+/// Sends a mail to an address of who registers, with a code that is typed where it was asked for, unless
+/// mail `attempt` was sent before; returns the session id. `secret` is what the browser keeps.
+///
+/// Whether somebody has the address the answer does not tell, nor the time that it takes: then the mail
+/// says so, with the address of the page (`login`) where its reader logs in, and no code is right.
+pub async fn request_code(
+    ctx: &Context,
+    (secret, email): (&str, &str),
+    attempt: i64,
+    login: &str,
+) -> Result<String, Error> {
+    let (mailer, config) = mail_of(ctx)?;
+    check_id(secret, "client_secret")?;
+    let address = threepids::canonical(email)?;
+    let asked = Asked {
+        purpose: Purpose::Register as i16,
+        address: &address,
+        secret_hash: &tokens::hash(secret),
+        attempt,
+        next_link: None,
+    };
+    let code = typed_code::fresh();
+    let mut tx = ctx.db.begin().await?;
+    let owner = storage::threepids::find_owner(&mut tx, &address).await?;
+    let (token, letter) = if owner.is_some() {
+        let letter = text::address_in_use(&address, &config.app_name, login);
+        (tokens::fresh("ame"), letter)
+    } else {
+        let shown = typed_code::shown(&code);
+        let letter = text::code(&address, &config.app_name, &shown);
+        (token_of(secret, &code), letter)
+    };
+    match note(tx, asked, &token, now_ms()).await? {
+        Noted::Before(sid) => Ok(sid),
+        Noted::Now(sid) if mailer.post(letter) => Ok(sid),
+        Noted::Now(_) => Err(Error::TooManyMails),
+    }
+}
+
+/// The token that a code is: who reads the database could guess a short code by its hash, but does not know
+/// the secret.
+fn token_of(secret: &str, code: &str) -> String {
+    format!("{secret} {code}")
+}
+
+/// Somebody types a code into the page that asked for it.
+pub async fn confirm_code(
+    ctx: &Context,
+    (sid, secret): (&str, &str),
+    text: &str,
+) -> Result<(), Error> {
+    // What is no code is a wrong one.
+    let code = typed_code::typed(text).unwrap_or_default();
+    confirm(ctx, sid, &token_of(secret, &code)).await?;
+    Ok(())
 }
 
 /// The reader of a mail confirms it; returns where the browser is sent, if anywhere.
@@ -143,10 +224,24 @@ pub async fn take(
     check_id(sid, "sid")?;
     check_id(client_secret, "client_secret")?;
     let mut conn = ctx.db.conn().await?;
-    let secret = tokens::hash(client_secret);
+    take_in(&mut conn, purpose, (sid, client_secret)).await
+}
+
+/// [`take`] as part of a transaction.
+pub(super) async fn take_in(
+    conn: &mut PgConnection,
+    purpose: Purpose,
+    (sid, secret): (&str, &str),
+) -> Result<(String, i64), Error> {
+    let secret = tokens::hash(secret);
     let proof = (sid, &secret[..]);
-    let taken = storage::validations::take(&mut conn, purpose as i16, proof, now_ms()).await?;
+    let taken = storage::validations::take(conn, purpose as i16, proof, now_ms()).await?;
     taken.ok_or(Error::AddressUnproved)
+}
+
+/// Whether a text can be a secret that a browser keeps: one that others do not guess.
+pub(super) fn is_secret(text: &str) -> bool {
+    text.len() >= SECRET_CHARS_MIN && check_id(text, "client_secret").is_ok()
 }
 
 fn check_id(id: &str, name: &'static str) -> Result<(), Error> {

@@ -9,7 +9,7 @@ use serde_json::json;
 use sha1::Sha1;
 
 use crate::http::{App, error::ApiError, reply::Object, request::Body};
-use crate::users::registration;
+use crate::users::{administration::UserType, registration};
 
 /// Nonces that wait to be used.
 const NONCES_MAX: u64 = 1_000;
@@ -65,7 +65,8 @@ struct Registration {
     password: String,
     #[serde(default)]
     admin: bool,
-    user_type: Option<String>,
+    #[serde(default)]
+    user_type: UserType,
     displayname: Option<String>,
     mac: String,
 }
@@ -89,7 +90,7 @@ async fn register(
     }
     let server_name = app.ctx.server_name();
     let user = registration::user_id(server_name, &wanted.username.to_lowercase())?;
-    let kind = wanted.user_type.as_deref();
+    let kind = wanted.user_type.name();
     registration::create_account(
         &app.ctx,
         &user,
@@ -117,7 +118,7 @@ fn is_authentic(secret: &str, wanted: &Registration) -> bool {
     };
     let admin = if wanted.admin { "admin" } else { "notadmin" };
     let mut parts = vec![&*wanted.nonce, &*wanted.username, &*wanted.password, admin];
-    parts.extend(wanted.user_type.as_deref());
+    parts.extend(wanted.user_type.name());
     mac.update(parts.join("\0").as_bytes());
     let given: Vec<u8> = (0..wanted.mac.len() / 2)
         .map_while(|i| u8::from_str_radix(wanted.mac.get(2 * i..2 * i + 2)?, 16).ok())

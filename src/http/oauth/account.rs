@@ -57,7 +57,7 @@ async fn show(
     Asked(request): Asked<Request>,
 ) -> Result<Response, ApiError> {
     let Some(browser) = &visitor.browser else {
-        return Ok(enter::ask(&visitor, &way));
+        return enter::ask(&visitor, &way).await;
     };
     let page = Page {
         visitor: &visitor,

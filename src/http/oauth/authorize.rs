@@ -175,10 +175,10 @@ async fn show(
         Ok(ready) => ready,
         Err(answer) => return Ok(answer),
     };
-    Ok(match visitor.browser {
-        Some(_) => consent(&visitor, &heard),
-        None => enter::ask(&visitor, &way),
-    })
+    match visitor.browser {
+        Some(_) => Ok(consent(&visitor, &heard)),
+        None => enter::ask(&visitor, &way).await,
+    }
 }
 
 /// `POST /_matrix/oauth2/authorize`

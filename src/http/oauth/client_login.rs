@@ -68,17 +68,21 @@ fn refusal(visitor: &Visitor) -> Response {
 }
 
 /// `GET /_matrix/oauth2/sso`
-async fn show(visitor: Visitor, way: Asked<enter::Way>, Asked(asked): Asked<Wanted>) -> Response {
+async fn show(
+    visitor: Visitor,
+    way: Asked<enter::Way>,
+    Asked(asked): Asked<Wanted>,
+) -> Result<Response, ApiError> {
     let Some(url) = sso::redirect_url(&asked.redirect_url) else {
-        return refusal(&visitor);
+        return Ok(refusal(&visitor));
     };
     if visitor.browser.is_none() {
-        return enter::ask(&visitor, &way);
+        return enter::ask(&visitor, &way).await;
     }
     let who = format!("<strong>{}</strong>", escape(&place(&visitor, &url)));
     let body = warning(&visitor, &who) + &decision(&visitor, "");
     let title = visitor.say("Zugriff erlauben?", "Allow access?");
-    visitor.page(StatusCode::OK, title, &body, &source(&url))
+    Ok(visitor.page(StatusCode::OK, title, &body, &source(&url)))
 }
 
 /// `POST /_matrix/oauth2/sso`

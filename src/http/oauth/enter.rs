@@ -1,28 +1,24 @@
-//! How people log in on our pages: by password, through an identity provider, or by making an account.
+//! How people log in on our pages: by password, through an identity provider, or by making an account
+//! (`register`).
 
 use std::fmt::Write as _;
 
 use axum::response::Response;
 use http::StatusCode;
-use ruma::OwnedUserId;
+use ruma::UserId;
 use serde::Deserialize;
-use url::form_urlencoded;
 
 use super::{
     ApiError, App,
     client_login::provider_path,
-    makes_accounts,
+    makes_accounts, register,
     visitor::{Asked, Given, Visitor, logged_in},
 };
 use crate::{
-    http::{
-        limits::Kind,
-        page::{alert, credentials},
-        terms::{fields, has_read},
-    },
+    http::page::{alert, credentials},
     mail::text::escape,
     storage::UserNid,
-    users::{self, oauth::browser, passwords, registration, terms},
+    users::{self, oauth::browser, passwords},
 };
 
 /// What the query of a page says about how to come in.
@@ -40,55 +36,56 @@ impl Way {
         let wants = self.enter == "create" || (self.prompt == "create" && self.enter.is_empty());
         wants && makes_accounts(&app.ctx)
     }
+
+    /// Whether somebody is to type a code out of a mail.
+    fn is_code(&self, app: &App) -> bool {
+        self.enter == register::CODE && makes_accounts(&app.ctx)
+    }
 }
 
-type Wrong<'a> = Option<(StatusCode, &'a str)>;
+/// What went wrong, for the reader.
+pub(super) type Wrong<'a> = Option<(StatusCode, &'a str)>;
 
 /// The page where somebody logs in who is not.
-pub(super) fn ask(visitor: &Visitor, way: &Asked<Way>) -> Response {
-    if way.0.is_create(&visitor.app) {
-        register_form(visitor, &Given::default(), None)
+pub(super) async fn ask(visitor: &Visitor, way: &Asked<Way>) -> Result<Response, ApiError> {
+    if way.0.is_code(&visitor.app) {
+        register::resume(visitor).await
+    } else if way.0.is_create(&visitor.app) {
+        register::ask(visitor).await
     } else {
-        form(visitor, "", None)
+        Ok(form(visitor, "", None))
     }
 }
 
 /// Somebody logs in, or makes an account; then the page is shown again.
 pub(super) async fn submit(visitor: &Visitor, given: &Given) -> Result<Response, ApiError> {
-    let user = if given.step == "register" {
-        match register(visitor, given).await? {
-            Ok(user) => user,
-            Err(wrong) => {
-                let wrong = Some((StatusCode::BAD_REQUEST, &*wrong));
-                return Ok(register_form(visitor, given, wrong));
-            }
+    if given.step != "login" {
+        return register::submit(visitor, given).await;
+    }
+    let named = (&*given.user, &*given.password);
+    let whence = (visitor.address, visitor.language);
+    match credentials::check(&visitor.app, whence, named).await? {
+        Ok(user) => enter(visitor, &user, &visitor.here).await,
+        Err(text) => {
+            let wrong = Some((StatusCode::FORBIDDEN, text));
+            Ok(form(visitor, &given.user, wrong))
         }
-    } else {
-        let named = (&*given.user, &*given.password);
-        let whence = (visitor.address, visitor.language);
-        match credentials::check(&visitor.app, whence, named).await? {
-            Ok(user) => user,
-            Err(text) => {
-                let wrong = Some((StatusCode::FORBIDDEN, text));
-                return Ok(form(visitor, &given.user, wrong));
-            }
-        }
-    };
-    let nid = visitor.app.ctx.db.ids.user(&user).await?;
+    }
+}
+
+/// Logs a browser in, and sends it on.
+pub(super) async fn enter(
+    visitor: &Visitor,
+    user: &UserId,
+    location: &str,
+) -> Result<Response, ApiError> {
+    let nid = visitor.app.ctx.db.ids.user(user).await?;
     let token = browser::open(&visitor.app.ctx, nid, None).await?;
-    Ok(logged_in(visitor.base(), Some(&token), &visitor.here))
+    Ok(logged_in(visitor.base(), Some(&token), location))
 }
 
-/// This page, where people come in in that way.
-fn here(visitor: &Visitor, way: &str) -> String {
-    let (path, query) = visitor.here.split_once('?').unwrap_or((&visitor.here, ""));
-    let pairs = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name != "enter");
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    query.extend_pairs(pairs).append_pair("enter", way);
-    format!("{path}?{}", query.finish())
-}
-
-fn link(address: &str, text: &str) -> String {
+/// A link in a line of its own.
+pub(super) fn link(address: &str, text: &str) -> String {
     format!(
         "<p><a href=\"{}\">{}</a></p>",
         escape(address),
@@ -117,7 +114,7 @@ fn form(visitor: &Visitor, user: &str, wrong: Wrong<'_>) -> Response {
     );
     if makes_accounts(&visitor.app.ctx) {
         let text = visitor.say("Ein Konto anlegen", "Create an account");
-        body += &link(&here(visitor, "create"), text);
+        body += &link(&visitor.entered_by("create"), text);
     }
     let status = wrong.map_or(StatusCode::OK, |(status, _)| status);
     visitor.page(status, title, &body, "")
@@ -149,112 +146,6 @@ pub(super) fn new_password<'a>(visitor: &Visitor, given: &'a Given) -> Result<&'
         return Err(format!("{text} {length_min}"));
     }
     Ok(&given.new_password)
-}
-
-fn register_form(visitor: &Visitor, given: &Given, wrong: Wrong<'_>) -> Response {
-    let title = visitor.say("Ein Konto anlegen", "Create an account");
-    let config = &visitor.app.ctx.config;
-    let name = format!(
-        "<p><label for=\"user\">{}</label><input id=\"user\" name=\"user\" value=\"{}\" required \
-         autocomplete=\"username\" autocapitalize=\"none\" spellcheck=\"false\" \
-         aria-describedby=\"alert\"></p>",
-        visitor.say("Gewünschter Name", "The name that you want"),
-        escape(&given.user),
-    );
-    let token = format!(
-        "<p><label for=\"token\">{}</label><input id=\"token\" name=\"token\" value=\"{}\" \
-         required autocomplete=\"off\" aria-describedby=\"alert\"></p>",
-        visitor.say("Token für die Registrierung", "Registration token"),
-        escape(&given.token)
-    );
-    let terms = config.terms.as_ref();
-    let terms = terms.map(|terms| fields(terms, visitor.language));
-    let token = if config.registration.require_token {
-        &*token
-    } else {
-        ""
-    };
-    let all = name + &new_password_fields(visitor) + token + &terms.unwrap_or_default();
-    let body = format!(
-        "{}<form method=\"post\">{}{all}<button type=\"submit\" name=\"step\" \
-         value=\"register\">{title}</button></form>{}",
-        alert(wrong.map(|(_, text)| text)),
-        visitor.seal(),
-        link(
-            &here(visitor, "login"),
-            visitor.say("Ich habe schon ein Konto", "I have an account already")
-        )
-    );
-    let status = wrong.map_or(StatusCode::OK, |(status, _)| status);
-    visitor.page(status, title, &body, "")
-}
-
-/// Makes an account; or says what to tell the reader.
-async fn register(
-    visitor: &Visitor,
-    given: &Given,
-) -> Result<Result<OwnedUserId, String>, ApiError> {
-    let app = &visitor.app;
-    if !makes_accounts(&app.ctx) {
-        return Err(users::Error::RegistrationClosed.into());
-    }
-    app.limits
-        .check_address(Kind::Registration, visitor.address)?;
-    let terms = app.ctx.config.terms.as_ref();
-    let agreed = (given.agreed.is_some(), &*given.version);
-    let has_read = terms.is_none_or(|terms| has_read(terms, agreed));
-    if !has_read {
-        let text = visitor.say(
-            "Sie haben noch nicht zugestimmt, oder die Texte haben sich geändert.",
-            "You have not agreed yet, or the texts have changed.",
-        );
-        return Ok(Err(text.to_owned()));
-    }
-    let password = match new_password(visitor, given) {
-        Ok(password) => password,
-        Err(text) => return Ok(Err(text)),
-    };
-    match make(app, given, password).await {
-        Ok(user) => Ok(Ok(user)),
-        Err(error) => match refusal(visitor, &error) {
-            Some(text) => Ok(Err(text.to_owned())),
-            None => Err(error.into()),
-        },
-    }
-}
-
-async fn make(app: &App, given: &Given, password: &str) -> Result<OwnedUserId, users::Error> {
-    let ctx = &app.ctx;
-    let user = registration::user_id(ctx.server_name(), &given.user)?;
-    registration::check_reserved(ctx, &user, None)?;
-    registration::check_available(ctx, &user).await?;
-    if ctx.config.registration.require_token {
-        registration::use_token(ctx, &given.token).await?;
-    }
-    registration::create_account(ctx, &user, Some(password), (false, None), None).await?;
-    if ctx.config.terms.is_some() {
-        terms::accept(ctx, ctx.db.ids.user(&user).await?).await?;
-    }
-    Ok(user)
-}
-
-/// What to tell somebody who gets no account, where it is up to them.
-fn refusal<'a>(visitor: &Visitor, error: &users::Error) -> Option<&'a str> {
-    let language = visitor.language;
-    match error {
-        users::Error::NameTaken | users::Error::Exclusive(_) => {
-            Some(language.pick("Dieser Name ist vergeben.", "This name is taken."))
-        }
-        users::Error::NameInvalid(_) => Some(language.pick(
-            "Ein Name besteht aus a-z, 0-9 und . _ = - / +.",
-            "A name consists of a-z, 0-9 and . _ = - / +.",
-        )),
-        users::Error::WrongToken => Some(language.pick(
-            "Dieses Token gilt nicht oder nicht mehr.",
-            "This token is not valid, or not any more.",
-        )),
-        _ => None,
-    }
 }
 
 /// Whether somebody who is logged in has a password.

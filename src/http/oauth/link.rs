@@ -48,7 +48,7 @@ async fn show(
     Asked(link): Asked<Link>,
 ) -> Result<Response, ApiError> {
     if visitor.browser.is_none() {
-        return Ok(enter::ask(&visitor, &way));
+        return enter::ask(&visitor, &way).await;
     }
     if link.user_code.is_empty() {
         return Ok(form(&visitor, "", None));

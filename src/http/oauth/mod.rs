@@ -7,6 +7,7 @@ mod client_login;
 mod endpoints;
 mod enter;
 mod link;
+mod register;
 mod visitor;
 
 use axum::{
@@ -75,10 +76,9 @@ fn config(ctx: &Context) -> Result<&OAuth, ApiError> {
     })
 }
 
-/// Whether people can make an account on our pages: where an address has to be proved, clients do it.
+/// Whether people can make an account on our pages.
 fn makes_accounts(ctx: &Context) -> bool {
-    let registration = &ctx.config.registration;
-    registration.open && !registration.require_email
+    ctx.config.registration.open
 }
 
 /// `GET /_matrix/client/v1/auth_metadata`

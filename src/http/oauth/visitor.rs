@@ -9,7 +9,7 @@ use axum::{
 };
 use http::{HeaderMap, Method, StatusCode, request::Parts};
 use serde::Deserialize;
-use url::Url;
+use url::{Url, form_urlencoded};
 
 use super::{ApiError, App, config};
 use crate::{
@@ -20,7 +20,10 @@ use crate::{
         sso::cookie_named,
     },
     mail::text::{Language, escape},
-    users::oauth::browser::{self, Browser},
+    users::{
+        oauth::browser::{self, Browser},
+        pending_accounts,
+    },
 };
 
 /// Bytes of a form.
@@ -33,6 +36,8 @@ pub(super) struct Visitor {
     pub(super) address: Option<SocketAddr>,
     /// The browser, if somebody is logged in.
     pub(super) browser: Option<Browser>,
+    /// What the browser keeps of an account that it asked for, which waits for a code.
+    pub(super) secret: Option<String>,
     /// The page, with its query.
     pub(super) here: String,
 }
@@ -58,6 +63,7 @@ impl FromRequestParts<App> for Visitor {
             language,
             address,
             browser,
+            secret: cookie_named(&parts.headers, &pending_name(base)),
             here: here.map_or("/", |here| here.as_str()).to_owned(),
         })
     }
@@ -89,21 +95,29 @@ fn cookie_name(base: &str) -> &'static str {
     }
 }
 
+/// The cookie of an account that waits for a code.
+fn pending_name(base: &str) -> String {
+    format!("{}-new", cookie_name(base))
+}
+
 fn cookie(headers: &HeaderMap, base: &str) -> Option<String> {
     cookie_named(headers, cookie_name(base))
 }
 
 /// Sends a browser on that is logged in now (`None`: that is not any more).
 pub(in crate::http) fn logged_in(base: &str, token: Option<&str>, location: &str) -> Response {
-    let secure = if is_secure(base) { "; Secure" } else { "" };
-    let age = token.map_or(0, |_| browser::LIFE_MS / 1_000);
-    // Lax: it is a link from a client by which people come.
-    let cookie = format!(
-        "{}={}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}",
-        cookie_name(base),
-        token.unwrap_or_default()
-    );
+    let kept = token.map(|token| (token, browser::LIFE_MS));
+    let cookie = cookie_of(base, cookie_name(base), kept);
     redirection(StatusCode::SEE_OTHER, location, [&*cookie])
+}
+
+/// A cookie for our pages, with how long it is kept (milliseconds); `None`: it is not any more.
+fn cookie_of(base: &str, name: &str, kept: Option<(&str, i64)>) -> String {
+    let secure = if is_secure(base) { "; Secure" } else { "" };
+    let (value, ms) = kept.unwrap_or_default();
+    let age = ms / 1_000;
+    // Lax: it is a link from a client by which people come.
+    format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}")
 }
 
 impl Visitor {
@@ -154,6 +168,34 @@ impl Visitor {
         browser.filter(|browser| browser.has_sealed(&given.seal))
     }
 
+    /// Sends the browser on, which keeps (`None`: not any more) the secret of an account that waits for a
+    /// code.
+    pub(super) fn waiting(&self, secret: Option<&str>, location: &str) -> Response {
+        let cookie = self.pending_cookie(secret);
+        redirection(StatusCode::SEE_OTHER, location, [&*cookie])
+    }
+
+    /// The cookie with that secret; `None`: it is not kept any more.
+    pub(super) fn pending_cookie(&self, secret: Option<&str>) -> String {
+        let kept = secret.map(|secret| (secret, pending_accounts::LIFE_MS));
+        cookie_of(self.base(), &pending_name(self.base()), kept)
+    }
+
+    /// This page, where people come in in that way; empty: as the client led here.
+    pub(super) fn entered_by(&self, way: &str) -> String {
+        let (path, query) = self.here.split_once('?').unwrap_or((&self.here, ""));
+        let pairs = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name != "enter");
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(pairs);
+        if !way.is_empty() {
+            query.append_pair("enter", way);
+        }
+        match &*query.finish() {
+            "" => path.to_owned(),
+            query => format!("{path}?{query}"),
+        }
+    }
+
     /// Logs the browser out, and shows the page again.
     pub(super) async fn leave(&self, browser: &Browser) -> Result<Response, ApiError> {
         browser::close(&self.app.ctx, browser).await?;
@@ -174,6 +216,11 @@ pub(super) struct Given {
     pub(super) new_password: String,
     pub(super) again: String,
     pub(super) token: String,
+    pub(super) email: String,
+    /// By which a registration is known that is sent twice.
+    pub(super) key: String,
+    /// Number of the newest mail that the reader knew of.
+    pub(super) attempt: String,
     /// Set where the box is checked.
     pub(super) agreed: Option<String>,
     /// Versions of the terms that were shown.
@@ -190,7 +237,7 @@ pub(super) struct Given {
 impl Given {
     /// Whether somebody logs in by it, or makes an account.
     pub(super) fn enters(&self) -> bool {
-        matches!(&*self.step, "login" | "register")
+        matches!(&*self.step, "login" | "register" | "confirm" | "again")
     }
 }
 

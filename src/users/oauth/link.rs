@@ -2,7 +2,10 @@
 //! user types it in a browser.
 
 use super::{
-    super::tokens::{self, Granted, Tokens},
+    super::{
+        tokens::{self, Granted, Tokens},
+        typed_code,
+    },
     Error,
     browser::Browser,
     clients::Client,
@@ -21,9 +24,6 @@ pub const LIFE_S: i64 = 900;
 pub const INTERVAL_S: i64 = 5;
 /// What it may be too early, in milliseconds: what it counts and what we do differ.
 const EARLY_MS: i64 = 1_000;
-/// Letters of a code: none that is read as another, and none that make words.
-const LETTERS: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
-const CODE_CHARS: usize = 8;
 /// How often a code is drawn that is another's.
 const DRAWS: usize = 5;
 
@@ -34,23 +34,6 @@ pub struct Begun {
     pub device_code: String,
     /// The code that the user types.
     pub user_code: String,
-}
-
-/// A code as people are shown it.
-fn shown(code: &str) -> String {
-    let (first, second) = code.split_at(CODE_CHARS / 2);
-    format!("{first}-{second}")
-}
-
-/// A code as people type it: with hyphens, spaces and small letters as they like. `None`: it is none.
-fn typed(text: &str) -> Option<String> {
-    let kept = text.chars().filter(char::is_ascii_alphanumeric);
-    let code: String = kept
-        .map(|c| c.to_ascii_uppercase())
-        .take(CODE_CHARS + 1)
-        .collect();
-    let is_code = code.len() == CODE_CHARS && code.bytes().all(|byte| LETTERS.contains(&byte));
-    is_code.then_some(code)
 }
 
 /// A device begins to wait.
@@ -68,12 +51,11 @@ pub async fn begin(ctx: &Context, client: &Client, scope: &Scope) -> Result<Begu
     let hash = tokens::hash(&device_code);
     let mut conn = ctx.db.conn().await?;
     for _ in 0..DRAWS {
-        let draw = |_| char::from(LETTERS[rand::random_range(0..LETTERS.len())]);
-        let user_code: String = (0..CODE_CHARS).map(draw).collect();
+        let user_code = typed_code::fresh();
         if storage::oauth::insert_link(&mut conn, (&hash, &user_code), &link).await? {
             return Ok(Begun {
                 device_code,
-                user_code: shown(&user_code),
+                user_code: typed_code::shown(&user_code),
             });
         }
     }
@@ -82,7 +64,7 @@ pub async fn begin(ctx: &Context, client: &Client, scope: &Scope) -> Result<Begu
 
 /// The device that waits for what a user typed; with its code.
 pub async fn find(ctx: &Context, text: &str) -> Result<Option<(String, Link)>, Error> {
-    let Some(code) = typed(text) else {
+    let Some(code) = typed_code::typed(text) else {
         return Ok(None);
     };
     let mut conn = ctx.db.conn().await?;
@@ -135,27 +117,4 @@ pub async fn poll(
     let of = (&*browser, client);
     let granted = code::grant(ctx, tokens, UserNid(user), of, &link.device_id).await?;
     Ok((granted, link.scope))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{shown, typed};
-
-    #[test]
-    fn codes_are_typed_as_people_like() {
-        assert_eq!(shown("BCDFGHJK"), "BCDF-GHJK");
-        for good in ["BCDF-GHJK", "bcdfghjk", " bcdf ghjk ", "b-c-d-f-g-h-j-k"] {
-            assert_eq!(typed(good).as_deref(), Some("BCDFGHJK"), "{good}");
-        }
-        for bad in [
-            "",
-            "BCDF",
-            "BCDFGHJKL",
-            "ABCDEFGH",
-            "BCDF-GHJ1",
-            &"B".repeat(10_000),
-        ] {
-            assert_eq!(typed(bad), None, "{bad}");
-        }
-    }
 }

@@ -105,7 +105,6 @@ impl Tokens {
             return Err(Error::Invalid("nobody logs in with a dehydrated device"));
         }
         storage::tokens::delete_of_devices(&mut tx, user_nid, &[no]).await?;
-        storage::sso::update_session(&mut tx, (user_nid, no), cause.origin).await?;
         let family = cause.client.map(|_| fresh("amr"));
         let family_hash = family.as_deref().map(hash);
         let of_client = cause.client.zip(family_hash.as_ref());
@@ -113,7 +112,8 @@ impl Tokens {
             client,
             family_hash,
         });
-        storage::oauth::update_session(&mut tx, (user_nid, no), grant, now).await?;
+        let causes = (cause.origin, grant);
+        storage::devices::update_origin(&mut tx, (user_nid, no), causes, now).await?;
         let mut granted = Granted {
             device_id,
             access_token: fresh("amt"),

@@ -142,26 +142,63 @@ pub(crate) async fn register_with_secret(
     name: &str,
     secret: &str,
 ) -> (u16, Value) {
+    register_as(server, (name, secret), &Value::Null).await
+}
+
+/// The same, as an account of a type.
+async fn register_as(
+    server: &Server,
+    (name, secret): (&str, &str),
+    user_type: &Value,
+) -> (u16, Value) {
     use std::fmt::Write as _;
 
     use hmac::{Hmac, KeyInit, Mac};
     let nonce: Value = server.document("/_synapse/admin/v1/register").await;
     let nonce = nonce["nonce"].as_str().unwrap();
     let mut mac = Hmac::<sha1::Sha1>::new_from_slice(secret.as_bytes()).unwrap();
-    mac.update(
-        [nonce, name, "a password of some length", "admin"]
-            .join("\0")
-            .as_bytes(),
-    );
+    let mut signed = vec![nonce, name, "a password of some length", "admin"];
+    signed.extend(user_type.as_str());
+    mac.update(signed.join("\0").as_bytes());
     let mut hex = String::new();
     for byte in mac.finalize().into_bytes() {
         write!(hex, "{byte:02x}").unwrap();
     }
     let body = json!({
         "nonce": nonce, "username": name, "password": "a password of some length",
-        "admin": true, "mac": hex,
+        "admin": true, "mac": hex, "user_type": user_type,
     });
     post(server, "/_synapse/admin/v1/register", body).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_made_by_the_shared_secret_are_of_a_type_that_there_is() {
+    let server = Server::with("[registration]\nshared_secret = \"test secret\"\n", None).await;
+    for (name, user_type) in [
+        ("nobody", json!(null)),
+        ("robot", json!("bot")),
+        ("help", json!("support")),
+    ] {
+        let (status, body) = register_as(&server, (name, "test secret"), &user_type).await;
+        assert_eq!(status, 200, "{body}");
+        let token = body["access_token"].as_str().unwrap();
+        let id = body["user_id"].as_str().unwrap();
+        let path = format!("/_synapse/admin/v2/users/{}", crate::rig::enc(id));
+        let url = server.url(&path);
+        let asked = crate::rig::http::client().get(url).bearer_auth(token);
+        let shown: Value = asked.ask().await.unwrap().json().await.unwrap();
+        assert_eq!(shown["user_type"], user_type, "{shown}");
+    }
+    for user_type in [json!("robot"), json!(""), json!(true)] {
+        let (status, body) = register_as(&server, ("eve", "test secret"), &user_type).await;
+        assert_eq!(
+            (status, &body["errcode"]),
+            (400, &json!("M_BAD_JSON")),
+            "{body}"
+        );
+    }
+    let (status, body) = register_as(&server, ("eve", "test secret"), &json!("bot")).await;
+    assert_eq!(status, 200, "nobody was made of it: {body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,7 @@ mod media_use;
 mod moderation;
 mod notifications;
 mod oauth;
+mod oauth_register;
 mod owned_state;
 mod peeking;
 pub(crate) mod presence;
