@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     clock::now_ms,
-    event::{pdu::Pdu, sticky},
+    event::{media, pdu::Pdu, sticky},
     storage::{
         self,
         append::{Batch, CountRow, EventRow, MemberRow, RoomRow, append, flag},
@@ -123,6 +123,7 @@ impl Plan {
         if sticks && given_seq.is_none() && flags & (flag::OUTLIER | flag::REJECTED) == 0 {
             self.stick(&pdu, nid, flags);
         }
+        self.refer(rooms, &pdu, nid).await?;
         let hash = hash_of(&pdu.event_id)
             .ok_or_else(|| Error::Invalid("event id of an old room version".to_owned()))?;
         let (key, tail) = split_hash(&hash);
@@ -167,6 +168,20 @@ impl Plan {
         }
         let row = ends.map(|ends| (self.room.nid.0, nid, ends));
         self.batch.sticky.extend(row);
+    }
+
+    /// Notes which media of ours an event names, whatever becomes of it: as long as we hold it, somebody may
+    /// show them.
+    async fn refer(&mut self, rooms: &Rooms, pdu: &Pdu, nid: i64) -> Result<(), Error> {
+        let own = rooms.ctx().server_name();
+        let ids = media::named(own, &pdu.json);
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let (room, server) = (self.room.nid.0, rooms.ctx().db.ids.server(own).await?.0);
+        let rows = ids.into_iter().map(|id| (room, nid, server, id.to_owned()));
+        self.batch.media.extend(rows);
+        Ok(())
     }
 
     /// What an event does to unread counts: flags for all, rows for single users.

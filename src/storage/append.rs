@@ -66,6 +66,8 @@ pub struct Batch {
     pub pruned: Vec<(i64, i64, bool, Vec<u8>)>,
     /// Sticky events: (room, event, until when).
     pub sticky: Vec<(i64, i64, i64)>,
+    /// What events name that may be media of ours: (room, event, our server, media id).
+    pub media: Vec<(i64, i64, i32, String)>,
 }
 
 /// A row of `room_head`.
@@ -241,6 +243,7 @@ pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Resu
         redactions,
         pruned,
         sticky,
+        media,
         ..
     } = batch;
     let relations: Vec<&RelationRow> = events
@@ -253,7 +256,7 @@ pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Resu
              $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33,
              $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50,
              $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, $67,
-             $68, $69, $70, $71, $72, $73, $74, $75)"#,
+             $68, $69, $70, $71, $72, $73, $74, $75, $76, $77, $78, $79)"#,
         now_ms,
         column!(rooms, room),
         column!(rooms, rev),
@@ -337,7 +340,11 @@ pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Resu
         column!(relations, edit_ts) as &[Option<i64>],
         column!(sticky, 0),
         column!(sticky, 1),
-        column!(sticky, 2)
+        column!(sticky, 2),
+        column!(media, 0),
+        column!(media, 1),
+        column!(media, 2),
+        column!(media, 3)
     )
     .fetch_all(conn)
     .await?;

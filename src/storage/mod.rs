@@ -24,6 +24,7 @@ pub mod locks;
 pub mod login_tokens;
 pub mod mail_rooms;
 pub mod media;
+pub mod media_refs;
 pub mod media_use;
 pub mod memberships;
 pub mod moderation;
