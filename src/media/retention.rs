@@ -1,11 +1,12 @@
 //! Uploads of our users that nobody has looked at for long, and that nothing refers to any more (docs/media.md,
 //! docs/adr/0010).
 //!
-//! A file that somebody may still show must not go. So whatever is not known keeps it, and what is known is looked at
-//! once more by who deletes, after the rows are locked: an event that names an upload locks its row until it is
-//! committed, so that one of the two sees the other. Profiles and account data take no such lock. Who writes the
-//! address of a file there in the moment in which it goes has not looked at it for all those days: its last access
-//! would keep it.
+//! A file that somebody may still show must not go. So whatever is not known keeps it, and who deletes looks again
+//! which events name it, after the rows are locked: an event that names an upload locks its row until it is
+//! committed, so that one of the two sees the other. What else may refer to it is looked at just before, without
+//! locks: they would hold up every event for as long as that takes. Who writes the address of a file into a profile
+//! or account data in that very moment has not looked at it for all those days, since that would keep it; and an
+//! encrypted message that comes now was sent within a day of the upload only if history is being fetched.
 
 use std::collections::HashSet;
 
@@ -65,20 +66,18 @@ async fn advance(media: &Media, days: u32) -> Result<Option<u64>, Error> {
         return Ok(None);
     }
     let before = now_ms() - i64::from(days) * DAY_MS;
-    let page = media_refs::list_uploads(&mut tx, after, before, ROWS).await?;
-    let mut left = unnamed(media, &mut tx, &page).await?;
+    let page = media_refs::list_uploads(&mut tx, after, ROWS).await?;
+    let mut left = unnamed(media, &mut tx, &page, before).await?;
     for nids in left.clone().chunks(NEAR_AT_ONCE) {
-        let near: HashSet<i64> = media_refs::insert_near(&mut tx, nids)
-            .await?
-            .into_iter()
-            .collect();
+        let near = media_refs::insert_near(&mut tx, nids).await?;
         left.retain(|nid| !near.contains(nid));
     }
     let mut deleted = 0;
     if !left.is_empty() {
-        // What follows sees what was committed until then: references among it.
+        let left = media_refs::list_unmentioned(&mut tx, &left).await?;
         let locked = media_refs::lock(&mut tx, &left).await?;
-        let nids = free(&mut tx, &locked, before).await?;
+        // This sees what was committed until now.
+        let nids = media_refs::list_unnamed(&mut tx, &locked, before).await?;
         deleted = storage::media::delete(&mut tx, &nids).await?;
     }
     media_refs::advance_sweep(&mut tx, next(&page), now_ms()).await?;
@@ -92,36 +91,30 @@ fn next(page: &[Upload]) -> Option<i64> {
     page.last().filter(|_| full).map(|upload| upload.nid)
 }
 
-/// Which of some uploads can go: all there is to know is looked at.
-async fn free(conn: &mut PgConnection, nids: &[i64], before: i64) -> Result<Vec<i64>, Error> {
-    let mut unneeded = Vec::new();
-    for some in nids.chunks(NEAR_AT_ONCE) {
-        unneeded.extend(media_refs::list_unneeded(conn, some, before).await?);
-    }
-    if unneeded.is_empty() {
-        return Ok(unneeded);
-    }
-    Ok(media_refs::list_unmentioned(conn, &unneeded).await?)
-}
-
-/// Those of a page that are old, that the configuration does not name and no event is noted for. What users of application services upload others of
-/// them may show: which, and when, nobody here knows, so it stays.
+/// Those of a page that are old, that the configuration does not name and no event is noted for. What users of
+/// application services upload others of them may show: which, and when, nobody here knows, so it stays.
 async fn unnamed(
     media: &Media,
     conn: &mut PgConnection,
     page: &[Upload],
+    before: i64,
 ) -> Result<Vec<i64>, Error> {
+    let nids: Vec<i64> = page.iter().map(|upload| upload.nid).collect();
+    let unnamed = media_refs::list_unnamed(conn, &nids, before).await?;
+    let unnamed: HashSet<i64> = unnamed.into_iter().collect();
     let ctx = media.ctx();
     let configured = configured(media);
-    let mut old = Vec::new();
-    let fits = |upload: &&Upload| upload.is_old && !configured.contains(&upload.media_id);
-    for upload in page.iter().filter(fits) {
+    let mut left = Vec::new();
+    for upload in page {
+        if !unnamed.contains(&upload.nid) || configured.contains(&upload.media_id) {
+            continue;
+        }
         let user = ctx.db.ids.user_id(upload.user).await?;
         if !ctx.appservices.has_user(&user) {
-            old.push(upload.nid);
+            left.push(upload.nid);
         }
     }
-    Ok(media_refs::list_unnamed(conn, &old).await?)
+    Ok(left)
 }
 
 /// Ids of pictures that the configuration names: of who speaks for the server, and of identity providers.
@@ -157,9 +150,15 @@ pub async fn list(media: &Media, days: u32, after: i64, limit: usize) -> Result<
         let Some(after) = next_after.filter(|_| unread_rooms == 0 && nids.len() < limit) else {
             break;
         };
-        let page = media_refs::list_uploads(&mut conn, after, before, ROWS).await?;
-        let left = unnamed(media, &mut conn, &page).await?;
-        nids.extend(free(&mut conn, &left, before).await?);
+        let page = media_refs::list_uploads(&mut conn, after, ROWS).await?;
+        let left = unnamed(media, &mut conn, &page, before).await?;
+        let mut far = Vec::new();
+        for some in left.chunks(NEAR_AT_ONCE) {
+            far.extend(media_refs::list_far(&mut conn, some).await?);
+        }
+        if !far.is_empty() {
+            nids.extend(media_refs::list_unmentioned(&mut conn, &far).await?);
+        }
         next_after = next(&page);
     }
     if nids.len() > limit {

@@ -123,10 +123,7 @@ impl Plan {
         if sticks && given_seq.is_none() && flags & (flag::OUTLIER | flag::REJECTED) == 0 {
             self.stick(&pdu, nid, flags);
         }
-        self.refer(rooms, &pdu, nid).await?;
-        let hash = hash_of(&pdu.event_id)
-            .ok_or_else(|| Error::Invalid("event id of an old room version".to_owned()))?;
-        let (key, tail) = split_hash(&hash);
+        let (key, tail) = halves(&pdu)?;
         self.batch.events.push(EventRow {
             nid,
             room: self.room.nid.0,
@@ -142,6 +139,7 @@ impl Plan {
             kind: ids.event_type(&kind).await?.0,
             flags,
             relation: relations::row(rooms, nid, &pdu).await?,
+            media: named_media(rooms, &pdu).await?,
             prev: encode_nids(prev),
             auth: encode_nids(auth),
             body: encode_body(&pdu.json),
@@ -168,20 +166,6 @@ impl Plan {
         }
         let row = ends.map(|ends| (self.room.nid.0, nid, ends));
         self.batch.sticky.extend(row);
-    }
-
-    /// Notes which media of ours an event names, whatever becomes of it: as long as we hold it, somebody may
-    /// show them.
-    async fn refer(&mut self, rooms: &Rooms, pdu: &Pdu, nid: i64) -> Result<(), Error> {
-        let own = rooms.ctx().server_name();
-        let ids = media::named(own, &pdu.json);
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let (room, server) = (self.room.nid.0, rooms.ctx().db.ids.server(own).await?.0);
-        let rows = ids.into_iter().map(|id| (room, nid, server, id.to_owned()));
-        self.batch.media.extend(rows);
-        Ok(())
     }
 
     /// What an event does to unread counts: flags for all, rows for single users.
@@ -431,6 +415,24 @@ fn moves_up(kind: &str) -> i32 {
     } else {
         0
     }
+}
+
+/// The two columns of an event id.
+fn halves(pdu: &Pdu) -> Result<(Uuid, Uuid), Error> {
+    let hash = hash_of(&pdu.event_id);
+    let hash = hash.ok_or_else(|| Error::Invalid("event id of an old room version".to_owned()))?;
+    Ok(split_hash(&hash))
+}
+
+/// Which media of ours an event names, whatever becomes of it: as long as we hold it, somebody may show them.
+async fn named_media(rooms: &Rooms, pdu: &Pdu) -> Result<Vec<(i32, String)>, Error> {
+    let own = rooms.ctx().server_name();
+    let ids = media::named(own, &pdu.json);
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let server = rooms.ctx().db.ids.server(own).await?.0;
+    Ok(ids.into_iter().map(|id| (server, id.to_owned())).collect())
 }
 
 /// Whether a user is one of ours.

@@ -193,7 +193,6 @@ fn merge(rooms: &mut [Vec<Commit>]) -> Batch {
             all.redactions.append(&mut batch.redactions);
             all.pruned.append(&mut batch.pruned);
             all.sticky.append(&mut batch.sticky);
-            all.media.append(&mut batch.media);
         }
         all.rooms.extend(head);
     }
@@ -222,7 +221,6 @@ fn unmerge(rooms: &mut [Vec<Commit>], all: Batch) {
     deal!(redactions, |row: &(i64, String, i64, bool)| row.0);
     deal!(pruned, |row: &(i64, i64, bool, Vec<u8>)| row.0);
     deal!(sticky, |row: &(i64, i64, i64)| row.0);
-    deal!(media, |row: &(i64, i64, i32, String)| row.0);
     for group in rooms {
         let room = group[0].room.nid.0;
         if let (Some(batch), Some(last)) = (by_room.remove(&room), group.last_mut()) {

@@ -66,8 +66,6 @@ pub struct Batch {
     pub pruned: Vec<(i64, i64, bool, Vec<u8>)>,
     /// Sticky events: (room, event, until when).
     pub sticky: Vec<(i64, i64, i64)>,
-    /// What events name that may be media of ours: (room, event, our server, media id).
-    pub media: Vec<(i64, i64, i32, String)>,
 }
 
 /// A row of `room_head`.
@@ -122,6 +120,8 @@ pub struct EventRow {
     pub flags: i32,
     /// How it relates to another.
     pub relation: Option<RelationRow>,
+    /// What it names that may be media of ours: (our server, media id).
+    pub media: Vec<(i32, String)>,
     /// Known predecessors, encoded.
     pub prev: Vec<u8>,
     /// Auth events, encoded (state events).
@@ -243,12 +243,15 @@ pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Resu
         redactions,
         pruned,
         sticky,
-        media,
         ..
     } = batch;
     let relations: Vec<&RelationRow> = events
         .iter()
         .filter_map(|event| event.relation.as_ref())
+        .collect();
+    let media: Vec<(&EventRow, &(i32, String))> = events
+        .iter()
+        .flat_map(|event| event.media.iter().map(move |named| (event, named)))
         .collect();
     let rows = sqlx::query!(
         r#"SELECT what AS "what!", a AS "a!", b AS "b!"
@@ -341,10 +344,10 @@ pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Resu
         column!(sticky, 0),
         column!(sticky, 1),
         column!(sticky, 2),
-        column!(media, 0),
-        column!(media, 1),
-        column!(media, 2),
-        column!(media, 3)
+        column!(media, |row| row.0.room),
+        column!(media, |row| row.0.nid),
+        column!(media, |row| row.1.0),
+        column!(media, |row| row.1.1.clone())
     )
     .fetch_all(conn)
     .await?;

@@ -48,9 +48,14 @@ pub async fn list_events(
     )
     .fetch_all(conn)
     .await?;
-    let rows = rows
-        .into_iter()
-        .map(|row| Ok((row.event_nid, decode_body("event_json", &row.body)?)));
+    let rows = rows.into_iter().map(|row| {
+        let json = decode_body("event_json", &row.body);
+        let json = json.map_err(|error| Error::Inconsistent {
+            table: "event",
+            what: format!("event {}: {error}", row.event_nid),
+        });
+        Ok((row.event_nid, json?))
+    });
     rows.collect()
 }
 
@@ -130,26 +135,19 @@ pub struct Upload {
     pub media_id: String,
     /// Who made it.
     pub user: UserNid,
-    /// Made and last looked at before the time, and neither withdrawn nor protected.
-    pub is_old: bool,
 }
 
-/// Uploads in the order of their numbers; `before` in milliseconds.
+/// Uploads in the order of their numbers.
 pub async fn list_uploads(
     conn: &mut PgConnection,
     after: i64,
-    before: i64,
     limit: i64,
 ) -> Result<Vec<Upload>, Error> {
     let rows = sqlx::query!(
-        r#"SELECT media_nid, media_id, user_nid AS "user!",
-             created_ts < $2 AND last_access_ts < $2 AND quarantined_by IS NULL AND NOT protected
-               AS "is_old!"
-           FROM media
+        r#"SELECT media_nid, media_id, user_nid AS "user!" FROM media
            WHERE user_nid IS NOT NULL AND blob IS NOT NULL AND media_nid > $1
-           ORDER BY media_nid LIMIT $3"#,
+           ORDER BY media_nid LIMIT $2"#,
         after,
-        before,
         limit
     )
     .fetch_all(conn)
@@ -158,18 +156,37 @@ pub async fn list_uploads(
         nid: row.media_nid,
         media_id: row.media_id,
         user: UserNid(row.user),
-        is_old: row.is_old,
     });
     Ok(rows.collect())
 }
 
-/// Which of some uploads no event is noted for that counts.
-pub async fn list_unnamed(conn: &mut PgConnection, nids: &[i64]) -> Result<Vec<i64>, Error> {
+/// Which of some uploads were made and last looked at before a time (milliseconds), are neither withdrawn nor
+/// protected, and have no event noted that counts.
+pub async fn list_unnamed(
+    conn: &mut PgConnection,
+    nids: &[i64],
+    before: i64,
+) -> Result<Vec<i64>, Error> {
     // OFFSET 0: asked upload by upload, until the first that counts; not joined as a whole.
     Ok(sqlx::query_scalar!(
+        "SELECT m.media_nid FROM media m
+         WHERE m.media_nid = ANY($1) AND m.user_nid IS NOT NULL AND m.blob IS NOT NULL
+           AND m.quarantined_by IS NULL AND NOT m.protected
+           AND m.created_ts < $2 AND m.last_access_ts < $2
+           AND NOT EXISTS (SELECT 1 FROM media_live_ref r WHERE r.media_nid = m.media_nid OFFSET 0)
+         ORDER BY m.media_nid",
+        nids,
+        before
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+/// Which of some uploads have no encrypted event that may name them.
+pub async fn list_far(conn: &mut PgConnection, nids: &[i64]) -> Result<Vec<i64>, Error> {
+    Ok(sqlx::query_scalar!(
         r#"SELECT w.nid AS "nid!" FROM unnest($1::bigint[]) AS w (nid)
-           WHERE NOT EXISTS (
-             SELECT 1 FROM media_live_ref r WHERE r.media_nid = w.nid OFFSET 0)
+           WHERE NOT EXISTS (SELECT 1 FROM media_near_cipher c WHERE c.media_nid = w.nid OFFSET 0)
            ORDER BY w.nid"#,
         nids
     )
@@ -201,29 +218,6 @@ pub async fn lock(conn: &mut PgConnection, nids: &[i64]) -> Result<Vec<i64>, Err
         "SELECT media_nid FROM media WHERE media_nid = ANY($1)
          ORDER BY media_nid FOR UPDATE SKIP LOCKED",
         nids
-    )
-    .fetch_all(conn)
-    .await?)
-}
-
-/// Which of some uploads can go as far as events tell: they were made, and last looked at, before a time
-/// (milliseconds), nobody has withdrawn or protected them, and no event that counts names them or may name them.
-pub async fn list_unneeded(
-    conn: &mut PgConnection,
-    nids: &[i64],
-    before: i64,
-) -> Result<Vec<i64>, Error> {
-    Ok(sqlx::query_scalar!(
-        "SELECT m.media_nid FROM media m
-         WHERE m.media_nid = ANY($1) AND m.user_nid IS NOT NULL AND m.blob IS NOT NULL
-           AND m.quarantined_by IS NULL AND NOT m.protected
-           AND m.created_ts < $2 AND m.last_access_ts < $2
-           AND NOT EXISTS (SELECT 1 FROM media_live_ref r WHERE r.media_nid = m.media_nid OFFSET 0)
-           AND NOT EXISTS (
-             SELECT 1 FROM media_near_cipher c WHERE c.media_nid = m.media_nid OFFSET 0)
-         ORDER BY m.media_nid",
-        nids,
-        before
     )
     .fetch_all(conn)
     .await?)

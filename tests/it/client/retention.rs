@@ -176,7 +176,15 @@ async fn what_events_name_stays_until_they_are_redacted_or_purged() {
         format!("/_matrix/client/v1/media/thumbnail/{server_name}/{id}?width=32&height=32");
     assert_eq!(get(&anna, &thumbnail).await.status(), 200);
     let mut uploads = vec![("image", image)];
-    for name in ["thumbnail", "formatted", "state", "member", "purged", "reserved", "of_room"] {
+    for name in [
+        "thumbnail",
+        "formatted",
+        "state",
+        "member",
+        "purged",
+        "reserved",
+        "of_room",
+    ] {
         uploads.push((name, small(&anna).await));
     }
     // An id that is named before its bytes are there.
@@ -216,7 +224,11 @@ async fn what_events_name_stays_until_they_are_redacted_or_purged() {
     let body = put(&anna, &path, pack).await;
     events.push(body["event_id"].as_str().unwrap().to_owned());
     let member = json!({ "membership": "join", "avatar_url": mxc("member") });
-    let path = format!("/rooms/{}/state/m.room.member/{}", enc(&room), enc(&bert.id));
+    let path = format!(
+        "/rooms/{}/state/m.room.member/{}",
+        enc(&room),
+        enc(&bert.id)
+    );
     let body = put(&bert, &path, member).await;
     events.push(body["event_id"].as_str().unwrap().to_owned());
     let path = format!("/rooms/{}/state/m.room.avatar", enc(&room));
@@ -273,9 +285,19 @@ async fn what_people_have_in_profiles_and_account_data_stays_until_they_change_i
     let avatar = format!("{profile}/avatar_url");
     put(&carla, &avatar, json!({ "avatar_url": mxc(0) })).await;
     let field = format!("{profile}/org.example.banner");
-    put(&carla, &field, json!({ "org.example.banner": { "url": mxc(1) } })).await;
+    put(
+        &carla,
+        &field,
+        json!({ "org.example.banner": { "url": mxc(1) } }),
+    )
+    .await;
     let data = |kind: &str| format!("/user/{}/account_data/{kind}", enc(&anna.id));
-    put(&anna, &data("im.ponies.user_emotes"), json!({ "a": [mxc(2)] })).await;
+    put(
+        &anna,
+        &data("im.ponies.user_emotes"),
+        json!({ "a": [mxc(2)] }),
+    )
+    .await;
     let escaped = format!("{{\"url\":\"{}\"}}", mxc(3).replace('/', "\\/"));
     let path = format!("/_matrix/client/v3{}", data("org.example.escaped"));
     let answer = ask(
@@ -307,7 +329,9 @@ async fn what_people_have_in_profiles_and_account_data_stays_until_they_change_i
     trial.operate(Method::POST, &withdraw, json!({})).await;
 
     trial.sweep().await;
-    let stays = ["picture", "field", "global", "escaped", "of_room", "later", "safe"];
+    let stays = [
+        "picture", "field", "global", "escaped", "of_room", "later", "safe",
+    ];
     assert_eq!(there(&anna, &uploads).await, stays);
     let withdrawn = format!("media WHERE media_id = '{id}' AND blob IS NOT NULL");
     assert_eq!(trial.count(&withdrawn).await, 1);
@@ -328,7 +352,11 @@ async fn what_people_have_in_profiles_and_account_data_stays_until_they_change_i
     trial.operate(Method::POST, &back, json!({})).await;
     // The directory of users follows by itself.
     eventually("the directory to follow", async || {
-        (trial.count("user_directory WHERE avatar_url LIKE 'mxc:%'").await == 0).then_some(())
+        (trial
+            .count("user_directory WHERE avatar_url LIKE 'mxc:%'")
+            .await
+            == 0)
+            .then_some(())
     })
     .await;
     trial.sweep().await;
@@ -350,11 +378,52 @@ async fn what_is_young_or_was_looked_at_stays() {
     };
     trial.sql(&recent("last_access_ts", &looked_at)).await;
     trial.sql(&recent("created_ts", &young)).await;
+    // More than are looked at at once, which have nothing on disk.
+    let many =
+        "INSERT INTO media (server_nid, media_id, user_nid, blob, created_ts, last_access_ts)
+                SELECT server_nid, 'm' || n, user_nid, gen_random_uuid(), created_ts, last_access_ts
+                FROM media, generate_series(1, 1100) AS n WHERE media_id";
+    trial
+        .sql(&format!("{many} = '{}'", parts(&looked_at).1))
+        .await;
+    trial
+        .sql("UPDATE media SET last_access_ts = created_ts WHERE media_id ~ '^m[0-9]+$'")
+        .await;
     trial.sweep().await;
+    assert_eq!(trial.count("media WHERE user_nid IS NOT NULL").await, 2);
     assert!(is_served(&anna, &looked_at).await && is_served(&anna, &young).await);
     // A month later neither is.
     trial.sweep().await;
     assert!(!is_served(&anna, &looked_at).await && !is_served(&anna, &young).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_named_in_the_same_moment_stays() {
+    let server = Server::with(CONFIG, None).await;
+    let mut trial = Trial::of(&server).await;
+    let anna = server.user("anna").await;
+    let room = anna.create_room(json!({})).await;
+    let uploads = [("file", small(&anna).await)];
+    anna.say(&room, "an event").await;
+    // As `append_events` does it, in a transaction that has not ended.
+    let mut other = server.database().await;
+    let named = format!(
+        "BEGIN; SELECT refer_media(array_agg(e.room_nid), array_agg(e.event_nid),
+           array_agg(m.server_nid), array_agg(m.media_id))
+         FROM media m, (SELECT * FROM event ORDER BY event_nid DESC LIMIT 1) e
+         WHERE m.media_id = '{}'",
+        parts(&uploads[0].1).1
+    );
+    let named = sqlx::raw_sql(AssertSqlSafe(named));
+    named.execute(&mut other).await.unwrap();
+    trial.sweep().await;
+    assert_eq!(there(&anna, &uploads).await, ["file"]);
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    trial.sweep().await;
+    assert_eq!(there(&anna, &uploads).await, ["file"]);
+    trial.sql("DELETE FROM media_ref").await;
+    trial.sweep().await;
+    assert_eq!(there(&anna, &uploads).await, Vec::<&str>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -394,7 +463,12 @@ async fn attachments_of_encrypted_messages_stay_as_long_as_those_of_their_day() 
     uploads.push(("of bert", small(&bert).await));
     let sent = send(&anna, &room, "m.room.encrypted", cipher()).await;
     trial.sweep().await;
-    let stays = ["in time", "a day before", "within the hour after", "reserved"];
+    let stays = [
+        "in time",
+        "a day before",
+        "within the hour after",
+        "reserved",
+    ];
     assert_eq!(there(&bert, &uploads).await, stays);
     // It is not looked for again while what was found is there.
     assert_eq!(trial.count("media_ref").await, 4);
@@ -456,7 +530,10 @@ async fn uploads_of_application_services_and_pictures_of_the_configuration_stay(
     let (ghost, bot) = (bridge.ghost(&server, "eve").await, bridge.bot(&server));
     let as_ghost = format!("?user_id={}", enc(&ghost.id));
     let mut uploads = [
-        ("ghost", upload(&bot, &as_ghost, "text/plain", b"ghost").await),
+        (
+            "ghost",
+            upload(&bot, &as_ghost, "text/plain", b"ghost").await,
+        ),
         ("bot", small(&bot).await),
         ("icon", small(&anna).await),
         ("anna", small(&anna).await),
@@ -575,8 +652,10 @@ async fn events_from_before_are_read_and_nothing_goes_until_they_are() {
     assert_eq!(told, (200, json!({ "media": [], "unread_rooms": 1 })));
 
     trial
-        .sql("UPDATE event_json j SET body = a.body FROM aside a WHERE a.event_nid = j.event_nid;
-             DROP TABLE aside")
+        .sql(
+            "UPDATE event_json j SET body = a.body FROM aside a WHERE a.event_nid = j.event_nid;
+             DROP TABLE aside",
+        )
         .await;
     server.kill();
     server.restart().await;
@@ -669,7 +748,9 @@ async fn administrators_see_what_would_go() {
     assert!(shown["media_length"].as_i64().unwrap() > 0);
     assert!(shown["created_ts"].is_i64() && shown["last_access_ts"].is_i64());
     let next = first["next_token"].as_i64().unwrap();
-    let (_, second) = trial.told(&format!("?older_than_days=30&from={next}")).await;
+    let (_, second) = trial
+        .told(&format!("?older_than_days=30&from={next}"))
+        .await;
     let ids: Vec<&Value> = second["media"]
         .as_array()
         .unwrap()
@@ -678,7 +759,10 @@ async fn administrators_see_what_would_go() {
         .collect();
     assert_eq!(ids, [parts(&uploads[2]).1]);
     assert!(second.get("next_token").is_none(), "{second}");
-    assert_eq!(trial.told("?older_than_days=50").await.1["media"], json!([]));
+    assert_eq!(
+        trial.told("?older_than_days=50").await.1["media"],
+        json!([])
+    );
     // Nothing has gone, and nobody else is told.
     trial.poke().await;
     for mxc in &uploads {
