@@ -96,6 +96,7 @@ impl Scene {
             kind: self.kind,
             flags: flag::LOCAL,
             relation: None,
+            media: Vec::new(),
             prev: vec![0; 12],
             auth: Vec::new(),
             body: vec![b'x'; BODY],

@@ -14,6 +14,8 @@ pub struct Media {
     pub max_upload_bytes: u64,
     /// Bytes that the uploads of one user may take; `None`: any number.
     pub user_quota_bytes: Option<u64>,
+    /// Days after which uploads go that nobody looked at and nothing refers to; `None`: they stay.
+    pub local_lifetime_days: Option<u32>,
     /// Days after which copies of media of peers go that nobody looked at; `None`: they stay.
     pub remote_lifetime_days: Option<u32>,
     /// Whether the usual thumbnails of images are made before somebody asks for them.
@@ -69,6 +71,7 @@ impl Default for Media {
         Self {
             max_upload_bytes: 100 << 20,
             user_quota_bytes: None,
+            local_lifetime_days: None,
             remote_lifetime_days: None,
             premade_thumbnails: true,
             unauthenticated: false,

@@ -6,6 +6,7 @@ pub mod chain;
 pub mod check;
 pub mod client;
 pub mod keys;
+pub mod media;
 pub mod owned_state;
 pub mod pdu;
 pub mod push;

@@ -13,7 +13,7 @@ use crate::{
     context::Context,
     devices,
     federation::sender::Sender,
-    media::{Media, freeing, thumbnail},
+    media::{Media, freeing, references, thumbnail},
     rooms::{
         self, News, Rooms, delayed, deletion, feed, guests, inbox, partial, presence, purge, push,
         search, user_directory,
@@ -61,6 +61,7 @@ pub fn start(
     spawn(Box::pin(sweep(rooms.clone())));
     spawn(Box::pin(free_media(media.clone())));
     spawn(Box::pin(make_thumbnails(media.clone())));
+    spawn(Box::pin(read_references(media.clone())));
     spawn(Box::pin(write_seen(rooms.clone(), seen.clone())));
     spawn(Box::pin(partial::look_after(rooms.clone())));
     spawn(Box::pin(inbox::look_after(rooms.clone())));
@@ -135,6 +136,18 @@ async fn relate_old(rooms: Rooms) {
             Ok(true) => continue,
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "relations of older events were not written"),
+        }
+        tokio::time::sleep(RELATE_EVERY).await;
+    }
+}
+
+/// Reads which media events from before references were kept name.
+async fn read_references(media: Media) {
+    loop {
+        match references::read_old(&media).await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "it is not known which media older events name"),
         }
         tokio::time::sleep(RELATE_EVERY).await;
     }

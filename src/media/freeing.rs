@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Error, Media, quarantine};
+use super::{Error, Media, quarantine, retention};
 use crate::{
     clock::now_ms,
     storage::{self, media_use::Old},
@@ -35,6 +35,9 @@ pub async fn sweep(media: &Media) -> Result<(), Error> {
     drop(conn);
     if let Some(days) = media.ctx().config.media.remote_lifetime_days {
         quarantine::delete_copies(media, now - i64::from(days) * DAY_MS).await?;
+    }
+    if let Some(days) = media.ctx().config.media.local_lifetime_days {
+        retention::sweep(media, days).await?;
     }
     while delete_files(media, now - LOOSE_MS).await? {}
     Ok(())

@@ -8,7 +8,9 @@ pub mod freeing;
 mod multipart;
 pub mod preview;
 pub mod quarantine;
+pub mod references;
 pub mod remote;
+pub mod retention;
 pub mod thumbnail;
 pub mod upload;
 

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     clock::now_ms,
-    event::{pdu::Pdu, sticky},
+    event::{media, pdu::Pdu, sticky},
     storage::{
         self,
         append::{Batch, CountRow, EventRow, MemberRow, RoomRow, append, flag},
@@ -123,9 +123,7 @@ impl Plan {
         if sticks && given_seq.is_none() && flags & (flag::OUTLIER | flag::REJECTED) == 0 {
             self.stick(&pdu, nid, flags);
         }
-        let hash = hash_of(&pdu.event_id)
-            .ok_or_else(|| Error::Invalid("event id of an old room version".to_owned()))?;
-        let (key, tail) = split_hash(&hash);
+        let (key, tail) = halves(&pdu)?;
         self.batch.events.push(EventRow {
             nid,
             room: self.room.nid.0,
@@ -141,6 +139,7 @@ impl Plan {
             kind: ids.event_type(&kind).await?.0,
             flags,
             relation: relations::row(rooms, nid, &pdu).await?,
+            media: named_media(rooms, &pdu).await?,
             prev: encode_nids(prev),
             auth: encode_nids(auth),
             body: encode_body(&pdu.json),
@@ -416,6 +415,24 @@ fn moves_up(kind: &str) -> i32 {
     } else {
         0
     }
+}
+
+/// The two columns of an event id.
+fn halves(pdu: &Pdu) -> Result<(Uuid, Uuid), Error> {
+    let hash = hash_of(&pdu.event_id);
+    let hash = hash.ok_or_else(|| Error::Invalid("event id of an old room version".to_owned()))?;
+    Ok(split_hash(&hash))
+}
+
+/// Which media of ours an event names, whatever becomes of it: as long as we hold it, somebody may show them.
+async fn named_media(rooms: &Rooms, pdu: &Pdu) -> Result<Vec<(i32, String)>, Error> {
+    let own = rooms.ctx().server_name();
+    let ids = media::named(own, &pdu.json);
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let server = rooms.ctx().db.ids.server(own).await?.0;
+    Ok(ids.into_iter().map(|id| (server, id.to_owned())).collect())
 }
 
 /// Whether a user is one of ours.

@@ -122,6 +122,8 @@ pub struct EventRow {
     pub flags: i32,
     /// How it relates to another.
     pub relation: Option<RelationRow>,
+    /// What it names that may be media of ours: (our server, media id).
+    pub media: Vec<(i32, String)>,
     /// Known predecessors, encoded.
     pub prev: Vec<u8>,
     /// Auth events, encoded (state events).
@@ -249,13 +251,17 @@ pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Resu
         .iter()
         .filter_map(|event| event.relation.as_ref())
         .collect();
+    let media: Vec<(&EventRow, &(i32, String))> = events
+        .iter()
+        .flat_map(|event| event.media.iter().map(move |named| (event, named)))
+        .collect();
     let rows = sqlx::query!(
         r#"SELECT what AS "what!", a AS "a!", b AS "b!"
            FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
              $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33,
              $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50,
              $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, $67,
-             $68, $69, $70, $71, $72, $73, $74, $75)"#,
+             $68, $69, $70, $71, $72, $73, $74, $75, $76, $77, $78, $79)"#,
         now_ms,
         column!(rooms, room),
         column!(rooms, rev),
@@ -339,7 +345,11 @@ pub async fn append(conn: &mut PgConnection, batch: &Batch, now_ms: i64) -> Resu
         column!(relations, edit_ts) as &[Option<i64>],
         column!(sticky, 0),
         column!(sticky, 1),
-        column!(sticky, 2)
+        column!(sticky, 2),
+        column!(media, |row| row.0.room),
+        column!(media, |row| row.0.nid),
+        column!(media, |row| row.1.0),
+        column!(media, |row| row.1.1.clone())
     )
     .fetch_all(conn)
     .await?;

@@ -205,7 +205,7 @@ pub async fn update_content(
         r#"WITH filled AS (
              UPDATE media
              SET blob = $2, size = $3, sha256 = $4, content_type = $5, file_name = $6,
-               expires_ts = NULL, last_access_ts = $7,
+               expires_ts = NULL, last_access_ts = $7, uploaded_ts = $7,
                quarantined_by = (SELECT quarantined_by FROM media
                  WHERE sha256 = $4 AND quarantined_by IS NOT NULL LIMIT 1)
              WHERE media_nid = $1 AND blob IS NULL AND expires_ts > $7
@@ -357,7 +357,8 @@ pub async fn delete_previews(
 pub async fn delete(conn: &mut PgConnection, nids: &[i64]) -> Result<u64, Error> {
     let done = sqlx::query_scalar!(
         r#"WITH kept AS (
-             SELECT media_nid, blob, quarantined_by FROM media WHERE media_nid = ANY($1) FOR UPDATE),
+             SELECT media_nid, blob, quarantined_by FROM media WHERE media_nid = ANY($1)
+             ORDER BY media_nid FOR UPDATE),
            thumbnails AS (
              DELETE FROM media_thumbnail WHERE media_nid IN (SELECT media_nid FROM kept)
              RETURNING blob),

@@ -25,6 +25,7 @@ mod log;
 pub mod login_tokens;
 pub mod mail_rooms;
 pub mod media;
+pub mod media_refs;
 pub mod media_use;
 pub mod memberships;
 pub mod moderation;

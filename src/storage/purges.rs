@@ -345,7 +345,9 @@ pub async fn delete_rest(conn: &mut PgConnection, room: RoomNid, limit: i64) -> 
         "search_todo",
         "push_queue",
         "mail_room",
-        "delayed_event"
+        "delayed_event",
+        "media_ref",
+        "media_ref_todo"
     );
     Ok(deleted)
 }

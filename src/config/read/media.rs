@@ -15,7 +15,8 @@ pub(super) fn read(source: &mut Source, defaults: &Media) -> Media {
     Media {
         max_upload_bytes: max_upload_bytes.unwrap_or(defaults.max_upload_bytes),
         user_quota_bytes: source.number("media.user_quota_bytes"),
-        remote_lifetime_days: remote_lifetime(source),
+        local_lifetime_days: lifetime(source, "media.local_lifetime_days", "uploads"),
+        remote_lifetime_days: lifetime(source, "media.remote_lifetime_days", "copies"),
         premade_thumbnails: source.flag("media.premade_thumbnails", defaults.premade_thumbnails),
         unauthenticated: unauthenticated(source),
         url_previews: url_previews(source, &defaults.url_previews),
@@ -23,12 +24,11 @@ pub(super) fn read(source: &mut Source, defaults: &Media) -> Media {
     }
 }
 
-fn remote_lifetime(source: &mut Source) -> Option<u32> {
-    let key = "media.remote_lifetime_days";
+fn lifetime(source: &mut Source, key: &'static str, what: &str) -> Option<u32> {
     let days = source.number(key)?;
     let found = u32::try_from(days).ok().filter(|days| *days > 0);
     if found.is_none() {
-        let remedy = "is no number of days, such as 90; leave it out to keep copies";
+        let remedy = format!("is no number of days, such as 90; leave it out to keep {what}");
         source.problem(key, Some(days.to_string()), remedy);
     }
     found

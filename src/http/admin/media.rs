@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{Admin, rooms::room_id, user_id};
 use crate::{
     http::{App, error::ApiError, path::Path, reply::Object},
-    media::quarantine,
+    media::{quarantine, retention},
     rooms::shown_media,
     storage::{self, UserNid, media::Media as Row},
 };
@@ -20,6 +20,8 @@ use crate::{
 /// Media on a page.
 const PAGE: i64 = 100;
 const PAGE_MAX: i64 = 1_000;
+/// Days that nobody looked at an upload, at most.
+const DAYS_MAX: u32 = 36_500;
 /// Addresses that are listed of a room.
 const SHOWN_MAX: usize = 10_000;
 
@@ -57,6 +59,10 @@ pub(super) fn routes() -> Router<App> {
         )
         .route("/_synapse/admin/v1/purge_media_cache", post(purge_copies))
         .route("/_amtsbote/admin/v1/media/quarantined", get(list))
+        .route(
+            "/_amtsbote/admin/v1/media/unreferenced",
+            get(list_unreferenced),
+        )
 }
 
 type Address = Path<(OwnedServerName, String)>;
@@ -277,6 +283,46 @@ async fn list(
     let found = storage::quarantine::list(&mut conn, range).await?;
     drop(conn);
     page(&app, range, found).await
+}
+
+#[derive(Deserialize)]
+struct Unreferenced {
+    #[serde(default)]
+    from: i64,
+    limit: Option<i64>,
+    older_than_days: Option<u32>,
+}
+
+/// `GET /_amtsbote/admin/v1/media/unreferenced`
+///
+/// What `media.local_lifetime_days` has go, or would. A page may be short, or empty, where there are more.
+async fn list_unreferenced(
+    Admin(_): Admin,
+    State(app): State<App>,
+    query: Given<Unreferenced>,
+) -> Result<Object, ApiError> {
+    let wanted = given(query)?;
+    let limit = wanted.limit.unwrap_or(PAGE);
+    let limit = usize::try_from(limit).ok();
+    let limit = limit.filter(|_| (1..=PAGE_MAX).contains(&wanted.limit.unwrap_or(PAGE)));
+    let days = wanted.older_than_days;
+    let days = days.or(app.ctx.config.media.local_lifetime_days);
+    let (Some(limit), Some(1..=DAYS_MAX), 0..) = (limit, days, wanted.from) else {
+        return Err(ApiError::invalid_param(
+            "from, limit, or older_than_days, which is needed where uploads do not go by themselves",
+        ));
+    };
+    let days = days.unwrap_or(DAYS_MAX);
+    let page = retention::list(&app.media, days, wanted.from, limit).await?;
+    let mut shown = Vec::with_capacity(page.rows.len());
+    for row in &page.rows {
+        shown.push(body(&app, row).await?);
+    }
+    let mut answer = json!({ "media": shown, "unread_rooms": page.unread_rooms });
+    if let Some(next) = page.next {
+        answer["next_token"] = json!(next);
+    }
+    Ok(Object(answer))
 }
 
 /// `DELETE /_synapse/admin/v1/users/{user_id}/media`

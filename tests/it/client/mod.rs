@@ -31,6 +31,7 @@ mod pushers;
 mod quarantine;
 mod relations;
 mod rendezvous;
+mod retention;
 mod rooms;
 mod s3;
 mod search;

@@ -14,7 +14,8 @@ use crate::rig::{
     user::User,
 };
 
-const REGISTRATION: &str = "[registration]\nopen = true\nshared_secret = \"test secret\"\n";
+const SETTINGS: &str = "[registration]\nopen = true\nshared_secret = \"test secret\"\n\
+                        [media]\npremade_thumbnails = false\n";
 
 async fn part(server: &Server, user: &User, mxc: &str, range: &str) -> Vec<u8> {
     let request = http::client().get(server.url(&download(mxc)));
@@ -38,7 +39,7 @@ fn large() -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn files_are_in_the_store_and_every_node_has_them() {
     let store = Store::start().await;
-    let config = format!("{REGISTRATION}{}", store.config());
+    let config = format!("{SETTINGS}{}", store.config());
     let server = Server::with(&config, None).await;
     let alice = server.user("alice").await;
     let small = upload(&alice, "", "text/plain", b"0123456789").await;
@@ -85,7 +86,7 @@ async fn files_are_in_the_store_and_every_node_has_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_breaks_off_no_row_names_what_is_not_there() {
     let store = Store::start().await;
-    let config = format!("{REGISTRATION}{}", store.config());
+    let config = format!("{SETTINGS}{}", store.config());
     let mut server = Server::with(&config, None).await;
     let alice = server.user("alice").await;
     let large = large();

@@ -10,6 +10,7 @@ use super::{
 use crate::client::account::register_with_secret;
 
 /// An administrator's tool.
+#[derive(Clone)]
 pub(crate) struct Operator {
     pub(crate) base: String,
     pub(crate) token: String,

@@ -51,8 +51,7 @@ impl Store {
     /// What a server needs that keeps its files here.
     pub(crate) fn config(&self) -> String {
         format!(
-            "[media]\npremade_thumbnails = false\n\
-             [media.s3]\nendpoint = \"http://127.0.0.1:{}\"\nbucket = \"bote\"\nprefix = \"media\"\n\
+            "[media.s3]\nendpoint = \"http://127.0.0.1:{}\"\nbucket = \"bote\"\nprefix = \"media\"\n\
              access_key_id = \"a\"\nsecret_access_key = \"b\"\n",
             self.port
         )
