@@ -1,4 +1,4 @@
-//! Media that an event names.
+//! Ids of media, and the media that an event names.
 
 use std::collections::BTreeSet;
 
@@ -11,6 +11,16 @@ const ID_MAX: usize = 255;
 /// them, of 32 letters (`media::upload`), so that of a large pack of pictures none is left out.
 const IDS_MAX: usize = 1_600;
 
+/// What a media id is made of.
+fn is_letter(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '-' || c == '_'
+}
+
+/// Whether a text can be a media id.
+pub fn is_id(text: &str) -> bool {
+    !text.is_empty() && text.len() <= ID_MAX && text.chars().all(is_letter)
+}
+
 /// Ids of the media of a server that a JSON text names, wherever: each once, so many at most. Costs next to
 /// nothing where it names none.
 pub fn named<'a>(server: &ServerName, json: &'a str) -> BTreeSet<&'a str> {
@@ -20,11 +30,11 @@ pub fn named<'a>(server: &ServerName, json: &'a str) -> BTreeSet<&'a str> {
         let Some(rest) = rest.and_then(|rest| rest.strip_prefix('/')) else {
             continue;
         };
-        let id = beginning(rest, |c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+        let id = beginning(rest, is_letter);
         // In a text an underscore after the id may be markup, which ours do not contain.
         let plain = beginning(id, |c| c.is_ascii_alphanumeric());
         let ids = [id, plain].into_iter();
-        found.extend(ids.filter(|id| !id.is_empty() && id.len() <= ID_MAX));
+        found.extend(ids.filter(|id| is_id(id)));
         if found.len() >= IDS_MAX {
             break;
         }

@@ -60,7 +60,7 @@ pub fn start(
     };
     spawn(Box::pin(sweep(rooms.clone())));
     spawn(Box::pin(free_media(media.clone())));
-    spawn(Box::pin(make_thumbnails(media.clone())));
+    spawn(Box::pin(thumbnail::make_usual(media.clone())));
     spawn(Box::pin(read_references(media.clone())));
     spawn(Box::pin(write_seen(rooms.clone(), seen.clone())));
     spawn(Box::pin(partial::look_after(rooms.clone())));
@@ -95,10 +95,6 @@ async fn free_media(media: Media) {
     }
 }
 
-async fn make_thumbnails(media: Media) {
-    thumbnail::make_usual(&media).await;
-}
-
 /// Writes when devices were last used.
 async fn write_seen(rooms: Rooms, seen: Seen) {
     loop {
@@ -125,32 +121,38 @@ async fn mail_ending(ctx: Context) {
     }
 }
 
+/// Does one piece of work after the other as long as there is any (`advance` tells), and looks for more
+/// after a while. `problem`: what it means that one failed.
+async fn work_off<F, E>(every: Duration, problem: &'static str, advance: impl Fn() -> F)
+where
+    F: Future<Output = Result<bool, E>>,
+    E: std::fmt::Display,
+{
+    loop {
+        match advance().await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "{problem}"),
+        }
+        tokio::time::sleep(every).await;
+    }
+}
+
 /// How often rooms are looked for whose older events are to be looked through: another node may have
 /// begun with one and not come to its end.
 const RELATE_EVERY: Duration = Duration::from_mins(10);
 
 /// Writes the relations of events from before relations were kept.
 async fn relate_old(rooms: Rooms) {
-    loop {
-        match rooms::relations::old::advance(&rooms).await {
-            Ok(true) => continue,
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "relations of older events were not written"),
-        }
-        tokio::time::sleep(RELATE_EVERY).await;
-    }
+    let problem = "relations of older events were not written";
+    let advance = || rooms::relations::old::advance(&rooms);
+    work_off(RELATE_EVERY, problem, advance).await;
 }
 
 /// Reads which media events from before references were kept name.
 async fn read_references(media: Media) {
-    loop {
-        match references::read_old(&media).await {
-            Ok(true) => continue,
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "it is not known which media older events name"),
-        }
-        tokio::time::sleep(RELATE_EVERY).await;
-    }
+    let problem = "it is not known which media older events name";
+    work_off(RELATE_EVERY, problem, || references::read_old(&media)).await;
 }
 
 /// How often the user directory looks for what to do when nothing happens.
@@ -195,14 +197,9 @@ const REDACT_EVERY: Duration = Duration::from_secs(1);
 
 /// Redacts what relates to redacted events, where somebody asks for that.
 async fn redact_related(rooms: Rooms) {
-    loop {
-        match rooms::relations::redaction::advance(&rooms).await {
-            Ok(true) => continue,
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "what relates to redacted events is not redacted"),
-        }
-        tokio::time::sleep(REDACT_EVERY).await;
-    }
+    let problem = "what relates to redacted events is not redacted";
+    let advance = || rooms::relations::redaction::advance(&rooms);
+    work_off(REDACT_EVERY, problem, advance).await;
 }
 
 /// How often it is looked who has come into a room and is owed what is sticky there.

@@ -5,9 +5,10 @@ use std::time::Duration;
 use ruma::ServerName;
 use tokio::time::{Instant, timeout};
 
-use super::{Error, Media, Served, is_id, remote};
+use super::{Error, Media, Served, remote};
 use crate::{
     clock::now_ms,
+    event::media::is_id,
     storage::{self, media::Media as Row},
 };
 

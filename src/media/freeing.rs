@@ -15,7 +15,7 @@ const LOOSE_MS: i64 = 24 * 3_600_000;
 /// How long images of previews are kept: previews of them are good for an hour, and clients show
 /// them a little longer.
 const PREVIEW_IMAGES_MS: i64 = 24 * 3_600_000;
-const DAY_MS: i64 = 24 * 3_600_000;
+pub(super) const DAY_MS: i64 = 24 * 3_600_000;
 /// Rows at once.
 const ROWS: i64 = 500;
 

@@ -29,8 +29,6 @@ use crate::{
     federation, storage,
 };
 
-/// Characters of a media id.
-const ID_MAX: usize = 255;
 /// Media of peers that are fetched at the same time.
 const FETCHES_MAX: usize = 32;
 /// Images that are decoded at the same time: each may take a quarter of a gigabyte.
@@ -240,10 +238,4 @@ impl Media {
     fn is_own(&self, server: &ServerName) -> bool {
         server == self.ctx().server_name()
     }
-}
-
-/// Whether that can be a media id.
-fn is_id(id: &str) -> bool {
-    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    !id.is_empty() && id.len() <= ID_MAX && id.chars().all(fits)
 }

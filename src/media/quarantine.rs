@@ -4,9 +4,10 @@
 
 use ruma::{OwnedMxcUri, ServerName};
 
-use super::{Error, Media, is_id};
+use super::{Error, Media};
 use crate::{
     clock::now_ms,
+    event::media::is_id,
     storage::{self, UserNid, media::Media as Row},
 };
 

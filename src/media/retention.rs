@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 use sqlx::PgConnection;
 
-use super::{Error, Media};
+use super::{Error, Media, freeing::DAY_MS};
 use crate::{
     clock::now_ms,
     event::media::named,
@@ -23,7 +23,6 @@ use crate::{
     },
 };
 
-const DAY_MS: i64 = 24 * 3_600_000;
 /// How often all uploads are looked at.
 const ROUND_MS: i64 = DAY_MS;
 /// For how long they are, before other work has its turn.

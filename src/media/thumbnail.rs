@@ -7,7 +7,6 @@ use image::{
     DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, codecs::jpeg::JpegEncoder,
     imageops::FilterType, metadata::Orientation,
 };
-
 use tokio::sync::{Mutex, mpsc};
 
 use super::{
@@ -21,13 +20,13 @@ use crate::storage::{self, media::Thumbnail};
 const SCALED: [(u32, u32); 3] = [(320, 240), (640, 480), (800, 600)];
 /// Frames that are filled. The larger ones are for clients that crop what they show large.
 const CROPPED: [(u32, u32); 5] = [(32, 32), (96, 96), (320, 240), (640, 480), (800, 600)];
-/// Those that the specification recommends to have before they are asked for: width, height, filled.
-const USUAL: [(u32, u32, bool); 5] = [
-    (32, 32, true),
-    (96, 96, true),
-    (320, 240, false),
-    (640, 480, false),
-    (800, 600, false),
+/// Those that the specification recommends to have before they are asked for.
+const USUAL: [Frame; 5] = [
+    Frame::of(32, 32, true),
+    Frame::of(96, 96, true),
+    Frame::of(320, 240, false),
+    Frame::of(640, 480, false),
+    Frame::of(800, 600, false),
 ];
 /// What uploads are called of which they are made.
 const USUAL_KINDS: [&str; 4] = ["image/jpeg", "image/png", "image/webp", "image/gif"];
@@ -91,6 +90,10 @@ impl Frame {
         let enough = |(w, h): &&(u32, u32)| u64::from(*w) >= width && u64::from(*h) >= height;
         let found = frames.iter().find(enough).or(frames.last());
         let (width, height) = found.copied().unwrap_or((96, 96));
+        Self::of(width, height, crop)
+    }
+
+    const fn of(width: u32, height: u32, crop: bool) -> Self {
         Self {
             width,
             height,
@@ -130,10 +133,10 @@ pub async fn open(media: &Media, wanted: Wanted<'_>, frame: Frame) -> Result<Ser
 
 /// Makes the usual thumbnails of uploads, one upload after the other, for as long as the server runs. What
 /// was not begun when it stops is made when it is asked for.
-pub async fn make_usual(media: &Media) {
+pub async fn make_usual(media: Media) {
     let mut next = media.0.waiting.next.lock().await;
     while let Some(id) = next.recv().await {
-        match try_make_usual(media, &id).await {
+        match try_make_usual(&media, &id).await {
             Ok(()) | Err(Error::NotAnImage | Error::NotFound) => {}
             Err(error) => tracing::warn!(%error, "thumbnails of an upload were not made"),
         }
@@ -149,12 +152,7 @@ async fn try_make_usual(media: &Media, id: &str) -> Result<(), Error> {
     if row.quarantined_by.is_some() {
         return Ok(());
     }
-    let frames = USUAL.map(|(width, height, crop)| Frame {
-        width,
-        height,
-        crop,
-    });
-    try_make(media, &row, Frames::Usual(frames.to_vec())).await
+    try_make(media, &row, Frames::Usual).await
 }
 
 async fn find(media: &Media, nid: i64, frame: Frame) -> Result<Option<Thumbnail>, Error> {
@@ -187,19 +185,19 @@ enum Frames {
     /// The one that was asked for.
     Asked(Frame),
     /// Those of which there is something to make smaller.
-    Usual(Vec<Frame>),
+    Usual,
 }
 
 impl Frames {
     fn of(self, image: &Decoded) -> Vec<Frame> {
         match self {
             Self::Asked(frame) => vec![frame],
-            Self::Usual(mut frames) => {
-                frames.retain(|frame| {
+            Self::Usual => {
+                let is_smaller = |frame: &Frame| {
                     let frame = lying(*frame, image.orientation);
                     image.pixels.width() > frame.width || image.pixels.height() > frame.height
-                });
-                frames
+                };
+                USUAL.into_iter().filter(is_smaller).collect()
             }
         }
     }

@@ -4,10 +4,11 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use ruma::ServerName;
 
-use super::{Error, Media, is_id};
+use super::{Error, Media};
 use crate::{
     blobs::Blob,
     clock::now_ms,
+    event::media::is_id,
     storage::{self, UserNid, media::Content},
 };
 

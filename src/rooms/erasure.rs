@@ -23,7 +23,7 @@ pub(super) async fn prune(
     viewer: &Viewer,
     mut events: Vec<Event>,
 ) -> Result<Vec<Event>, Error> {
-    let gone = gone(rooms, room, &[viewer.skey], &events).await?;
+    let gone = gone(rooms, room, &[viewer.skey], of_erased(rooms, &events)).await?;
     for event in &mut events {
         if gone.contains(&event.stored.nid.0) {
             event.pdu = Arc::new(redact(&event.pdu, &room.version)?);
@@ -39,7 +39,7 @@ pub(super) async fn leave_out(
     viewer: &Viewer,
     mut events: Vec<Event>,
 ) -> Result<Vec<Event>, Error> {
-    let gone = gone(rooms, room, &[viewer.skey], &events).await?;
+    let gone = gone(rooms, room, &[viewer.skey], of_erased(rooms, &events)).await?;
     events.retain(|event| !gone.contains(&event.stored.nid.0));
     Ok(events)
 }
@@ -52,38 +52,39 @@ pub(super) async fn gone_for_server(
     server: &ServerName,
     events: &[Event],
 ) -> Result<HashSet<i64>, Error> {
-    let said: Vec<Event> = events
-        .iter()
-        .filter(|event| !event.pdu.is_state() || event.pdu.kind == TimelineEventType::RoomMember)
-        .filter(|event| rooms.0.erased.contains(&event.pdu.sender))
-        .cloned()
-        .collect();
+    let mut said = of_erased(rooms, events);
+    said.retain(|event| !event.pdu.is_state() || event.pdu.kind == TimelineEventType::RoomMember);
     if said.is_empty() {
         return Ok(HashSet::new());
     }
     let keys = keys_of_server(rooms, room, server).await?;
-    gone(rooms, room, &keys, &said).await
+    gone(rooms, room, &keys, said).await
 }
 
-/// Events of erased users at which none of some members (by state key) was in the room.
-async fn gone(
-    rooms: &Rooms,
-    room: &Room,
-    members: &[i64],
-    events: &[Event],
-) -> Result<HashSet<i64>, Error> {
+/// Those of the events that erased users sent.
+fn of_erased(rooms: &Rooms, events: &[Event]) -> Vec<Event> {
+    // Nearly always, and on the way of every sync.
     if rooms.0.erased.is_empty() {
-        return Ok(HashSet::new());
+        return Vec::new();
     }
     let theirs = events
         .iter()
         .filter(|event| rooms.0.erased.contains(&event.pdu.sender));
-    let theirs: Vec<Event> = theirs.cloned().collect();
-    if theirs.is_empty() {
+    theirs.cloned().collect()
+}
+
+/// Those of some events at which none of some members (by state key) was in the room.
+async fn gone(
+    rooms: &Rooms,
+    room: &Room,
+    members: &[i64],
+    events: Vec<Event>,
+) -> Result<HashSet<i64>, Error> {
+    if events.is_empty() {
         return Ok(HashSet::new());
     }
-    let moments = Moments::load(rooms, room, &theirs, members).await?;
-    let unseen = theirs.iter().filter(|event| {
+    let moments = Moments::load(rooms, room, &events, members).await?;
+    let unseen = events.iter().filter(|event| {
         let was_there = |skey: &i64| moments.was_joined(event, *skey);
         !members.iter().any(was_there)
     });

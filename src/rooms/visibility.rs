@@ -211,7 +211,11 @@ pub async fn may_see_room(rooms: &Rooms, room: &Room, user: &UserId) -> Result<b
 }
 
 /// How a user stands to a room; `None`: they may not read it at all.
-async fn find_viewer(rooms: &Rooms, room: &Room, user: &UserId) -> Result<Option<Viewer>, Error> {
+pub async fn find_viewer(
+    rooms: &Rooms,
+    room: &Room,
+    user: &UserId,
+) -> Result<Option<Viewer>, Error> {
     match viewer(rooms, room, user).await {
         Ok(viewer) => Ok(Some(viewer)),
         Err(Error::NotJoined { .. }) => Ok(None),
@@ -243,20 +247,6 @@ pub async fn filter(
     }
 }
 
-/// Those of the events that a user may see whole, in the same order: for what is found by what events
-/// say.
-pub async fn filter_whole(
-    rooms: &Rooms,
-    room: &Room,
-    user: &UserId,
-    events: Vec<Event>,
-) -> Result<Vec<Event>, Error> {
-    match find_viewer(rooms, room, user).await? {
-        Some(viewer) => filter_whole_for(rooms, room, &viewer, events).await,
-        None => Ok(Vec::new()),
-    }
-}
-
 /// The same for a user whose standing is known. What erased users said is pruned for who was not
 /// there.
 pub async fn filter_for(
@@ -269,8 +259,8 @@ pub async fn filter_for(
     erasure::prune(rooms, room, viewer, events).await
 }
 
-/// The same without what is pruned: for what is made of what events say.
-pub async fn filter_whole_for(
+/// The same without what is pruned: for what is made of what events say, or found by it.
+pub async fn filter_whole(
     rooms: &Rooms,
     room: &Room,
     viewer: &Viewer,

@@ -303,16 +303,14 @@ async fn list_unreferenced(
 ) -> Result<Object, ApiError> {
     let wanted = given(query)?;
     let limit = wanted.limit.unwrap_or(PAGE);
-    let limit = usize::try_from(limit).ok();
-    let limit = limit.filter(|_| (1..=PAGE_MAX).contains(&wanted.limit.unwrap_or(PAGE)));
     let days = wanted.older_than_days;
     let days = days.or(app.ctx.config.media.local_lifetime_days);
-    let (Some(limit), Some(1..=DAYS_MAX), 0..) = (limit, days, wanted.from) else {
+    let (1..=PAGE_MAX, Some(days @ 1..=DAYS_MAX), 0..) = (limit, days, wanted.from) else {
         return Err(ApiError::invalid_param(
             "from, limit, or older_than_days, which is needed where uploads do not go by themselves",
         ));
     };
-    let days = days.unwrap_or(DAYS_MAX);
+    let limit = usize::try_from(limit).unwrap_or_default();
     let page = retention::list(&app.media, days, wanted.from, limit).await?;
     let mut shown = Vec::with_capacity(page.rows.len());
     for row in &page.rows {

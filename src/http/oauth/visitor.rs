@@ -168,10 +168,9 @@ impl Visitor {
         browser.filter(|browser| browser.has_sealed(&given.seal))
     }
 
-    /// Sends the browser on, which keeps (`None`: not any more) the secret of an account that waits for a
-    /// code.
-    pub(super) fn waiting(&self, secret: Option<&str>, location: &str) -> Response {
-        let cookie = self.pending_cookie(secret);
+    /// Sends the browser on, which keeps the secret of an account that waits for a code.
+    pub(super) fn waiting(&self, secret: &str, location: &str) -> Response {
+        let cookie = self.pending_cookie(Some(secret));
         redirection(StatusCode::SEE_OTHER, location, [&*cookie])
     }
 

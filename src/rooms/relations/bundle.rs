@@ -116,7 +116,7 @@ impl Bundles {
         if let Access::Left(left) = &viewer.access {
             children.retain(|child| child.stored.seq < Some(left.seq));
         }
-        let seen = visibility::filter_whole_for(rooms, room, viewer, children).await?;
+        let seen = visibility::filter_whole(rooms, room, viewer, children).await?;
         let telling = Telling {
             rooms,
             session,

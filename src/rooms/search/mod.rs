@@ -291,7 +291,10 @@ async fn seen(rooms: &Rooms, session: &Session, hits: &[Hit]) -> Result<Vec<Matc
     let mut visible: HashMap<i64, (Arc<Room>, Event)> = HashMap::new();
     for (room, mut events) in rooms.events_of(&pairs).await? {
         events.retain(|event| !event.stored.is_redacted());
-        let events = visibility::filter_whole(rooms, &room, &session.user_id, events).await?;
+        let Some(viewer) = visibility::find_viewer(rooms, &room, &session.user_id).await? else {
+            continue;
+        };
+        let events = visibility::filter_whole(rooms, &room, &viewer, events).await?;
         visible.extend(
             events
                 .into_iter()

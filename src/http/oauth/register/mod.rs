@@ -111,7 +111,7 @@ async fn register(visitor: &Visitor, given: &Given) -> Result<Response, ApiError
         token: Some(&*given.token).filter(|_| app.ctx.config.registration.require_token),
     };
     match pending_accounts::begin(&app.ctx, &given.key, wanted, &login(visitor)).await {
-        Ok(secret) => Ok(visitor.waiting(Some(&secret), &visitor.entered_by(CODE))),
+        Ok(secret) => Ok(visitor.waiting(&secret, &visitor.entered_by(CODE))),
         Err(error) => refusal(visitor, &error).map_or_else(|| Err(error.into()), refuse),
     }
 }
@@ -218,7 +218,7 @@ async fn send_again(visitor: &Visitor, given: &Given) -> Result<Response, ApiErr
     let attempt = given.attempt.parse().unwrap_or_default();
     let of = (secret, &pending);
     match pending_accounts::send_again(ctx, of, attempt, &login(visitor)).await {
-        Ok(()) => Ok(visitor.waiting(Some(secret), &visitor.entered_by(CODE))),
+        Ok(()) => Ok(visitor.waiting(secret, &visitor.entered_by(CODE))),
         Err(error) => match refusal(visitor, &error) {
             Some(text) => {
                 let wrong = Some((StatusCode::BAD_REQUEST, text));
